@@ -1,0 +1,82 @@
+"""Where answers come from: the Backend protocol, found by entry points. One backend is one source of models."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import trio
+
+from protocol.messages import Capability, Turn
+
+
+class BackendError(Exception):
+    """A backend cannot load or has failed. The message names the thing and the next step. The backend may be opened again.
+
+    `retryable` is False when the same call will fail the same way (a file that is not a model, an input it cannot use).
+    """
+
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One thing to generate, as a backend sees it. `seed` 0: the backend's choice. `model` is one of its own."""
+
+    skill: str
+    model: str
+    turns: tuple[Turn, ...]
+    tokens_max: int
+    temperature: float
+    top_p: float
+    seed: int
+    stops: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What came of it: `finish` is `stop` or `length`."""
+
+    finish: str
+    tokens_in: int
+    tokens_out: int
+
+
+class Backend(Protocol):
+    """One source of models: a file, a local server, a classifier. Owns its processes, threads and memory.
+
+    The public contract is `node.backends.contract.check_backend`; authors of plug-ins run it too.
+    """
+
+    async def run(self, *, task_status: trio.TaskStatus[tuple[Capability, ...]]) -> None:
+        """Load, test, and serve until cancelled; leaves no process behind. Raises BackendError if it cannot load.
+
+        Reports, once ready, what passed its self-test, with measured speeds. Returns or raises BackendError later only if
+        the source is gone for good; restarts after crashes are its own affair.
+        """
+
+    async def generate(self, request: GenerationRequest, pieces: trio.MemorySendChannel[str]) -> Generated:
+        """Send the answer's text piece by piece into `pieces` (the caller closes it), and say how it ended.
+
+        Any number of calls may run at once; those over the capability's `slots` wait their turn. Raises BackendError and
+        nothing else. Cancelling a call stops its work within a second and leaves the others alone. Stop strings are never
+        sent. `tokens_max` is kept.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a backend may use of the node: a folder for its logs and how many threads a model may take."""
+
+    logs: Path
+    threads: int
+
+
+OpenBackend = Callable[[str, Surroundings], Backend]
+"""What an entry point of the group `swarm.backends` is. The text is the part of a model's reference after `name:`.
+
+A model's reference is `BACKEND:ARGUMENT` (`llama_cpp:/models/x.gguf`, `openai_http:http://127.0.0.1:11434/v1#llama3`, `echo:`), or a
+short form that `node.backends.references` resolves: a path ending in `.gguf`, an `http(s)://` URL, a catalogue name (`smollm2-135m`, `language`).
+"""

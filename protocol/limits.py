@@ -1,0 +1,39 @@
+"""Every bound of the wire, each with its reason. SPEC.md's table of limits is held equal to this file by a test."""
+
+from typing import Final
+
+# Frames and envelopes.
+FRAME_BYTES_MAX: Final = 128 * 1024  # Twice the largest request; a peer that announces more is cut before it is buffered.
+BODY_BYTES_MAX: Final = 96 * 1024  # A full request in UTF-8, with room for its other fields.
+HEADER_BYTES_MAX: Final = 256  # The header's fields add up to about 130 bytes.
+LIFETIME_MS_MAX: Final = 600_000  # Nothing that is signed is worth keeping longer; bounds the replay window.
+CLOCK_SKEW_MS_MAX: Final = 120_000  # Laptops drift; two minutes covers those without NTP for a season.
+REPLAY_PER_ISSUER_MAX: Final = 4_096  # 30 sealed messages a second for the whole clock window; then that issuer waits.
+REPLAY_TOTAL_MAX: Final = 65_536  # About 8 MB. Full means refuse the new, never forget the living.
+
+# Links.
+EXCHANGES_PER_LINK_MAX: Final = 64  # Attempts open at once between two nodes, in both directions.
+
+# Text and lists inside messages.
+NAME_BYTES_MAX: Final = 32  # Fits a column of `swarm peers`.
+AGENT_BYTES_MAX: Final = 48  # Program and version.
+SKILL_BYTES_MAX: Final = 48  # A verb and a subject.
+MODEL_BYTES_MAX: Final = 96  # Longest model names on public hubs are near 90.
+ADDRESS_BYTES_MAX: Final = 160  # A relayed multiaddr with two peer ids.
+ADDRESSES_MAX: Final = 8  # Dialled in turn; more only serves to make others dial strangers.
+DESCRIPTION_BYTES_MAX: Final = 240  # One sentence.
+LABEL_BYTES_MAX: Final = 32  # One word of an answer.
+LABELS_MAX: Final = 32  # Larger label sets are named in the description.
+REASON_BYTES_MAX: Final = 240  # One sentence for people.
+CAPABILITIES_MAX: Final = 16  # Per node; keeps an advert under ADVERT_BYTES_MAX in practice.
+ADVERT_BYTES_MAX: Final = 6 * 1024  # Sealed. Sixteen in one push stay under FRAME_BYTES_MAX.
+ADVERTS_PER_PUSH_MAX: Final = 16  # See ADVERT_BYTES_MAX.
+TURNS_MAX: Final = 128  # Turns of one conversation.
+TURN_BYTES_MAX: Final = 64 * 1024  # One turn; the sum is bounded by BODY_BYTES_MAX.
+STOPS_MAX: Final = 4  # As in the OpenAI API.
+STOP_BYTES_MAX: Final = 64
+PIECE_BYTES_MAX: Final = 16 * 1024  # A worker splits longer pieces.
+TOKENS_MAX: Final = 32_768  # One answer.
+CONTEXT_TOKENS_MAX: Final = 16_777_216  # Leaves room for long-context hubs.
+DEADLINE_MS_MAX: Final = 600_000  # Ten minutes: longer work is a plan, not a task.
+SLOTS_MAX: Final = 1_024

@@ -1,0 +1,246 @@
+"""Every message body that two nodes exchange, and the registry of them. Field order is wire order."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, NewType, TypeVar
+
+from protocol import limits as lim
+from protocol.bounds import Blob, Many, Real, Text, Whole
+from protocol.identity import NodeId
+
+TaskId = NewType("TaskId", bytes)
+"""One task, 16 bytes, drawn by its requester."""
+AttemptId = NewType("AttemptId", bytes)
+"""One attempt, 16 bytes, drawn by its requester; unique between two nodes."""
+
+Id16 = Blob(16, 16)
+Name = Annotated[str, Text(lim.NAME_BYTES_MAX)]
+Agent = Annotated[str, Text(lim.AGENT_BYTES_MAX)]
+Skill = Annotated[str, Text(lim.SKILL_BYTES_MAX)]
+Model = Annotated[str, Text(lim.MODEL_BYTES_MAX)]
+Reason = Annotated[str, Text(lim.REASON_BYTES_MAX)]
+Address = Annotated[str, Text(lim.ADDRESS_BYTES_MAX)]
+Label = Annotated[str, Text(lim.LABEL_BYTES_MAX)]
+Milliseconds = Annotated[int, Whole(lim.DEADLINE_MS_MAX)]
+Tokens = Annotated[int, Whole(lim.CONTEXT_TOKENS_MAX)]
+Slots = Annotated[int, Whole(lim.SLOTS_MAX)]
+Code = Annotated[int, Whole(65_535)]
+
+_Class = TypeVar("_Class", bound=type)
+
+MESSAGES: dict[int, type["Message"]] = {}
+"""Kind number to message class."""
+
+
+class Message:
+    """What every message class has. `sealed` messages travel in a signed envelope, the others rely on the link's channel."""
+
+    __slots__ = ()
+    KIND: ClassVar[int]
+    SEALED: ClassVar[bool]
+
+
+def _message(kind: int, *, sealed: bool) -> Callable[[_Class], _Class]:
+    def register(cls: _Class) -> _Class:
+        assert kind not in MESSAGES, kind
+        cls.KIND, cls.SEALED = kind, sealed  # type: ignore[attr-defined]
+        MESSAGES[kind] = cls
+        return cls
+
+    return register
+
+
+# --- Parts of messages ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """One skill as offered by one model on one node, with its measured speed.
+
+    `digest` is the SHA-256 of the model's file, or empty where there is no file. `tokens_per_second` and `first_token_ms`
+    were measured at load by the worker itself: claims, until a requester has seen for itself.
+    """
+
+    skill: Skill
+    model: Model
+    digest: Annotated[bytes, Blob(0, 32)]
+    context_tokens: Tokens
+    tokens_per_second: Annotated[float, Real(0.0, 1e9)]
+    first_token_ms: Milliseconds
+    slots: Slots
+    labels: Annotated[tuple[Label, ...], Many(lim.LABELS_MAX)]
+    description: Annotated[str, Text(lim.DESCRIPTION_BYTES_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a conversation. `role` is `system`, `user` or `assistant`."""
+
+    role: Annotated[str, Text(16)]
+    text: Annotated[str, Text(lim.TURN_BYTES_MAX)]
+
+
+# --- Link: kinds 1 to 15 ----------------------------------------------------------------------------------------------
+
+
+@_message(1, sealed=True)
+@dataclass(frozen=True, slots=True)
+class Hello(Message):
+    """The first message in each direction of a link: who is here and where else they can be reached."""
+
+    name: Name
+    agent: Agent
+    addresses: Annotated[tuple[Address, ...], Many(lim.ADDRESSES_MAX)]
+
+
+@_message(2, sealed=False)
+@dataclass(frozen=True, slots=True)
+class Ping(Message):
+    """Asks the peer's member, not only its machine, for a sign of life."""
+
+    nonce: Annotated[int, Whole(2**32 - 1)]
+
+
+@_message(3, sealed=False)
+@dataclass(frozen=True, slots=True)
+class Pong(Message):
+    """Answers a Ping with its nonce."""
+
+    nonce: Annotated[int, Whole(2**32 - 1)]
+
+
+@_message(4, sealed=True)
+@dataclass(frozen=True, slots=True)
+class Goodbye(Message):
+    """The sender is leaving on purpose; forget its adverts at once."""
+
+    reason: Reason
+
+
+# --- Finding: kinds 16 to 31 ------------------------------------------------------------------------------------------
+
+
+@_message(16, sealed=True)
+@dataclass(frozen=True, slots=True)
+class Advert(Message):
+    """A node's signed, short-lived statement of its capabilities and load. The envelope's time is its version."""
+
+    name: Name
+    addresses: Annotated[tuple[Address, ...], Many(lim.ADDRESSES_MAX)]
+    capabilities: Annotated[tuple[Capability, ...], Many(lim.CAPABILITIES_MAX)]
+    slots: Slots
+    busy: Slots
+    queued: Slots
+    draining: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SignedAdvert:
+    """An advert with the envelope that proves it, so that it can be passed on. On the wire only `sealed` travels."""
+
+    issuer: NodeId
+    issued_at_ms: int
+    lifetime_ms: int
+    advert: Advert
+    sealed: bytes
+
+
+@_message(17, sealed=False)
+@dataclass(frozen=True, slots=True)
+class AdvertPush(Message):
+    """Adverts that the sender believes the receiver has not heard. Each proves itself."""
+
+    adverts: Annotated[tuple[SignedAdvert, ...], Many(lim.ADVERTS_PER_PUSH_MAX)]
+
+
+@_message(18, sealed=False)
+@dataclass(frozen=True, slots=True)
+class AdvertPull(Message):
+    """Asks for the freshest adverts that offer a skill; the empty skill means any. Answered by AdvertPush."""
+
+    skill: Skill
+    adverts_max: Annotated[int, Whole(256)]
+
+
+# --- Doing: kinds 32 to 47 --------------------------------------------------------------------------------------------
+
+
+@_message(32, sealed=True)
+@dataclass(frozen=True, slots=True)
+class TaskRequest(Message):
+    """Places one attempt of a task on a worker. An empty `model` means any; `seed` 0 means the worker's choice."""
+
+    attempt: Annotated[AttemptId, Id16]
+    task: Annotated[TaskId, Id16]
+    skill: Skill
+    model: Model
+    turns: Annotated[tuple[Turn, ...], Many(lim.TURNS_MAX)]
+    tokens_max: Annotated[int, Whole(lim.TOKENS_MAX)]
+    temperature: Annotated[float, Real(0.0, 2.0)]
+    top_p: Annotated[float, Real(0.0, 1.0)]
+    seed: Annotated[int, Whole(2**32 - 1)]
+    stops: Annotated[tuple[Annotated[str, Text(lim.STOP_BYTES_MAX)], ...], Many(lim.STOPS_MAX)]
+    deadline_ms: Milliseconds
+
+
+@_message(33, sealed=True)
+@dataclass(frozen=True, slots=True)
+class TaskAccepted(Message):
+    """The worker will do it; `ahead` attempts are before it in the worker's queue."""
+
+    attempt: Annotated[AttemptId, Id16]
+    model: Model
+    ahead: Slots
+
+
+@_message(34, sealed=True)
+@dataclass(frozen=True, slots=True)
+class TaskRefused(Message):
+    """The worker will not do it, and why. A refusal is not a failure."""
+
+    attempt: Annotated[AttemptId, Id16]
+    code: Code
+    reason: Reason
+
+
+@_message(35, sealed=False)
+@dataclass(frozen=True, slots=True)
+class TaskPiece(Message):
+    """The next piece of the answer's text. `index` counts from 0 without gaps."""
+
+    attempt: Annotated[AttemptId, Id16]
+    index: Annotated[int, Whole(2**31 - 1)]
+    text: Annotated[str, Text(lim.PIECE_BYTES_MAX)]
+
+
+@_message(36, sealed=True)
+@dataclass(frozen=True, slots=True)
+class TaskFinished(Message):
+    """The answer is complete. `finish` is `stop` or `length`; `pieces` proves that none is missing."""
+
+    attempt: Annotated[AttemptId, Id16]
+    pieces: Annotated[int, Whole(2**31 - 1)]
+    finish: Annotated[str, Text(16)]
+    tokens_in: Tokens
+    tokens_out: Tokens
+    queued_ms: Milliseconds
+    first_token_ms: Milliseconds
+    total_ms: Milliseconds
+
+
+@_message(37, sealed=True)
+@dataclass(frozen=True, slots=True)
+class TaskFailed(Message):
+    """The accepted attempt ends without a complete answer."""
+
+    attempt: Annotated[AttemptId, Id16]
+    code: Code
+    reason: Reason
+
+
+@_message(38, sealed=True)
+@dataclass(frozen=True, slots=True)
+class TaskCancelled(Message):
+    """The requester takes the attempt back; the worker stops and closes with TaskFailed."""
+
+    attempt: Annotated[AttemptId, Id16]

@@ -1,0 +1,220 @@
+"""All that a member may ask of its world: effects, the timers it sets, the notices it gives. The driver never waits for one."""
+
+from dataclasses import dataclass
+
+from protocol.identity import NodeId
+from protocol.messages import AttemptId, Message, TaskId, TaskRequest
+from swarm.values import Contact, Outcome, Routing
+
+# --- Timers: data, never cancelled. One that has lost its reason finds nothing when it fires. ------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GossipDue:
+    """Time for a round of gossip."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdvertDue:
+    """Time to renew this node's own advert, if `version` is still the latest."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class SweepDue:
+    """Time to forget what has expired, to ping the silent and to look for neighbours."""
+
+
+@dataclass(frozen=True, slots=True)
+class PongOverdue:
+    """A neighbour should have answered this Ping by now."""
+
+    node: NodeId
+    nonce: int
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptOverdue:
+    """The worker should have accepted or refused by now."""
+
+    task: TaskId
+    attempt: AttemptId
+
+
+@dataclass(frozen=True, slots=True)
+class PieceOverdue:
+    """The worker should have sent the next piece by now, if `pieces` is still the count."""
+
+    task: TaskId
+    attempt: AttemptId
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlinePassed:
+    """The task's time is over, at the requester."""
+
+    task: TaskId
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceDeadlinePassed:
+    """The attempt's time is over, at the worker."""
+
+    attempt: AttemptId
+
+
+Timer = (
+    GossipDue | AdvertDue | SweepDue | PongOverdue | AcceptOverdue | PieceOverdue | DeadlinePassed | ServiceDeadlinePassed
+)
+
+# --- Notices: what is worth showing to people ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PeerJoined:
+    """A neighbour is here."""
+
+    node: NodeId
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLost:
+    """A neighbour is gone."""
+
+    node: NodeId
+    name: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class JoinFailed:
+    """An address that the user gave does not lead to a node of this swarm."""
+
+    address: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    """A worker was chosen for a task, with all reasons."""
+
+    task: TaskId
+    routing: Routing
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerAccepted:
+    """The worker has taken the task on."""
+
+    task: TaskId
+    worker: NodeId
+    name: str
+    model: str
+    ahead: int
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptFailed:
+    """An attempt ended without an answer; the task may go on elsewhere."""
+
+    task: TaskId
+    worker: NodeId
+    name: str
+    code: int
+    reason: str
+
+
+Notice = PeerJoined | PeerLost | JoinFailed | Routed | WorkerAccepted | AttemptFailed
+
+# --- Effects ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Hand a message to the link with this peer; a peer that is being dialled gets it when the link is open."""
+
+    to: NodeId
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Fire this timer once, after this delay."""
+
+    delay_s: float
+    timer: Timer
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Open a link, trying the addresses in order. Ends in NeighbourUp or DialFailed."""
+
+    contact: Contact
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnect:
+    """Close the link with this peer at once, without waiting for it."""
+
+    node: NodeId
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Let a model of this node work. Ends in GenerationFinished or GenerationFailed, always."""
+
+    request: TaskRequest
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopGenerating:
+    """Stop that work soon; GenerationFailed follows unless it had just finished."""
+
+    attempt: AttemptId
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The next text of the answer, for the user."""
+
+    task: TaskId
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conclude:
+    """The task has ended. Exactly one for each Asked."""
+
+    task: TaskId
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Provide:
+    """Tell the DHT that this node offers these skills, and no others any more."""
+
+    skills: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FindProviders:
+    """Ask the DHT who offers a skill; the empty skill means any member of the swarm. Answered by ContactsFound."""
+
+    skill: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """Show this to whoever watches."""
+
+    notice: Notice
+
+
+Effect = (
+    Send | SetTimer | Dial | Disconnect | Generate | StopGenerating | Reply | Conclude | Provide | FindProviders | Notify
+)
