@@ -8,8 +8,9 @@ BODY_BYTES_MAX: Final = 96 * 1024  # A full request in UTF-8, with room for its 
 HEADER_BYTES_MAX: Final = 256  # The header's fields add up to about 130 bytes.
 LIFETIME_MS_MAX: Final = 600_000  # Nothing that is signed is worth keeping longer; bounds the replay window.
 CLOCK_SKEW_MS_MAX: Final = 120_000  # Laptops drift; two minutes covers those without NTP for a season.
-REPLAY_PER_ISSUER_MAX: Final = 4_096  # 30 sealed messages a second for the whole clock window; then that issuer waits.
-REPLAY_TOTAL_MAX: Final = 65_536  # About 8 MB. Full means refuse the new, never forget the living.
+MESSAGE_LIFETIME_MS: Final = 30_000  # Of messages between neighbours; they are read at once or their link is gone.
+REPLAY_PER_ISSUER_MAX: Final = 256  # Only Hellos need remembering: more than one a second is not a node but a flood.
+REPLAY_TOTAL_MAX: Final = 16_384  # About 3 MB. Full means refuse the new, never forget the living.
 
 # Links.
 EXCHANGES_PER_LINK_MAX: Final = 64  # Attempts open at once between two nodes, in both directions.

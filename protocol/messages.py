@@ -86,8 +86,13 @@ class Turn:
 @_message(1, sealed=True)
 @dataclass(frozen=True, slots=True)
 class Hello(Message):
-    """The first message in each direction of a link: who is here and where else they can be reached."""
+    """The first message in each direction of a link: who is here and where else they can be reached.
 
+    `token` is drawn afresh for each link by its sender; the peer puts it into the nonce of every envelope that follows, so
+    that none of them can be replayed on another link.
+    """
+
+    token: Annotated[bytes, Blob(8, 8)]
     name: Name
     agent: Agent
     addresses: Annotated[tuple[Address, ...], Many(lim.ADDRESSES_MAX)]

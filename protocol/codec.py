@@ -1,0 +1,211 @@
+"""A message body as msgpack bytes and back: arrays only, every field typed and bounded, one encoding for each value."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+import msgpack
+
+from protocol import envelope
+from protocol import limits as lim
+from protocol.bounds import Blob, Many, Real, Text, Whole
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.messages import MESSAGES, Advert, Message, SignedAdvert
+
+Plain = Any
+"""What msgpack packs: int, float, bool, str, bytes, and lists of them."""
+
+_Convert = Callable[[Any], Plain]
+_T = TypeVar("_T")
+
+
+class _Unfit(ValueError):
+    """A value that breaks its bound; becomes a LocalProtocolError or a RemoteProtocolError, depending on whose it is."""
+
+
+def encode(message: Message) -> bytes:
+    """The body of a message: `[kind, field, …]`. Raises LocalProtocolError if a field breaks its bound."""
+    pack, _ = _SCHEMAS[type(message)]
+    try:
+        body = _pack([message.KIND, *pack(message)])
+    except (_Unfit, TypeError, AttributeError) as unfit:
+        raise LocalProtocolError(f"{type(message).__name__}: {unfit}") from unfit
+    if len(body) > lim.BODY_BYTES_MAX:
+        raise LocalProtocolError(f"{type(message).__name__}: body of {len(body)} bytes, {lim.BODY_BYTES_MAX} allowed")
+    return body
+
+
+def decode(body: bytes) -> Message:
+    """The message in a body. Raises RemoteProtocolError for anything but the one encoding of a message within bounds.
+
+    Adverts inside come parsed but unproven: see `notary`.
+    """
+    if len(body) > lim.BODY_BYTES_MAX:
+        raise RemoteProtocolError("oversized", f"body of {len(body)} bytes, {lim.BODY_BYTES_MAX} allowed")
+    parts = unpack(body)
+    if not isinstance(parts, list) or not parts or type(parts[0]) is not int:
+        raise RemoteProtocolError("garbage", "a body is an array that starts with a kind")
+    cls = MESSAGES.get(parts[0])
+    if cls is None:
+        raise RemoteProtocolError("garbage", f"unknown kind {parts[0]}")
+    _, parse = _SCHEMAS[cls]
+    try:
+        message: Message = parse(parts[1:])
+    except _Unfit as unfit:
+        raise RemoteProtocolError("garbage", f"{cls.__name__}: {unfit}") from unfit
+    # msgpack reads several encodings of one number. Only the shortest is a message, so that equal messages are equal bytes.
+    if _pack(parts) != body:
+        raise RemoteProtocolError("garbage", f"{cls.__name__}: not in its shortest encoding")
+    return message
+
+
+def unpack(data: bytes) -> Plain:
+    """Any msgpack value within hard limits: no maps, no extensions. Raises RemoteProtocolError."""
+    try:
+        return msgpack.unpackb(
+            data,
+            raw=False,
+            use_list=True,
+            max_str_len=lim.BODY_BYTES_MAX,
+            max_bin_len=lim.FRAME_BYTES_MAX,
+            max_array_len=1024,
+            max_map_len=0,
+            max_ext_len=0,
+        )
+    # The library raises ValueError and its own kin; deep nesting ends in RecursionError or StackError.
+    except (ValueError, RecursionError, msgpack.UnpackException, msgpack.ExtraData) as wrong:
+        raise RemoteProtocolError("garbage", f"not msgpack within limits: {type(wrong).__name__}") from wrong
+
+
+def signed_advert(sealed: bytes) -> SignedAdvert:
+    """The advert in a sealed envelope, unproven. Raises RemoteProtocolError."""
+    if len(sealed) > lim.ADVERT_BYTES_MAX:
+        raise RemoteProtocolError("oversized", f"advert of {len(sealed)} bytes, {lim.ADVERT_BYTES_MAX} allowed")
+    header, body, _ = envelope.split(sealed)
+    advert = decode(body)
+    if not isinstance(advert, Advert):
+        raise RemoteProtocolError("garbage", f"an advert was expected, not {type(advert).__name__}")
+    return SignedAdvert(header.issuer, header.sent_at_ms, header.lifetime_ms, advert, sealed)
+
+
+def _pack(parts: list[Plain]) -> bytes:
+    packed: bytes = msgpack.packb(parts, use_bin_type=True)
+    return packed
+
+
+# --- Schemas: made once from the annotations of the message classes --------------------------------------------------
+
+
+def _schema(cls: type) -> tuple[Callable[[Any], list[Plain]], Callable[[Any], Any]]:
+    """How to make a class into a list of plain fields, and a list of plain fields into the class."""
+    hints = get_type_hints(cls, include_extras=True)
+    names = [field.name for field in dataclasses.fields(cls)]
+    converters = [_field(hints[name]) for name in names]
+    packers = [(name, pack) for name, (pack, _) in zip(names, converters, strict=True)]
+    parsers = [(name, parse) for name, (_, parse) in zip(names, converters, strict=True)]
+
+    def pack_all(value: Any) -> list[Plain]:
+        return [_named(name, pack, getattr(value, name)) for name, pack in packers]
+
+    def parse_all(parts: Any) -> Any:
+        if type(parts) is not list or len(parts) != len(parsers):
+            raise _Unfit(f"{cls.__name__} has {len(parsers)} fields")
+        return cls(*[_named(name, parse, part) for (name, parse), part in zip(parsers, parts, strict=True)])
+
+    return pack_all, parse_all
+
+
+def _named(name: str, convert: Callable[[Any], _T], value: Any) -> _T:
+    try:
+        return convert(value)
+    except _Unfit as unfit:
+        raise _Unfit(f"{name}: {unfit}") from None
+
+
+def _field(hint: Any) -> tuple[_Convert, _Convert]:
+    """The converters of one field: its annotation is the rule."""
+    if hint is bool:
+        return _boolean, _boolean
+    if hint is SignedAdvert:
+        return _pack_signed, _parse_signed
+    if dataclasses.is_dataclass(hint):
+        return _schema(hint)  # type: ignore[arg-type]
+    assert get_origin(hint) is Annotated, f"field without a bound: {hint}"
+    inner, bound = get_args(hint)[:2]
+    match bound:
+        case Text(bytes_max):
+            check: _Convert = lambda value: _text(value, bytes_max)  # noqa: E731
+            return check, check
+        case Blob(least, most):
+            check = lambda value: _blob(value, least, most)  # noqa: E731
+            return check, check
+        case Whole(maximum):
+            check = lambda value: _whole(value, maximum)  # noqa: E731
+            return check, check
+        case Real(minimum, maximum):
+            check = lambda value: _real(value, minimum, maximum)  # noqa: E731
+            return check, check
+        case Many(items_max):
+            pack, parse = _field(get_args(inner)[0])
+            return (lambda value: _items(value, tuple, pack, items_max)), (
+                lambda value: tuple(_items(value, list, parse, items_max))
+            )
+    raise AssertionError(f"unknown bound {bound!r}")
+
+
+def _boolean(value: Any) -> bool:
+    if type(value) is not bool:
+        raise _Unfit("true or false expected")
+    return value
+
+
+def _text(value: Any, bytes_max: int) -> str:
+    if type(value) is not str:
+        raise _Unfit("text expected")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise _Unfit("text holds a lone surrogate") from None
+    if size > bytes_max:
+        raise _Unfit(f"{size} bytes of text, {bytes_max} allowed")
+    return value
+
+
+def _blob(value: Any, least: int, most: int) -> bytes:
+    if type(value) is not bytes or not least <= len(value) <= most:
+        raise _Unfit(f"{least} to {most} bytes expected")
+    return value
+
+
+def _whole(value: Any, maximum: int) -> int:
+    if type(value) is not int or not 0 <= value <= maximum:
+        raise _Unfit(f"a whole number from 0 to {maximum} expected")
+    return value
+
+
+def _real(value: Any, minimum: float, maximum: float) -> float:
+    if type(value) is not float or not math.isfinite(value) or not minimum <= value <= maximum:
+        raise _Unfit(f"a float from {minimum:g} to {maximum:g} expected")
+    return value
+
+
+def _items(value: Any, kind: type, convert: _Convert, items_max: int) -> list[Any]:
+    if type(value) is not kind or len(value) > items_max:
+        raise _Unfit(f"a list of at most {items_max} expected")
+    return [convert(item) for item in value]
+
+
+def _pack_signed(value: SignedAdvert) -> bytes:
+    if not value.sealed:
+        raise _Unfit("an advert without its envelope")
+    return _blob(value.sealed, 1, lim.ADVERT_BYTES_MAX)
+
+
+def _parse_signed(value: Any) -> SignedAdvert:
+    return signed_advert(_blob(value, 1, lim.ADVERT_BYTES_MAX))
+
+
+_SCHEMAS: dict[type, tuple[Callable[[Any], list[Plain]], Callable[[Any], Any]]] = {
+    cls: _schema(cls) for cls in MESSAGES.values()
+}
