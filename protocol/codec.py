@@ -140,8 +140,8 @@ def _field(hint: Any) -> tuple[_Convert, _Convert]:
         case Blob(least, most):
             check = lambda value: _blob(value, least, most)  # noqa: E731
             return check, check
-        case Whole(maximum):
-            check = lambda value: _whole(value, maximum)  # noqa: E731
+        case Whole(highest):
+            check = lambda value: _whole(value, highest)  # noqa: E731
             return check, check
         case Real(minimum, maximum):
             check = lambda value: _real(value, minimum, maximum)  # noqa: E731
@@ -191,9 +191,9 @@ def _real(value: Any, minimum: float, maximum: float) -> float:
 
 
 def _items(value: Any, kind: type, convert: _Convert, items_max: int) -> list[Any]:
-    if type(value) is not kind or len(value) > items_max:
+    if type(value) is not kind or len(value) > items_max:  # type: ignore[arg-type]
         raise _Unfit(f"a list of at most {items_max} expected")
-    return [convert(item) for item in value]
+    return [convert(item) for item in value]  # type: ignore[attr-defined]
 
 
 def _pack_signed(value: SignedAdvert) -> bytes:

@@ -117,8 +117,9 @@ class Pong(Message):
 @_message(4, sealed=True)
 @dataclass(frozen=True, slots=True)
 class Goodbye(Message):
-    """The sender is leaving on purpose; forget its adverts at once."""
+    """The sender closes the link on purpose. `leaving` means that the node stops: forget its adverts at once."""
 
+    leaving: bool
     reason: Reason
 
 

@@ -52,6 +52,13 @@ class PieceOverdue:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchOverdue:
+    """Somebody able should have been found by now."""
+
+    task: TaskId
+
+
+@dataclass(frozen=True, slots=True)
 class DeadlinePassed:
     """The task's time is over, at the requester."""
 
@@ -66,7 +73,15 @@ class ServiceDeadlinePassed:
 
 
 Timer = (
-    GossipDue | AdvertDue | SweepDue | PongOverdue | AcceptOverdue | PieceOverdue | DeadlinePassed | ServiceDeadlinePassed
+    GossipDue
+    | AdvertDue
+    | SweepDue
+    | PongOverdue
+    | AcceptOverdue
+    | PieceOverdue
+    | SearchOverdue
+    | DeadlinePassed
+    | ServiceDeadlinePassed
 )
 
 # --- Notices: what is worth showing to people ------------------------------------------------------------------------

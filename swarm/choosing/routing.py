@@ -1,0 +1,82 @@
+"""Which worker gets an attempt: everyone eligible is scored, a few are drawn at random, the best of them is taken.
+
+Taking the best of all makes many requesters herd on one worker; the best of two drawn does not (Mitzenmacher 2001; herd.toml).
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from random import Random
+
+from protocol.identity import NodeId
+from protocol.messages import Capability
+from swarm.choosing.scoring import score
+from swarm.choosing.standing import Standings
+from swarm.finding.capabilities import CapabilityIndex, Known
+from swarm.finding.roster import Roster
+from swarm.settings import Settings
+from swarm.values import Candidate, Excluded, Privacy, Routing, Task
+
+BYTES_PER_TOKEN = 3  # A cautious lower bound of ordinary text; the worker counts exactly.
+
+
+def eligible(
+    task: Task, node: NodeId, known: Known, capabilities: tuple[Capability, ...], self_node: NodeId, tried: Iterable[NodeId]
+) -> Capability | str:
+    """The capability that would serve the task, or why this node may not be asked, in words."""
+    if node in tried:
+        return "already tried"
+    if task.worker is not None and node != task.worker:
+        return "another worker was asked for"
+    if task.privacy is Privacy.LOCAL and node != self_node:
+        return "the task may not leave this node"
+    if known.signed.advert.draining:
+        return "is about to stop"
+    fitting = [capability for capability in capabilities if task.model in ("", capability.model)]
+    if not fitting:
+        return f"offers {capabilities[0].model}, not {task.model}"
+    bytes_in = sum(len(turn.text) for turn in task.turns)
+    roomy = [found for found in fitting if bytes_in // BYTES_PER_TOKEN // 2 <= found.context_tokens]
+    if not roomy:
+        return f"context of {fitting[0].context_tokens} tokens is too short"
+    return max(roomy, key=lambda found: found.tokens_per_second)
+
+
+class Router:
+    """Draws workers out of what the index, the roster and this node's own experience know."""
+
+    def __init__(
+        self, node: NodeId, settings: Settings, dice: Random, index: CapabilityIndex, roster: Roster, standings: Standings
+    ) -> None:
+        self._node, self._settings, self._dice = node, settings, dice
+        self._index, self._roster, self._standings = index, roster, standings
+
+    def route(self, task: Task, tried: Iterable[NodeId]) -> Routing:
+        """The decision for the next attempt of a task, with all reasons. Costs one draw of the dice."""
+        candidates: list[Candidate] = []
+        excluded: list[Excluded] = []
+        tried = list(tried)
+        for known, capabilities in self._index.able(task.skill):
+            node, advert = known.signed.issuer, known.signed.advert
+            found = eligible(task, node, known, capabilities, self._node, tried)
+            if isinstance(found, str):
+                excluded.append(Excluded(node, advert.name, found))
+                continue
+            if node == self._node:
+                rtt_s: float | None = 0.0
+            else:
+                neighbour = self._roster.get(node)
+                rtt_s = neighbour.rtt_s if neighbour else None
+            standing = self._standings.of(node)
+            candidates.append(score(task, advert, found, node, rtt_s, standing, self._settings.tokens_expected))
+        candidates.sort(key=lambda candidate: (candidate.cost_s, candidate.node))
+        draws = self._settings.choosing_draws
+        # Drawn by rank, so that the walk over the index does not matter.
+        ranks = range(len(candidates))
+        drawn = sorted(self._dice.sample(ranks, draws)) if 0 < draws < len(candidates) else list(ranks)
+        nodes = tuple(candidates[rank].node for rank in drawn)
+        return Routing(tuple(candidates), nodes, nodes[0] if nodes else None, tuple(excluded))
+
+
+def without_draw(routing: Routing) -> Routing:
+    """The same candidates for a dry run, where nobody is chosen."""
+    return replace(routing, drawn=(), chosen=None)

@@ -1,0 +1,101 @@
+"""Who can do what: the newest advert of each known node, indexed by skill, aged and bounded."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from protocol.identity import NodeId
+from protocol.messages import Capability, SignedAdvert
+from swarm.settings import Settings
+
+FORGOTTEN_MAX = 1024  # Tombstones. Older ones fall out; by then their adverts have expired everywhere.
+
+
+@dataclass(slots=True)
+class Known:
+    """What is known of one node: its newest advert, and until when to believe it."""
+
+    signed: SignedAdvert
+    heard_at: float
+    expires_at: float
+
+
+class CapabilityIndex:
+    """Adverts by node and capabilities by skill. Walks are in the order of learning, newest last."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._known: dict[NodeId, Known] = {}
+        self._by_skill: dict[str, dict[NodeId, tuple[Capability, ...]]] = {}
+        self._forgotten: dict[NodeId, int] = {}  # Node to the newest version that must not come back.
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __iter__(self) -> Iterator[Known]:
+        return iter(self._known.values())
+
+    def get(self, node: NodeId) -> Known | None:
+        return self._known.get(node)
+
+    def is_news(self, signed: SignedAdvert) -> bool:
+        """Whether this advert says more than what is known. Cheap: asked before the signature is checked."""
+        known = self._known.get(signed.issuer)
+        if known is not None:
+            return signed.issued_at_ms > known.signed.issued_at_ms
+        return signed.issued_at_ms > self._forgotten.get(signed.issuer, -1)
+
+    def learn(self, signed: SignedAdvert, now: float) -> None:
+        """Take in an advert that is news and holds."""
+        node = signed.issuer
+        self._drop(node)
+        # Believed for its lifetime from when it was issued, whatever the two clocks say, but never longer than from now on.
+        lifetime_s = signed.lifetime_ms / 1000
+        age_s = min(max(0.0, now - signed.issued_at_ms / 1000), lifetime_s)
+        self._known[node] = Known(signed, now, now + lifetime_s - age_s)
+        by_skill: dict[str, tuple[Capability, ...]] = {}
+        for capability in signed.advert.capabilities:
+            by_skill[capability.skill] = (*by_skill.get(capability.skill, ()), capability)
+        for skill, capabilities in by_skill.items():
+            self._by_skill.setdefault(skill, {})[node] = capabilities
+        self._forgotten.pop(node, None)
+        if len(self._known) > self._settings.adverts_max:
+            self._drop(next(iter(self._known)))
+
+    def forget(self, node: NodeId) -> None:
+        """Drop a node for good reason: only an advert newer than what is known brings it back."""
+        known = self._known.get(node)
+        if known is None:
+            return
+        self._drop(node)
+        self._forgotten.pop(node, None)
+        self._forgotten[node] = known.signed.issued_at_ms
+        if len(self._forgotten) > FORGOTTEN_MAX:
+            del self._forgotten[next(iter(self._forgotten))]
+
+    def sweep(self, now: float) -> list[NodeId]:
+        """Drops what has expired, and says who."""
+        expired = [node for node, known in self._known.items() if known.expires_at <= now]
+        for node in expired:
+            self.forget(node)
+        return expired
+
+    def able(self, skill: str) -> list[tuple[Known, tuple[Capability, ...]]]:
+        """Every known node that offers the skill, with the capabilities that do."""
+        return [(self._known[node], found) for node, found in self._by_skill.get(skill, {}).items()]
+
+    def skills(self) -> list[str]:
+        return sorted(self._by_skill)
+
+    def freshest(self, skill: str, count: int) -> list[SignedAdvert]:
+        """The adverts learned last, of those that offer the skill; the empty skill means any."""
+        nodes = self._by_skill.get(skill, {}) if skill else self._known
+        return [self._known[node].signed for node in list(nodes)[-count:]] if count else []
+
+    def _drop(self, node: NodeId) -> None:
+        known = self._known.pop(node, None)
+        if known is None:
+            return
+        for capability in known.signed.advert.capabilities:
+            nodes = self._by_skill.get(capability.skill)
+            if nodes is not None and nodes.pop(node, None) is not None and not nodes:
+                del self._by_skill[capability.skill]

@@ -1,0 +1,99 @@
+"""Every number that a decision depends on: its unit, what it must relate to, and where its default came from."""
+
+from dataclasses import dataclass, fields
+
+from protocol import limits as lim
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one member decides by. Two members of one swarm may differ; nothing on the wire depends on these."""
+
+    # --- Finding ------------------------------------------------------------------------------------------------------
+    gossip_period_s: float = 1.0
+    """Between rounds of gossip; each round tells one neighbour. Guess; a round without news costs nothing."""
+    gossip_adverts: int = 8
+    """Adverts told in one round, at most ADVERTS_PER_PUSH_MAX. Guess."""
+    gossip_copies: int = 3
+    """How often this node passes one version of an advert on. Demers 1987: what is missed falls as exp(-copies - 1)."""
+    advert_period_s: float = 15.0
+    """Between renewals of this node's own advert. Guess."""
+    advert_gap_s: float = 1.0
+    """Between two adverts of this node at the least, when its load changes. Shorter than `advert_period_s`."""
+    advert_lifetime_s: float = 60.0
+    """How long an advert is believed. Three renewals may be lost: above 3 x `advert_period_s`."""
+    adverts_max: int = 256
+    """Adverts remembered: the full view of a swarm of that size, a sample of a larger one. Bounds memory to about 1.5 MB."""
+    pull_adverts: int = 64
+    """Adverts asked of each new neighbour. Guess."""
+    neighbours_target: int = 8
+    """Links that this node opens by itself. Research notes: 8 to 12 keep a swarm whole when 30 % are killed."""
+    neighbours_max: int = 32
+    """Links kept; beyond it the longest unused are closed. Above `neighbours_target`."""
+    sweep_period_s: float = 2.0
+    """Between looks at what has expired, fallen silent or is missing."""
+    ping_after_s: float = 3.0
+    """A neighbour this long silent is pinged. With `sweep_period_s` and `pong_limit_s` it bounds how long the dead stay."""
+    pong_limit_s: float = 4.0
+    """A pinged neighbour this long silent is dead. The three together stay below 10 s."""
+    dial_retry_first_s: float = 1.0
+    """Wait after the first failed dial; doubles up to `dial_retry_max_s`, with jitter."""
+    dial_retry_max_s: float = 60.0
+    """The longest wait between dials of one address."""
+    dials_max: int = 4
+    """Dials under way at once. Each costs a handshake."""
+    contacts_max: int = 512
+    """Addresses remembered from joins, mDNS and the DHT."""
+    search_period_s: float = 30.0
+    """Between questions to the DHT for members while neighbours are missing."""
+
+    # --- Choosing -----------------------------------------------------------------------------------------------------
+    choosing_draws: int = 2
+    """Workers drawn at random, of which the best is taken; 0 takes the best of all. herd.toml: 2 ends herding."""
+    speed_tau_s: float = 300.0
+    """Time constant of what is remembered of a worker's speed."""
+    success_half_life_s: float = 86_400.0
+    """Half-life of what is remembered of a worker's successes and failures."""
+    tokens_expected: int = 128
+    """Length of an answer that costs are compared at, if the task allows as many."""
+
+    # --- Doing, as requester ------------------------------------------------------------------------------------------
+    tasks_max: int = 256
+    """Tasks of this node's own users under way; more are refused."""
+    accept_limit_s: float = 2.0
+    """A worker that has not accepted by then is passed over. Research notes: p99 with sleeping laptops 15.8 s -> 6.2 s."""
+    first_piece_limit_s: float = 20.0
+    """From accept to first text, for each attempt in front; longer inputs get more (`input_bytes_per_s`)."""
+    input_bytes_per_s: float = 200.0
+    """How slowly a worker may read its input before it counts as stalled: about 50 tokens a second."""
+    piece_limit_s: float = 10.0
+    """Between pieces. A slow worker still says one word in ten seconds."""
+    attempts_max: int = 8
+    """Workers tried for one task, refusals included."""
+    search_limit_s: float = 3.0
+    """How long a task waits for a first capable worker to be found."""
+
+    # --- Doing, as worker ---------------------------------------------------------------------------------------------
+    queue_max: int = 16
+    """Attempts accepted but not begun; more are refused as busy."""
+
+    def validate(self) -> None:
+        """Raises ValueError naming the setting and the relation that is broken."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value < 0 or (value == 0 and field.name not in ("choosing_draws", "queue_max")):
+                raise ValueError(f"{field.name} must be positive, not {value}")
+        for smaller, larger, why in (
+            ("advert_gap_s", "advert_period_s", "a renewal must not come before its gap"),
+            ("neighbours_target", "neighbours_max", "links that were just opened would be closed again"),
+            ("dial_retry_first_s", "dial_retry_max_s", "the wait grows"),
+            ("gossip_adverts", "adverts_max", "no more can be told than is known"),
+        ):
+            if getattr(self, smaller) > getattr(self, larger):
+                raise ValueError(f"{smaller} must not exceed {larger}: {why}")
+        if self.gossip_adverts > lim.ADVERTS_PER_PUSH_MAX:
+            raise ValueError(f"gossip_adverts must not exceed {lim.ADVERTS_PER_PUSH_MAX}, the most that one message carries")
+        if self.advert_lifetime_s < 2 * self.advert_period_s:
+            raise ValueError("advert_lifetime_s must be at least twice advert_period_s: one lost renewal hides a worker")
+        if self.advert_lifetime_s * 1000 > lim.LIFETIME_MS_MAX:
+            raise ValueError(f"advert_lifetime_s must not exceed {lim.LIFETIME_MS_MAX / 1000:g}, the longest a seal holds")
