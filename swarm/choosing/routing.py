@@ -16,7 +16,7 @@ from swarm.finding.roster import Roster
 from swarm.settings import Settings
 from swarm.values import Candidate, Excluded, Privacy, Routing, Task
 
-BYTES_PER_TOKEN = 3  # A cautious lower bound of ordinary text; the worker counts exactly.
+BYTES_PER_TOKEN_MAX = 6  # Text that needs more tokens than this suggests is for the worker to refuse: it counts exactly.
 
 
 def eligible(
@@ -35,7 +35,7 @@ def eligible(
     if not fitting:
         return f"offers {capabilities[0].model}, not {task.model}"
     bytes_in = sum(len(turn.text) for turn in task.turns)
-    roomy = [found for found in fitting if bytes_in // BYTES_PER_TOKEN // 2 <= found.context_tokens]
+    roomy = [found for found in fitting if bytes_in // BYTES_PER_TOKEN_MAX <= found.context_tokens]
     if not roomy:
         return f"context of {fitting[0].context_tokens} tokens is too short"
     return max(roomy, key=lambda found: found.tokens_per_second)

@@ -1,0 +1,201 @@
+"""The life of one attempt at its worker: admitted or refused, queued, generated, and closed exactly once."""
+
+from dataclasses import dataclass
+
+from protocol import errors
+from protocol import limits as lim
+from protocol.errors import ErrorCode
+from protocol.identity import NodeId
+from protocol.messages import (
+    AttemptId,
+    Capability,
+    TaskAccepted,
+    TaskFailed,
+    TaskFinished,
+    TaskPiece,
+    TaskRefused,
+    TaskRequest,
+)
+from swarm.effects import Effect, Generate, Send, ServiceDeadlinePassed, SetTimer, StopGenerating
+from swarm.settings import Settings
+from swarm.values import Usage
+
+ROLES = ("system", "user", "assistant")
+
+
+@dataclass(slots=True)
+class _Service:
+    requester: NodeId
+    request: TaskRequest
+    model: str
+    accepted_at: float
+    begun_at: float | None = None  # None: in the queue.
+    pieces: int = 0
+    ending: ErrorCode | None = None  # Set once its model was told to stop, and why.
+    silent: bool = False  # Nobody is left to hear how it ends.
+
+
+class Serving:
+    """Every attempt that this node has accepted and not closed yet, its own user's included."""
+
+    def __init__(self, node: NodeId, settings: Settings) -> None:
+        self._node, self._settings = node, settings
+        self._services: dict[AttemptId, _Service] = {}  # In the order of acceptance: the queue is the part not begun.
+        self._capabilities: tuple[Capability, ...] = ()
+        self._draining = False
+        self.served = 0
+
+    def load(self) -> tuple[int, int, int]:
+        """Slots, busy slots and queue length now."""
+        busy = sum(service.begun_at is not None for service in self._services.values())
+        return sum(self._slots().values()), busy, len(self._services) - busy
+
+    def offer(self, capabilities: tuple[Capability, ...], now: float) -> list[Effect]:
+        """The models have changed; what is queued for one that is gone fails, what runs ends by itself."""
+        self._capabilities = capabilities
+        models = self._slots()
+        effects: list[Effect] = []
+        for attempt, service in list(self._services.items()):
+            if service.begun_at is None and service.model not in models:
+                effects += self._close(attempt, TaskFailed(attempt, errors.BACKEND_FAILED.number, "the model is gone"))
+        return effects + self._advance(now)
+
+    def drain(self) -> None:
+        """Refuse whatever comes from now on."""
+        self._draining = True
+
+    def requested(self, sender: NodeId, request: TaskRequest, now: float) -> list[Effect]:
+        """Admission: a typed refusal, or a promise."""
+        refusal, model = self._admit(request)
+        if refusal is not None:
+            code, reason = refusal
+            return [Send(sender, TaskRefused(request.attempt, code.number, reason or code.meaning))]
+        ahead = sum(other.model == model and other.begun_at is None for other in self._services.values())
+        self._services[request.attempt] = _Service(sender, request, model, now)
+        return [
+            Send(sender, TaskAccepted(request.attempt, model, ahead)),
+            SetTimer(request.deadline_ms / 1000, ServiceDeadlinePassed(request.attempt)),
+            *self._advance(now),
+        ]
+
+    def cancelled(self, sender: NodeId, attempt: AttemptId, now: float) -> list[Effect]:
+        service = self._services.get(attempt)
+        if service is None or service.requester != sender:
+            return []
+        return self._stop(attempt, service, errors.CANCELLED, now)
+
+    def requester_lost(self, node: NodeId, now: float) -> list[Effect]:
+        """Nobody would hear the answer: stop working on it."""
+        effects: list[Effect] = []
+        for attempt, service in list(self._services.items()):
+            if service.requester == node:
+                service.silent = True
+                effects += self._stop(attempt, service, errors.CANCELLED, now)
+        return effects
+
+    def deadline_passed(self, timer: ServiceDeadlinePassed, now: float) -> list[Effect]:
+        service = self._services.get(timer.attempt)
+        return [] if service is None else self._stop(timer.attempt, service, errors.DEADLINE_EXCEEDED, now)
+
+    def generated(self, attempt: AttemptId, text: str) -> list[Effect]:
+        service = self._services.get(attempt)
+        if service is None or service.ending is not None:
+            return []
+        effects: list[Effect] = []
+        for part in _split(text):
+            effects.append(Send(service.requester, TaskPiece(attempt, service.pieces, part)))
+            service.pieces += 1
+        return effects
+
+    def finished(self, attempt: AttemptId, usage: Usage, now: float) -> list[Effect]:
+        service = self._services.get(attempt)
+        if service is None:
+            return []
+        if service.ending is not None:
+            return self._closed_by(attempt, service.ending, "", now)
+        assert service.begun_at is not None
+        self.served += 1
+        message = TaskFinished(
+            attempt, service.pieces, usage.finish, usage.tokens_in, usage.tokens_out,
+            _ms(service.begun_at - service.accepted_at), _ms(usage.first_token_s), _ms(usage.total_s),
+        )  # fmt: skip
+        return self._close(attempt, message) + self._advance(now)
+
+    def failed(self, attempt: AttemptId, code: ErrorCode, reason: str, now: float) -> list[Effect]:
+        service = self._services.get(attempt)
+        if service is None:
+            return []
+        return self._closed_by(attempt, service.ending or code, "" if service.ending else reason, now)
+
+    # --- Inside -------------------------------------------------------------------------------------------------------
+
+    def _slots(self) -> dict[str, int]:
+        slots: dict[str, int] = {}
+        for capability in self._capabilities:
+            slots[capability.model] = max(slots.get(capability.model, 0), capability.slots)
+        return slots
+
+    def _admit(self, request: TaskRequest) -> tuple[tuple[ErrorCode, str] | None, str]:
+        fitting = [
+            offered
+            for offered in self._capabilities
+            if offered.skill == request.skill and request.model in ("", offered.model)
+        ]
+        if self._draining:
+            return (errors.DRAINING, ""), ""
+        if not fitting:
+            wanted = f"{request.skill} with {request.model}" if request.model else request.skill
+            return (errors.NO_SUCH_CAPABILITY, f"{wanted} is not offered here"[: lim.REASON_BYTES_MAX]), ""
+        if request.attempt in self._services:
+            return (errors.BAD_REQUEST, "this attempt is under way already"), ""
+        if not request.turns or any(turn.role not in ROLES for turn in request.turns):
+            return (errors.BAD_REQUEST, f"turns are needed, each of {', '.join(ROLES)}"), ""
+        if request.deadline_ms == 0:
+            return (errors.DEADLINE_EXCEEDED, ""), ""
+        best = max(fitting, key=lambda offered: offered.tokens_per_second)
+        slots, busy, queued = self.load()
+        if busy >= slots and queued >= self._settings.queue_max:
+            return (errors.BUSY, f"{busy} at work, {queued} waiting"), ""
+        return None, best.model
+
+    def _advance(self, now: float) -> list[Effect]:
+        """Begin what has a free slot: this node's own user first, then in the order of acceptance."""
+        free = self._slots()
+        for service in self._services.values():
+            if service.begun_at is not None:
+                free[service.model] = free.get(service.model, 0) - 1
+        waiting = [service for service in self._services.values() if service.begun_at is None]
+        waiting.sort(key=lambda service: service.requester != self._node)
+        effects: list[Effect] = []
+        for service in waiting:
+            if free.get(service.model, 0) > 0:
+                free[service.model] -= 1
+                service.begun_at = now
+                effects.append(Generate(service.request, service.model))
+        return effects
+
+    def _stop(self, attempt: AttemptId, service: _Service, code: ErrorCode, now: float) -> list[Effect]:
+        if service.begun_at is None:
+            return self._closed_by(attempt, code, "", now)
+        if service.ending is not None:
+            return []
+        service.ending = code
+        return [StopGenerating(attempt)]
+
+    def _closed_by(self, attempt: AttemptId, code: ErrorCode, reason: str, now: float) -> list[Effect]:
+        message = TaskFailed(attempt, code.number, (reason or code.meaning)[: lim.REASON_BYTES_MAX])
+        return self._close(attempt, message) + self._advance(now)
+
+    def _close(self, attempt: AttemptId, message: TaskFinished | TaskFailed) -> list[Effect]:
+        service = self._services.pop(attempt)
+        return [] if service.silent else [Send(service.requester, message)]
+
+
+def _split(text: str) -> list[str]:
+    """Parts within PIECE_BYTES_MAX, none empty. A character takes four bytes at the most."""
+    step = lim.PIECE_BYTES_MAX // 4
+    return [text[at : at + step] for at in range(0, len(text), step)]
+
+
+def _ms(seconds: float) -> int:
+    return min(lim.DEADLINE_MS_MAX, max(0, round(seconds * 1000)))

@@ -1,0 +1,272 @@
+"""One member of the swarm: hands each event to the part that cares and returns its effects. A switchboard, no logic of its own."""
+
+from random import Random
+from typing import assert_never
+
+from protocol import errors
+from protocol.identity import NodeId
+from protocol.messages import (
+    Advert,
+    AdvertPull,
+    AdvertPush,
+    Goodbye,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    TaskAccepted,
+    TaskCancelled,
+    TaskFailed,
+    TaskFinished,
+    TaskPiece,
+    TaskRefused,
+    TaskRequest,
+)
+from swarm.choosing.routing import Router, without_draw
+from swarm.choosing.standing import Standings
+from swarm.doing.asking import Asking
+from swarm.doing.serving import Serving
+from swarm.effects import (
+    AcceptOverdue,
+    AdvertDue,
+    DeadlinePassed,
+    Dial,
+    Disconnect,
+    Effect,
+    FindProviders,
+    GossipDue,
+    Notify,
+    PeerJoined,
+    PeerLost,
+    PieceOverdue,
+    PongOverdue,
+    SearchOverdue,
+    Send,
+    ServiceDeadlinePassed,
+    SetTimer,
+    SweepDue,
+    Timer,
+)
+from swarm.events import (
+    AskCancelled,
+    Asked,
+    CapabilitiesChanged,
+    ContactsFound,
+    DialFailed,
+    Event,
+    GenerationFailed,
+    GenerationFinished,
+    LoopLate,
+    NeighbourDown,
+    NeighbourUp,
+    PieceGenerated,
+    Received,
+    Started,
+    Stopping,
+    TimerFired,
+    Undelivered,
+)
+from swarm.finding.capabilities import CapabilityIndex
+from swarm.finding.contacts import Contacts
+from swarm.finding.gossip import Gossip, Notary
+from swarm.finding.roster import Roster
+from swarm.settings import Settings
+from swarm.values import Contact, Routing, Task
+
+
+class Member:
+    """The state machine inside a node. The same class runs under libp2p and in the simulator."""
+
+    def __init__(self, node: NodeId, name: str, settings: Settings, notary: Notary, dice: Random) -> None:
+        settings.validate()
+        self.node, self.name = node, name
+        self._settings = settings
+        self.roster = Roster(settings)
+        self.index = CapabilityIndex(settings)
+        self.contacts = Contacts(node, settings, dice)
+        self.standings = Standings(settings)
+        self.serving = Serving(node, settings)
+        self.gossip = Gossip(node, name, settings, notary, dice, self.index, self.serving.load)
+        self._router = Router(node, settings, dice, self.index, self.roster, self.standings)
+        self.asking = Asking(settings, dice, self._router.route, self._reach, self.standings)
+        self._searched_at = float("-inf")
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """What this member wants done about an event. `now`: seconds since the epoch on a clock that never steps back."""
+        effects = self._handle(event, now)
+        # What a member sends to itself never leaves it, and takes the same way as what comes from others.
+        outward: list[Effect] = []
+        while effects:
+            inward: list[Effect] = []
+            for effect in effects:
+                if isinstance(effect, Send) and effect.to == self.node:
+                    inward += self._received(self.node, effect.message, now)
+                else:
+                    outward.append(effect)
+            effects = inward
+        return outward
+
+    def route(self, task: Task) -> Routing:
+        """Who could do a task now; a dry run."""
+        return without_draw(self._router.route(task, ()))
+
+    def _handle(self, event: Event, now: float) -> list[Effect]:
+        match event:
+            case Received(sender, message):
+                self.roster.heard(sender, now)
+                return self._received(sender, message, now)
+            case TimerFired(timer):
+                return self._fired(timer, now)
+            case PieceGenerated(attempt, text):
+                return self.serving.generated(attempt, text)
+            case GenerationFinished(attempt, usage):
+                return self.serving.finished(attempt, usage, now) + self._load_changed(now)
+            case GenerationFailed(attempt, code, reason):
+                return self.serving.failed(attempt, errors.error_code(code), reason, now) + self._load_changed(now)
+            case Asked(task):
+                return self.asking.begin(task, now)
+            case AskCancelled(task_id):
+                return self.asking.cancel(task_id, now)
+            case NeighbourUp():
+                return self._up(event, now)
+            case NeighbourDown(node, cause):
+                return self._down(node, cause, now)
+            case DialFailed(contact, cause):
+                return self._dial_failed(contact, cause, now)
+            case Undelivered(_, message):
+                return self.asking.undelivered(message.attempt, now) if isinstance(message, TaskRequest) else []
+            case ContactsFound(source, _, contacts):
+                self.contacts.learn(source, contacts)
+                return self._dial(now)
+            case CapabilitiesChanged(capabilities):
+                effects = self.serving.offer(capabilities, now)
+                return effects + self.gossip.offer(capabilities, self.roster.nodes(), now) + self.asking.found(now)
+            case LoopLate(late_s):
+                self.roster.excuse(now + self._settings.pong_limit_s + late_s)
+                return []
+            case Started(addresses):
+                return self.gossip.start(addresses, self.roster.nodes(), now) + self._swept(now)
+            case Stopping():
+                return self._stop(now)
+            case _:
+                assert_never(event)
+
+    def _received(self, sender: NodeId, message: Message, now: float) -> list[Effect]:
+        match message:
+            case TaskPiece():
+                return self.asking.piece(sender, message, now)
+            case AdvertPush():
+                news = self.gossip.hear(message, now)
+                for signed in news:
+                    self.contacts.learn("advert", (Contact(signed.issuer, signed.advert.addresses),))
+                return self.asking.found(now) if news and len(self.asking) else []
+            case Ping(nonce):
+                return [Send(sender, Pong(nonce))]
+            case Pong(nonce):
+                self.roster.pong(sender, nonce, now)
+                return []
+            case AdvertPull():
+                return self.gossip.answer(sender, message)
+            case TaskRequest():
+                return self.serving.requested(sender, message, now) + self._load_changed(now)
+            case TaskAccepted():
+                self._used(sender, now)
+                return self.asking.accepted(sender, message, now)
+            case TaskRefused():
+                return self.asking.refused(sender, message, now)
+            case TaskFinished():
+                return self.asking.finished(sender, message, now)
+            case TaskFailed():
+                return self.asking.failed_there(sender, message, now)
+            case TaskCancelled(attempt):
+                return self.serving.cancelled(sender, attempt, now) + self._load_changed(now)
+            case Goodbye(leaving):
+                if leaving:
+                    self.index.forget(sender)
+                return []
+            case Hello() | Advert():
+                return []  # The link has used the one; the other comes only inside a push.
+        raise AssertionError(f"a message that no part handles: {type(message).__name__}")
+
+    def _fired(self, timer: Timer, now: float) -> list[Effect]:
+        match timer:
+            case GossipDue():
+                return self.gossip.round(self.roster.nodes())
+            case SweepDue():
+                return self._swept(now)
+            case PieceOverdue():
+                self.asking.excuse(self.roster.excused(now))
+                return self.asking.piece_overdue(timer, now)
+            case AcceptOverdue():
+                self.asking.excuse(self.roster.excused(now))
+                return self.asking.accept_overdue(timer, now)
+            case PongOverdue():
+                return self.roster.pong_overdue(timer, now)
+            case DeadlinePassed():
+                return self.asking.deadline_passed(timer, now)
+            case ServiceDeadlinePassed():
+                return self.serving.deadline_passed(timer, now)
+            case SearchOverdue():
+                return self.asking.search_overdue(timer, now)
+            case AdvertDue():
+                return self.gossip.due(timer, self.roster.nodes(), now)
+            case _:
+                assert_never(timer)
+
+    # --- What several parts have a share in ---------------------------------------------------------------------------
+
+    def _up(self, event: NeighbourUp, now: float) -> list[Effect]:
+        effects = self.roster.add(event.node, event.name, event.addresses, event.dialled, now)
+        self.contacts.linked(event.node, event.addresses)
+        joined = Notify(PeerJoined(event.node, event.name))
+        return [joined, *effects, *self.gossip.greet(event.node)]
+
+    def _down(self, node: NodeId, cause: str, now: float) -> list[Effect]:
+        neighbour = self.roster.remove(node)
+        self.contacts.unlinked(node, now)
+        # First-hand knowledge beats rumours: until it speaks again, this worker is not there.
+        self.index.forget(node)
+        effects: list[Effect] = [] if neighbour is None else [Notify(PeerLost(node, neighbour.name, cause))]
+        effects += self.serving.requester_lost(node, now) + self.asking.lost(node, cause, now)
+        return effects + self._load_changed(now)
+
+    def _dial_failed(self, contact: Contact, cause: str, now: float) -> list[Effect]:
+        effects = self.contacts.failed(contact, cause, now)
+        if contact.node is not None and contact.node not in self.roster:
+            self.index.forget(contact.node)
+            effects += self.asking.lost(contact.node, cause, now)
+        return effects + self._dial(now)
+
+    def _reach(self, node: NodeId) -> list[Effect]:
+        if node == self.node or node in self.roster:
+            return []
+        known = self.index.get(node)
+        return [Dial(Contact(node, known.signed.advert.addresses))] if known else []
+
+    def _dial(self, now: float) -> list[Effect]:
+        return self.contacts.wanted(self.roster.nodes(), now)
+
+    def _swept(self, now: float) -> list[Effect]:
+        effects = self.roster.sweep(now)
+        for node in self.index.sweep(now):
+            self.contacts.forget(node)
+        few = len(self.roster) < self._settings.neighbours_target
+        if few and now - self._searched_at >= self._settings.search_period_s:
+            self._searched_at = now
+            effects.append(FindProviders(""))
+        return [*effects, *self._dial(now), SetTimer(self._settings.sweep_period_s, SweepDue())]
+
+    def _load_changed(self, now: float) -> list[Effect]:
+        return self.gossip.load_changed(self.roster.nodes(), now)
+
+    def _used(self, node: NodeId, now: float) -> None:
+        neighbour = self.roster.get(node)
+        if neighbour is not None:
+            neighbour.used_at = now
+
+    def _stop(self, now: float) -> list[Effect]:
+        self.serving.drain()
+        effects = self.asking.stop(now)
+        for neighbour in self.roster:
+            effects.append(Send(neighbour.node, Goodbye(True, "stopping")))
+        return effects
