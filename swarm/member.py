@@ -135,9 +135,9 @@ class Member:
                 return self._dial_failed(contact, cause, now)
             case Undelivered(_, message):
                 return self.asking.undelivered(message.attempt, now) if isinstance(message, TaskRequest) else []
-            case ContactsFound(source, _, contacts):
+            case ContactsFound(source, skill, contacts):
                 self.contacts.learn(source, contacts)
-                return self._dial(now)
+                return self.contacts.asked_for(contacts, self.roster.nodes()) if skill else self._dial(now)
             case CapabilitiesChanged(capabilities):
                 effects = self.serving.offer(capabilities, now)
                 return effects + self.gossip.offer(capabilities, self.roster.nodes(), now) + self.asking.found(now)
@@ -156,7 +156,7 @@ class Member:
             case TaskPiece():
                 return self.asking.piece(sender, message, now)
             case AdvertPush():
-                news = self.gossip.hear(message, now)
+                news = self.gossip.hear(sender, message, now)
                 for signed in news:
                     self.contacts.learn("advert", (Contact(signed.issuer, signed.advert.addresses),))
                 return self.asking.found(now) if news and len(self.asking) else []
@@ -183,6 +183,8 @@ class Member:
             case Goodbye(leaving):
                 if leaving:
                     self.index.forget(sender)
+                elif (neighbour := self.roster.get(sender)) is not None:
+                    neighbour.parting = True
                 return []
             case Hello() | Advert():
                 return []  # The link has used the one; the other comes only inside a push.
@@ -224,8 +226,9 @@ class Member:
     def _down(self, node: NodeId, cause: str, now: float) -> list[Effect]:
         neighbour = self.roster.remove(node)
         self.contacts.unlinked(node, now)
-        # First-hand knowledge beats rumours: until it speaks again, this worker is not there.
-        self.index.forget(node)
+        if neighbour is None or not neighbour.parting:
+            # First-hand knowledge beats rumours: until it speaks again, this worker is not there.
+            self.index.forget(node)
         effects: list[Effect] = [] if neighbour is None else [Notify(PeerLost(node, neighbour.name, cause))]
         effects += self.serving.requester_lost(node, now) + self.asking.lost(node, cause, now)
         return effects + self._load_changed(now)

@@ -61,6 +61,10 @@ class CapabilityIndex:
         if len(self._known) > self._settings.adverts_max:
             self._drop(next(iter(self._known)))
 
+    def revive(self, node: NodeId) -> None:
+        """The node itself has spoken: what was forgotten of it may be learned again."""
+        self._forgotten.pop(node, None)
+
     def forget(self, node: NodeId) -> None:
         """Drop a node for good reason: only an advert newer than what is known brings it back."""
         known = self._known.get(node)

@@ -70,6 +70,20 @@ class Contacts:
             effects.append(Dial(entry.contact))
         return effects
 
+    def asked_for(self, contacts: Iterable[Contact], linked: Iterable[NodeId]) -> list[Effect]:
+        """Dials to those who are said to have what a task needs now, however many neighbours there are."""
+        have = dict.fromkeys(linked)
+        effects: list[Effect] = []
+        for contact in contacts:
+            key = _key(contact)
+            if key in have or key in self._dialling or key not in self._entries:
+                continue
+            if len(self._dialling) >= self._settings.dials_max:
+                break
+            self._dialling[key] = True
+            effects.append(Dial(contact))
+        return effects
+
     def linked(self, node: NodeId, addresses: tuple[str, ...]) -> None:
         """A link is open: whatever led there has worked."""
         self._dialling.pop(node, None)

@@ -108,10 +108,12 @@ class Gossip:
         step = lim.ADVERTS_PER_PUSH_MAX
         return [Send(node, AdvertPush(tuple(adverts[at : at + step]))) for at in range(0, len(adverts), step)]
 
-    def hear(self, push: AdvertPush, now: float) -> list[SignedAdvert]:
+    def hear(self, sender: NodeId, push: AdvertPush, now: float) -> list[SignedAdvert]:
         """The adverts of a push that were news; they are learned, and will be passed on."""
         news = []
         for signed in push.adverts:
+            if signed.issuer == sender:
+                self._index.revive(sender)
             if signed.issuer == self._node or not self._index.is_news(signed):
                 continue
             if not self._notary.holds(signed, now):

@@ -25,6 +25,7 @@ class Neighbour:
     rtt_s: float | None = None
     ping_nonce: int | None = None
     ping_sent_at: float = 0.0
+    parting: bool = False  # It said that it only closes the link; it is not gone.
 
 
 class Roster:
