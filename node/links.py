@@ -1,0 +1,418 @@
+"""The links of one node over any byte streams: greeting, one link per peer, order, bounded queues. Both transports use it.
+
+Nothing here cancels a read or a write that is under way, because a cancelled py-libp2p call can ruin the connection that it
+shares with others: what takes too long has its pipe ended instead, and the call then ends by itself.
+
+Which link stays when two nodes dial each other at once: a side greets on a pipe only while it knows no better one, so a Hello
+from the peer means that the peer has no other link. Only the side with the smaller NodeId may have greeted on its own pipe
+just before; it holds the peer's pipe back until its own is up or gone. So the link dialled by the smaller NodeId is kept.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from random import Random
+from typing import Protocol
+
+import trio
+
+from node.transport import Post, TransportEvent
+from protocol.errors import RemoteProtocolError
+from protocol.identity import Identity, NodeId
+from protocol.link import Link
+from protocol.messages import Hello, Message
+from protocol.replay import ReplayWindow
+from swarm.events import DialFailed, NeighbourDown, NeighbourUp, Received, Undelivered
+from swarm.values import Contact
+
+GREETING_S = 5.0  # Both Hellos; a healthy peer needs two round trips.
+HOLD_S = 2.0  # For a peer that comes again while its old link looks alive. Well under GREETING_S, which it waits.
+DRAIN_S = 0.5  # For the last words (Goodbye) of a link that we close.
+OUTBOX_BYTES_MAX = 2 * 1024 * 1024  # Sixteen of the largest frames. A peer this far behind does not read.
+WRITE_BYTES_MAX = 64 * 1024  # Queued frames leave together, one yamux frame at a time.
+DIALS_MAX = 16  # At once; more wait their turn. A node has 8 to 12 neighbours.
+WAITING_MESSAGES_MAX = 64  # For one peer that is being dialled: as many as attempts may be open on one link.
+
+CLOSED_BY_PEER = "The peer closed the connection."
+NOT_READING = "The peer does not read what is sent to it."
+REPLACED = "The peer opened a new connection."
+
+
+class PipeBroken(Exception):
+    """The pipe has ended in disorder. The message is a sentence for people."""
+
+
+class Pipe(Protocol):
+    """One ordered byte stream with one peer whose identity the transport has proved."""
+
+    @property
+    def peer(self) -> NodeId:
+        """Who is at the other end."""
+
+    async def read(self) -> bytes:
+        """Some bytes, or none at the orderly end. Raises PipeBroken."""
+
+    async def write(self, data: bytes) -> None:
+        """Returns once `data` may be followed by more. Raises PipeBroken."""
+
+    def end(self) -> None:
+        """Give this stream up and leave its connection alone. Reads and writes then end; never blocks."""
+
+    def abort(self) -> None:
+        """Cut the whole connection, even if the peer is frozen. Reads and writes then end; never blocks."""
+
+
+Reach = Callable[[Contact], Awaitable[tuple[Pipe, str]]]
+"""Opens a pipe to a contact; the text is the address that answered. Raises PipeBroken with a sentence for people."""
+
+
+class Outbox:
+    """Frames on their way to one pipe, bounded in bytes."""
+
+    def __init__(self) -> None:
+        self._frames: deque[bytes] = deque()
+        self._bytes = 0
+        self._closed = False
+        self._changed = trio.Event()
+
+    def put(self, frame: bytes) -> bool:
+        """False if the frame does not fit; then nothing was queued."""
+        if self._closed or self._bytes + len(frame) > OUTBOX_BYTES_MAX:
+            return False
+        self._frames.append(frame)
+        self._bytes += len(frame)
+        self._changed.set()
+        return True
+
+    def close(self) -> None:
+        """Nothing more will come; what is queued can still be taken."""
+        self._closed = True
+        self._changed.set()
+
+    async def take(self) -> bytes:
+        """All that is queued, up to WRITE_BYTES_MAX (or one longer frame), or nothing once closed and empty."""
+        while not self._frames and not self._closed:
+            self._changed = trio.Event()
+            await self._changed.wait()
+        taken = []
+        size = 0
+        while self._frames and (not taken or size + len(self._frames[0]) <= WRITE_BYTES_MAX):
+            taken.append(self._frames.popleft())
+            size += len(taken[-1])
+        self._bytes -= size
+        return b"".join(taken)
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """One pipe and the link over it. `address` is what was dialled, or None if the peer dialled us."""
+
+    pipe: Pipe
+    link: Link
+    address: str | None
+    outbox: Outbox = field(default_factory=Outbox)
+    is_up: bool = False
+    hello: Hello | None = None
+    cause: str = ""  # Why it ended, a sentence for people.
+    settled: trio.Event = field(default_factory=trio.Event)  # Up, or ended before.
+    gone: trio.Event = field(default_factory=trio.Event)
+    written: trio.Event = field(default_factory=trio.Event)  # Nothing more will be written.
+
+
+class Links:
+    """The table of links. All methods are called from the transport's own trio loop; only `carry` and `close` wait."""
+
+    def __init__(
+        self, identity: Identity, swarm: bytes, name: str, agent: str, clock: Callable[[], float], dice: Random
+    ) -> None:
+        self.node = identity.node
+        self.addresses: tuple[str, ...] = ()
+        self.offences: dict[str, int] = {}
+        self._identity, self._swarm, self._name, self._agent = identity, swarm, name, agent
+        self._clock, self._dice = clock, dice
+        self._replay = ReplayWindow()
+        self._post: Post = _ignore
+        self._nursery: trio.Nursery | None = None
+        self._sessions: list[Session] = []
+        self._up: dict[NodeId, Session] = {}
+        self._greeting: dict[NodeId, Session] = {}  # Our own dials on which we have said Hello.
+        self._dials: dict[NodeId, int] = {}
+        self._dial_slots = trio.CapacityLimiter(DIALS_MAX)
+        self._waiting: dict[NodeId, list[Message]] = {}
+
+    def open(self, post: Post, addresses: tuple[str, ...], nursery: trio.Nursery) -> None:
+        """Begin to post events; `addresses` are what our Hellos say. `nursery` must outlive `close`."""
+        self._post, self.addresses, self._nursery = post, addresses, nursery
+
+    def post(self, event: TransportEvent) -> None:
+        """Hand an event to the driver, unless the transport is closing."""
+        self._post(event)
+
+    def is_up(self, node: NodeId) -> bool:
+        """Whether a link with this peer is up."""
+        return node in self._up
+
+    def up(self) -> list[NodeId]:
+        """Every peer with a link, the oldest link first."""
+        return list(self._up)
+
+    # --- What the driver asks for -------------------------------------------------------------------------------------
+
+    def send(self, to: NodeId, message: Message) -> None:
+        """Queue a message on the peer's link, or keep it while the peer is being dialled."""
+        session = self._up.get(to)
+        if session is not None:
+            self._put(session, message)
+        elif to in self._dials and len(self._waiting.setdefault(to, [])) < WAITING_MESSAGES_MAX:
+            self._waiting[to].append(message)
+        else:
+            self._post(Undelivered(to, message))
+
+    def disconnect(self, node: NodeId, cause: str) -> None:
+        """Post NeighbourDown now; what is queued gets DRAIN_S, then the connection is cut."""
+        session = self._up.get(node)
+        if session is not None:
+            self._end(session, cause)
+
+    def dial(self, contact: Contact, reach: Reach) -> None:
+        """Open a link through `reach`. Messages for the peer wait meanwhile; if no link comes of it, they are Undelivered."""
+        if contact.node in self._up or self._nursery is None:
+            return
+        if contact.node is not None:
+            self._dials[contact.node] = self._dials.get(contact.node, 0) + 1
+        self._nursery.start_soon(self._dial, contact, reach)
+
+    async def _dial(self, contact: Contact, reach: Reach) -> None:
+        assert self._nursery is not None
+        try:
+            async with self._dial_slots:
+                pipe, address = await reach(contact)
+                cause = await self._nursery.start(self._carry_dialled, pipe, address)
+        except PipeBroken as error:
+            cause = str(error)
+        if cause and contact.node not in self._up:
+            self._post(DialFailed(contact, cause))
+        if contact.node is not None:
+            self._dial_ended(contact.node)
+
+    def _dial_ended(self, node: NodeId) -> None:
+        self._dials[node] -= 1
+        if self._dials[node] == 0:
+            del self._dials[node]
+            for message in self._waiting.pop(node, []):
+                self._post(Undelivered(node, message))
+
+    # --- One pipe, from the greeting to the end -----------------------------------------------------------------------
+
+    async def _carry_dialled(
+        self, pipe: Pipe, address: str, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Greet on a pipe that we opened and carry its link to the end.
+
+        Reports, once that is settled, why no link came of it, or nothing if the peer is now, or was already, a neighbour.
+        """
+        while pipe.peer in self._greeting and pipe.peer not in self._up:
+            await self._greeting[pipe.peer].settled.wait()
+        if pipe.peer == self.node:
+            pipe.abort()
+            task_status.started(f"{address} is this node itself.")
+        elif pipe.peer in self._up:
+            pipe.end()
+            task_status.started("")
+        else:
+            session = self._session(pipe, address)
+            self._greeting[pipe.peer] = session
+            self._say_hello(session)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._carry, session)
+                await session.settled.wait()
+                task_status.started("" if pipe.peer in self._up else session.cause)
+
+    def accept(self, pipe: Pipe) -> trio.Event:
+        """Carry the link of a pipe that the peer opened. The event tells that it is over."""
+        if pipe.peer == self.node or self._nursery is None:
+            pipe.abort()
+            over = trio.Event()
+            over.set()
+            return over
+        session = self._session(pipe, None)
+        self._nursery.start_soon(self._carry, session)
+        return session.gone
+
+    def _session(self, pipe: Pipe, address: str | None) -> Session:
+        link = Link(self._identity, pipe.peer, self._swarm, self._replay, self._dice)
+        session = Session(pipe, link, address)
+        self._sessions.append(session)
+        return session
+
+    async def _carry(self, session: Session) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write, session)
+            nursery.start_soon(self._limit_greeting, session)
+            await self._read(session)
+            self._end(session, session.cause or CLOSED_BY_PEER)
+        self._sessions.remove(session)
+
+    async def _read(self, session: Session) -> None:
+        try:
+            while chunk := await session.pipe.read():
+                for message in session.link.receive(chunk, self._clock()):
+                    self._take(session, message)
+                if session.gone.is_set():
+                    return
+        except PipeBroken as error:
+            session.cause = session.cause or str(error)
+        except RemoteProtocolError as error:
+            self._offended(session, error)
+
+    async def _write(self, session: Session) -> None:
+        try:
+            while data := await session.outbox.take():
+                await session.pipe.write(data)
+        except PipeBroken as error:
+            self._end(session, str(error))
+        session.written.set()
+        if session.gone.is_set():
+            self._release(session)
+
+    async def _limit_greeting(self, session: Session) -> None:
+        with trio.move_on_after(GREETING_S):
+            await session.settled.wait()
+        if not session.settled.is_set():
+            self._end(session, f"{session.address or 'The peer'} answers, but does not greet as a starlings node does.")
+        await session.gone.wait()
+        with trio.move_on_after(DRAIN_S):
+            await session.written.wait()
+        self._release(session)
+
+    def _release(self, session: Session) -> None:
+        """Let go of the pipe of a link that has ended. A connection that carries a better link of the peer stays."""
+        better = self._up.get(session.pipe.peer)
+        if better is not None or session.cause == REPLACED:
+            session.pipe.end()
+        else:
+            session.pipe.abort()
+
+    def _take(self, session: Session, message: Message) -> None:
+        if session.gone.is_set():
+            return
+        if isinstance(message, Hello):
+            session.hello = message
+            self._greeted(session)
+        elif session.is_up:
+            self._post(Received(session.pipe.peer, message))
+        else:
+            raise RemoteProtocolError("disorder", f"{type(message).__name__} before our Hello")
+
+    def _greeted(self, session: Session) -> None:
+        """The peer's Hello is here, so the peer has no better link; see the head of this file."""
+        peer = session.pipe.peer
+        ours = self._greeting.get(peer) or self._up.get(peer)
+        if session.address is None and ours is not None and ours.address is not None and self.node < peer:
+            assert self._nursery is not None
+            self._nursery.start_soon(self._hold, session, ours)
+        else:
+            self._admit(session)
+
+    async def _hold(self, session: Session, ours: Session) -> None:
+        with trio.move_on_after(HOLD_S):
+            if not ours.is_up:
+                await ours.settled.wait()
+            if not session.gone.is_set():
+                await ours.gone.wait()
+        if not session.gone.is_set():
+            self._admit(session)
+
+    def _admit(self, session: Session) -> None:
+        assert session.hello is not None
+        peer = session.pipe.peer
+        if session.address is None:
+            self._say_hello(session)
+        for other in (self._up.get(peer), self._greeting.get(peer)):
+            if other is not None and other is not session:
+                self._end(other, REPLACED)
+        self._greeting.pop(peer, None)
+        self._up[peer] = session
+        session.is_up = True
+        session.settled.set()
+        self._post(NeighbourUp(peer, session.hello.name, session.hello.addresses, session.address is not None))
+        for message in self._waiting.pop(peer, []):
+            self._put(session, message)
+
+    def _say_hello(self, session: Session) -> None:
+        session.outbox.put(session.link.hello(self._name, self._agent, self.addresses, self._clock()))
+
+    def _put(self, session: Session, message: Message) -> None:
+        frame = session.link.send(message, self._clock())
+        if frame and not session.outbox.put(frame):
+            self._end(session, NOT_READING)
+            session.pipe.abort()
+
+    def _offended(self, session: Session, error: RemoteProtocolError) -> None:
+        foreign = error.kind == "foreign"
+        if not foreign or session.address is None:
+            self.offences[error.kind] = self.offences.get(error.kind, 0) + 1
+        if foreign and session.address is None and session.hello is None:
+            # An empty Hello tells a dialler from another swarm why it gets no link, and nothing else.
+            session.outbox.put(session.link.hello("", self._agent, (), self._clock()))
+        if session.address is None or session.is_up:
+            session.cause = f"The peer broke the protocol ({error.kind}): {error}."
+        elif foreign:
+            session.cause = f"{session.address} belongs to another swarm. Both nodes need the same swarm name."
+        else:
+            session.cause = f"{session.address} answers, but breaks the protocol ({error.kind}): {error}."
+
+    def _end(self, session: Session, cause: str) -> None:
+        """The link is over: say so once. Its tasks then let the pipe go."""
+        if session.gone.is_set():
+            return
+        session.cause = session.cause or cause
+        peer = session.pipe.peer
+        session.outbox.close()
+        session.gone.set()
+        session.settled.set()
+        if self._greeting.get(peer) is session:
+            del self._greeting[peer]
+        if self._up.get(peer) is session:
+            del self._up[peer]
+            self._post(NeighbourDown(peer, session.cause))
+
+    async def close(self) -> None:
+        """End every link, giving last words DRAIN_S. No event is posted any more. Returns once all pipes are let go."""
+        self._post = _ignore
+        for session in list(self._sessions):
+            self._end(session, "This node is stopping.")
+        sessions = list(self._sessions)
+        with trio.move_on_after(DRAIN_S):
+            for session in sessions:
+                await session.written.wait()
+        for session in sessions:
+            session.pipe.abort()
+
+
+@asynccontextmanager
+async def uninterrupted() -> AsyncIterator[tuple[trio.Event, trio.Nursery]]:
+    """A nursery whose tasks are not cancelled from outside, and an event that tells that they should have been.
+
+    Whoever enters waits for the event, ends the tasks' work in its own way and leaves; what then still runs is cancelled.
+    """
+
+    async def set_when_cancelled(stop: trio.Event) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            stop.set()
+
+    async with trio.open_nursery() as outer:
+        stop = trio.Event()
+        outer.start_soon(set_when_cancelled, stop)
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as nursery:
+                yield stop, nursery
+                nursery.cancel_scope.cancel()
+        outer.cancel_scope.cancel()
+
+
+def _ignore(event: TransportEvent) -> None:
+    """Where events go before the transport runs and after it has closed."""
