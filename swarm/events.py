@@ -17,12 +17,12 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class NeighbourUp:
-    """A link is open and the peer's Hello has been checked. `dialled` tells who opened it."""
+    """A link is open and the peer's Hello has been checked. `dialled`: the address that led there, empty if the peer dialled us."""
 
     node: NodeId
     name: str
     addresses: tuple[str, ...]
-    dialled: bool
+    dialled: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -219,7 +219,7 @@ class Member:
 
     def _up(self, event: NeighbourUp, now: float) -> list[Effect]:
         effects = self.roster.add(event.node, event.name, event.addresses, event.dialled, now)
-        self.contacts.linked(event.node, event.addresses)
+        self.contacts.linked(event.node, event.addresses, event.dialled)
         joined = Notify(PeerJoined(event.node, event.name))
         return [joined, *effects, *self.gossip.greet(event.node)]
 

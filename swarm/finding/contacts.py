@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 
+from protocol import limits as lim
 from protocol.identity import NodeId
 from swarm.effects import Dial, Effect, JoinFailed, Notify
 from swarm.settings import Settings
@@ -84,19 +85,17 @@ class Contacts:
             effects.append(Dial(contact))
         return effects
 
-    def linked(self, node: NodeId, addresses: tuple[str, ...]) -> None:
+    def linked(self, node: NodeId, addresses: tuple[str, ...], dialled: str) -> None:
         """A link is open: whatever led there has worked."""
         self._dialling.pop(node, None)
         entry = self._entries.get(node)
         if entry is not None:
             entry.failures, entry.told = 0, False
         # An address without a node id has found its node; from now on it is known by its id.
-        for key in [key for key in self._entries if not isinstance(key, bytes)]:
-            unnamed = self._entries[key]
-            if any(address.partition("/p2p/")[0] in unnamed.contact.addresses for address in addresses):
-                self._dialling.pop(key, None)
-                del self._entries[key]
-                self._entries[node] = _Entry(Contact(node, addresses), unnamed.source)
+        for key in [key for key in self._entries if not isinstance(key, bytes) and dialled in key]:
+            self._dialling.pop(key, None)
+            source = self._entries.pop(key).source
+            self._entries[node] = _Entry(Contact(node, (dialled, *addresses)[: lim.ADDRESSES_MAX]), source)
 
     def unlinked(self, node: NodeId, now: float) -> None:
         """A link has closed; dial again, but not in step with everybody else."""

@@ -19,7 +19,7 @@ class Neighbour:
     node: NodeId
     name: str
     addresses: tuple[str, ...]
-    dialled: bool
+    dialled: str
     heard_at: float
     used_at: float
     rtt_s: float | None = None
@@ -52,7 +52,7 @@ class Roster:
     def nodes(self) -> list[NodeId]:
         return list(self._neighbours)
 
-    def add(self, node: NodeId, name: str, addresses: tuple[str, ...], dialled: bool, now: float) -> list[Effect]:
+    def add(self, node: NodeId, name: str, addresses: tuple[str, ...], dialled: str, now: float) -> list[Effect]:
         """A link has opened. Its first ping measures the distance."""
         self._neighbours[node] = neighbour = Neighbour(node, name, addresses, dialled, now, now)
         return self._ping(neighbour, now)
