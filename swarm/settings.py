@@ -70,6 +70,8 @@ class Settings:
     """Between pieces. A slow worker still says one word in ten seconds."""
     attempts_max: int = 8
     """Workers tried for one task, refusals included."""
+    answer_bytes_max: int = 1_048_576
+    """Text of one answer, each piece counting for 16 bytes at least; bounds what an endless worker can make us hold."""
     search_limit_s: float = 3.0
     """How long a task waits for a first capable worker to be found."""
 

@@ -43,6 +43,8 @@ from swarm.effects import (
 from swarm.settings import Settings
 from swarm.values import AttemptEnd, Candidate, Outcome, Routing, Task, Usage
 
+PIECE_BYTES_COUNTED = 16  # A piece counts for this many bytes at least, or empty ones would never add up.
+
 Choose = Callable[[Task, list[NodeId]], Routing]
 """Who gets the next attempt of a task, given who was tried."""
 Reach = Callable[[NodeId], list[Effect]]
@@ -66,6 +68,7 @@ class _Attempt:
     begun_at: float
     accepted: TaskAccepted | None = None
     pieces: int = 0
+    bytes: int = 0
     first_piece_at: float | None = None
 
 
@@ -144,6 +147,10 @@ class Asking:
             reason = f"piece {message.index} came instead of {attempt.pieces}"
             return [cancel, *self._over(opened, errors.BACKEND_FAILED, reason, now)]
         attempt.pieces += 1
+        attempt.bytes += max(PIECE_BYTES_COUNTED, len(message.text.encode()))
+        if attempt.bytes > self._settings.answer_bytes_max:
+            cancel = Send(sender, TaskCancelled(attempt.id))
+            return [cancel, *self._over(opened, errors.BACKEND_FAILED, "the answer has no end", now)]
         if attempt.first_piece_at is None:
             attempt.first_piece_at = now
             opened.first_piece_s = now - opened.asked_at
