@@ -1,0 +1,359 @@
+"""Where users of this node hand in tasks and read answers: the only door from the API to the member."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import psutil
+import trio
+
+from node.models import Models
+from node.views import AnswerView, AttemptView, CandidateView, ExcludedView, ModelView, PeerView, RouteView, SkillView, StatusView
+from protocol.errors import ErrorCode
+from protocol.identity import NodeId, node_from_text, node_text
+from protocol.messages import TaskId
+from swarm.effects import (
+    AttemptFailed,
+    Conclude,
+    JoinFailed,
+    Notice,
+    Notify,
+    PeerJoined,
+    PeerLost,
+    Reply,
+    Routed,
+    WorkerAccepted,
+)
+from swarm.events import AskCancelled, Asked, ContactsFound, Event
+from swarm.finding.capabilities import Known
+from swarm.member import Member
+from swarm.values import Contact, Outcome, Routing, Task
+
+log = logging.getLogger(__name__)
+
+JOIN_LIMIT_S = 15.0  # A dial tries every address once; the slowest transport gives up after 8 s.
+
+
+@dataclass(frozen=True, slots=True)
+class AskText:
+    """The next text of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskRouted:
+    """A worker was chosen; comes again after each failover."""
+
+    route: RouteView
+
+
+@dataclass(frozen=True, slots=True)
+class AskEnded:
+    """The last item. `code` None: complete. Otherwise `answer.reason` is a sentence for people."""
+
+    code: ErrorCode | None
+    answer: AnswerView
+
+
+AskItem = AskText | AskRouted | AskEnded
+
+
+class JoinError(Exception):
+    """An address does not lead to a node of this swarm. The message names it and the next step."""
+
+
+@dataclass(slots=True)
+class _Ask:
+    task: Task
+    items: trio.MemorySendChannel[AskItem]
+    routes: list[RouteView] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
+class _Join:
+    contact: Contact
+    ended: trio.Event = field(default_factory=trio.Event)
+    node: NodeId | None = None
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Nameplate:
+    """What the node says of itself; fixed once it is ready."""
+
+    version: str
+    swarm: str
+    api: str
+    addresses: tuple[str, ...]
+
+
+class Desk:
+    """What the API may ask of the node. All methods are called from the node's own trio loop."""
+
+    def __init__(
+        self,
+        member: Member,
+        models: Models,
+        clock: Callable[[], float],
+        post: Callable[[Event], None],
+        offences: Callable[[], dict[str, int]],
+        stop: Callable[[], None],
+    ) -> None:
+        """`offences` counts what peers did wrong on the wire; `stop` begins the daemon's shutdown."""
+        self._member, self._models, self._clock, self._post = member, models, clock, post
+        self._offences, self._stop = offences, stop
+        self._asks: dict[TaskId, _Ask] = {}
+        self._joins: list[_Join] = []
+        self._process = psutil.Process(os.getpid())
+        self._began = clock()
+        self.state = "starting"
+        self.plate = Nameplate("", "", "", ())
+
+    # --- Tasks --------------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def ask(self, task: Task) -> AsyncIterator[trio.MemoryReceiveChannel[AskItem]]:
+        """Hand a task in; the channel yields its items and ends after AskEnded. Leaving the block early cancels the task."""
+        # Unbounded here, because the member bounds the answer (`answer_bytes_max`) and the attempts.
+        sending, receiving = trio.open_memory_channel[AskItem](math.inf)
+        self._asks[task.id] = _Ask(task, sending)
+        self._post(Asked(task))
+        try:
+            yield receiving
+        finally:
+            if self._asks.pop(task.id, None) is not None:
+                self._post(AskCancelled(task.id))
+            sending.close()
+            receiving.close()
+
+    def route(self, task: Task) -> RouteView:
+        """Who would answer this task now; sends nothing."""
+        return _route_view(task.skill, self._member.route(task))
+
+    def tell(self, effect: Reply | Conclude | Notify) -> None:
+        """The member's word to its users. Never blocks."""
+        match effect:
+            case Reply(task, text):
+                if task in self._asks:
+                    self._asks[task].items.send_nowait(AskText(text))
+            case Conclude(task, outcome):
+                ask = self._asks.pop(task, None)
+                if ask is not None:
+                    ask.items.send_nowait(AskEnded(outcome.code, _answer_view(ask, outcome)))
+                    ask.items.close()
+            case Notify(notice):
+                self._notice(notice)
+
+    def _notice(self, notice: Notice) -> None:
+        match notice:
+            case Routed(task, routing):
+                ask = self._asks.get(task)
+                if ask is not None:
+                    ask.routes.append(_route_view(ask.task.skill, routing))
+                    ask.items.send_nowait(AskRouted(ask.routes[-1]))
+            case PeerJoined(node, name):
+                log.info("%s is here (%s)", name, node_text(node))
+                self._settle_joins(node)
+            case PeerLost(node, name, cause):
+                log.info("%s is gone (%s): %s", name, node_text(node), cause)
+            case JoinFailed(address, cause):
+                log.warning("cannot join: %s", cause)
+                for join in self._joins:
+                    if address in join.contact.addresses:
+                        join.cause = cause
+                        join.ended.set()
+            case WorkerAccepted(task, _, name, model, ahead):
+                log.info("task %s: %s took it on with %s, %d ahead", task.hex(), name, model, ahead)
+            case AttemptFailed(task, _, name, _, reason):
+                log.info("task %s: %s did not answer: %s", task.hex(), name, reason)
+
+    # --- The swarm ----------------------------------------------------------------------------------------------------
+
+    async def join(self, address: str) -> PeerView:
+        """Dial an address; raises JoinError with a sentence for people if it is not a node of this swarm."""
+        contact = contact_of(address)
+        if contact.node == self._member.node:
+            raise JoinError(f"{address} is this node itself")
+        join = _Join(contact)
+        self._joins.append(join)
+        try:
+            if contact.node is None or contact.node not in self._member.roster:
+                self._post(ContactsFound("join", "", (contact,)))
+                with trio.move_on_after(JOIN_LIMIT_S):
+                    await join.ended.wait()
+            else:
+                join.node = contact.node
+        finally:
+            self._joins.remove(join)
+        if join.node is None:
+            raise JoinError(join.cause or f"{address} has not answered within {JOIN_LIMIT_S:.0f} s")
+        node = node_text(join.node)
+        return next(view for view in self.peers() if view.node == node)
+
+    def _settle_joins(self, node: NodeId) -> None:
+        neighbour = self._member.roster.get(node)
+        for join in self._joins:
+            dialled = neighbour.dialled if neighbour else ""
+            if join.contact.node == node or (join.contact.node is None and dialled in join.contact.addresses):
+                join.node = node
+                join.ended.set()
+
+    def peers(self) -> list[PeerView]:
+        """Every known node, this one first, then the neighbours, then those heard of."""
+        now = self._clock()
+        known = {found.signed.issuer: found for found in self._member.index}
+        views = [self._peer_view(self._member.node, known.get(self._member.node), now)]
+        nodes = [neighbour.node for neighbour in self._member.roster]
+        nodes += [node for node in known if node not in self._member.roster and node != self._member.node]
+        return views + [self._peer_view(node, known.get(node), now) for node in nodes]
+
+    def _peer_view(self, node: NodeId, known: Known | None, now: float) -> PeerView:
+        neighbour = self._member.roster.get(node)
+        advert = known.signed.advert if known else None
+        heard = max(known.heard_at if known else 0.0, neighbour.heard_at if neighbour else 0.0)
+        capabilities = advert.capabilities if advert else ()
+        if node == self._member.node:
+            state, heard = "self", now
+        elif advert is not None and advert.draining:
+            state = "draining"
+        else:
+            state = "connected" if neighbour else "known"
+        return PeerView(
+            node=node_text(node),
+            name=neighbour.name if neighbour else advert.name if advert else self._member.name,
+            state=state,
+            rtt_ms=round(neighbour.rtt_s * 1000, 1) if neighbour and neighbour.rtt_s is not None else None,
+            heard_s=round(max(0.0, now - heard), 1),
+            addresses=list(advert.addresses if advert else neighbour.addresses if neighbour else ()),
+            models=sorted({offered.model for offered in capabilities}),
+            skills=sorted({offered.skill for offered in capabilities}),
+            tokens_per_second=max((offered.tokens_per_second for offered in capabilities), default=None),
+            slots=advert.slots if advert else 0,
+            busy=advert.busy if advert else 0,
+            queued=advert.queued if advert else 0,
+        )
+
+    def skills(self) -> list[SkillView]:
+        """Every capability known now, this node's own first."""
+        views = []
+        for known in sorted(self._member.index, key=lambda found: found.signed.issuer != self._member.node):
+            advert = known.signed.advert
+            if advert.draining:
+                continue
+            for offered in advert.capabilities:
+                views.append(
+                    SkillView(
+                        skill=offered.skill,
+                        model=offered.model,
+                        node=node_text(known.signed.issuer),
+                        name=advert.name,
+                        tokens_per_second=round(offered.tokens_per_second, 1),
+                        first_token_ms=offered.first_token_ms,
+                        context_tokens=offered.context_tokens,
+                        labels=list(offered.labels),
+                        description=offered.description,
+                    )
+                )
+        return views
+
+    # --- This node ----------------------------------------------------------------------------------------------------
+
+    def models(self) -> list[ModelView]:
+        return self._models.views()
+
+    async def add_model(self, ref: str) -> ModelView:
+        """Load one more model now; returns once it is ready or has failed (then `state` and `detail` say why)."""
+        await self._models.add(ref).wait()
+        return self._models.view(ref)
+
+    def status(self) -> StatusView:
+        member = self._member
+        refused = dict(self._offences())
+        if member.gossip.forged:
+            refused["forged advert"] = member.gossip.forged
+        return StatusView(
+            state=self.state,
+            node=node_text(member.node),
+            name=member.name,
+            version=self.plate.version,
+            swarm=self.plate.swarm,
+            pid=os.getpid(),
+            uptime_s=round(self._clock() - self._began, 3),
+            addresses=list(self.plate.addresses),
+            api=self.plate.api,
+            models=self.models(),
+            peers=self.peers(),
+            asked=member.asking.asked,
+            answered=member.asking.answered,
+            failed=member.asking.failed,
+            served=member.serving.served,
+            refused=refused,
+            warnings=[f"model {model.ref}: {model.detail}" for model in self.models() if model.state == "failed"],
+            rss_bytes=self._process.memory_info().rss,
+        )
+
+    def stop(self) -> None:
+        """Begin a clean shutdown of the daemon."""
+        self._stop()
+
+
+def contact_of(address: str) -> Contact:
+    """The contact that a multiaddr names; without `/p2p/…` whoever answers there. Raises JoinError."""
+    head, _, peer = address.partition("/p2p/")
+    if not head.startswith("/"):
+        raise JoinError(f'"{address}" is not a multiaddr; write it like /ip4/192.168.1.20/tcp/4976')
+    if not peer:
+        return Contact(None, (address,))
+    try:
+        return Contact(node_from_text(peer), (address,))
+    except ValueError as error:
+        raise JoinError(f'"{address}": {error}') from None
+
+
+def _route_view(skill: str, routing: Routing) -> RouteView:
+    candidates = [
+        CandidateView(
+            node=node_text(found.node),
+            name=found.name,
+            model=found.model,
+            cost_s=round(found.cost_s, 4),
+            drawn=found.node in routing.drawn,
+            chosen=found.node == routing.chosen,
+            parts=list(found.parts),
+        )
+        for found in routing.candidates
+    ]
+    excluded = [ExcludedView(node_text(found.node), found.name, found.reason) for found in routing.excluded]
+    return RouteView(skill, candidates, excluded)
+
+
+def _answer_view(ask: _Ask, outcome: Outcome) -> AnswerView:
+    usage = outcome.usage
+    return AnswerView(
+        task=ask.task.id.hex(),
+        skill=ask.task.skill,
+        code=outcome.code.name if outcome.code else "",
+        reason=outcome.reason,
+        node=node_text(outcome.worker) if outcome.worker else "",
+        name=outcome.worker_name,
+        model=outcome.model,
+        finish=usage.finish if usage else "",
+        tokens_in=usage.tokens_in if usage else 0,
+        tokens_out=usage.tokens_out if usage else 0,
+        first_piece_s=outcome.first_piece_s,
+        seconds=outcome.seconds,
+        attempts=[
+            AttemptView(
+                node_text(end.worker), end.name, end.model, end.code.name if end.code else "", end.reason,
+                round(end.seconds, 4),
+            )
+            for end in outcome.attempts
+        ],
+        routes=ask.routes,
+    )  # fmt: skip
