@@ -1,0 +1,225 @@
+"""The node's process: takes its home, builds the parts, runs them in one nursery, and takes them down in order."""
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from importlib import metadata
+from random import Random
+from typing import NoReturn
+
+import trio
+
+from node.api.access import AccessRules
+from node.api.app import make_app
+from node.api.serving import ApiBindError, serve
+from node.backends import Surroundings
+from node.backends.references import open_model
+from node.clock import Clock
+from node.desk import Desk, JoinError, Nameplate, contact_of
+from node.driver import Driver
+from node.exits import ExitCode, Failure
+from node.libp2p.transport import Libp2pTransport
+from node.logs import configure
+from node.models import Models
+from node.settings import Settings, load
+from node.store import keys
+from node.store.home import Home, find_home
+from node.store.lock import hold
+from node.store.names import bird_name
+from node.transport import ListenError
+from protocol.genesis import swarm_id
+from protocol.identity import Identity, node_text
+from protocol.notary import Notary
+from swarm.events import ContactsFound, Started, Stopping
+from swarm.member import Member
+from swarm.settings import Settings as MemberSettings
+
+log = logging.getLogger(__name__)
+
+READY_FD_VARIABLE = "SWARM_READY_FD"
+LAST_WORDS_S = 0.3  # For answers that end because the node stops, and for the Goodbyes to be queued.
+THREADS_MAX = 8  # Of one model, unless the settings say otherwise; more cores only heat a shared machine.
+
+Report = Callable[..., None]
+
+
+def main() -> NoReturn:
+    """Run a node until SIGINT, SIGTERM or `swarm down`. Exits with a code of `node.exits`."""
+    report = _reporter()
+    try:
+        _run(report)
+    except Failure as failure:
+        _tell(report, failure)
+        sys.exit(failure.exit)
+    except Exception as bug:
+        log.exception("a bug has ended this node")
+        failure = Failure(
+            "bug", f"a bug has ended this node: {bug!r}", hint="The log has the details: swarm logs", exit=ExitCode.BUG
+        )
+        _tell(report, failure)
+        sys.exit(failure.exit)
+    sys.exit(ExitCode.DONE)
+
+
+def version() -> str:
+    """The installed version, or that of a source tree."""
+    with suppress(metadata.PackageNotFoundError):
+        return metadata.version("starlings")
+    return "0.1.0+tree"
+
+
+def _run(report: Report) -> None:
+    home = find_home()
+    settings = load(home)
+    home.create()
+    with hold(home):
+        configure(settings.log, home.logs)
+        seed, created = keys.identity_seed(home.identity_key)
+        api_key = keys.api_key(home.api_key)
+        identity = Identity(seed)
+        name = settings.node.name or bird_name(identity.node)
+        report("identity", node=node_text(identity.node), name=name, created=created)
+        try:
+            trio.run(_live, home, settings, identity, seed, name, api_key, report)
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
+
+
+async def _live(
+    home: Home, settings: Settings, identity: Identity, seed: bytes, name: str, api_key: str, report: Report
+) -> None:
+    clock = Clock()
+    dice = Random(os.urandom(32))
+    swarm = swarm_id(settings.swarm.current)
+    stopping = trio.Event()
+    transport = Libp2pTransport(
+        seed,
+        swarm,
+        name,
+        f"starlings/{version()}",
+        settings.node.listen,
+        settings.node.announce,
+        settings.node.mdns,
+        clock,
+        dice,
+    )
+    member = Member(identity.node, name, MemberSettings(), Notary(identity, swarm, dice), dice)
+    threads = settings.offer.threads or min(THREADS_MAX, max(1, (os.cpu_count() or 2) - 1))
+    models = Models(
+        open_model, Surroundings(home.logs, threads), settings.offer.max_parallel, lambda event: driver.post(event)
+    )
+    desk = Desk(member, models, clock, lambda event: driver.post(event), lambda: transport.offences, stopping.set)
+    driver = Driver(member, transport, clock, models.generate, models.stop_generating, desk.tell)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_stop_on_signal, stopping)
+        try:
+            addresses = await nursery.start(transport.run, driver.post)
+        except* ListenError as error:
+            raise Failure("port_taken", str(_first(error)), exit=ExitCode.ALREADY_HELD) from None
+        report("listening", addresses=list(addresses))
+        nursery.start_soon(driver.run)
+        await nursery.start(models.run, settings.offer.models)
+        rules = AccessRules(api_key, settings.api.hosts, (), settings.ask.deadline_s)
+        try:
+            port = await nursery.start(serve, make_app(desk, rules), (settings.api.host, settings.api.port), home.socket)
+        except* ApiBindError as error:
+            raise Failure("port_taken", str(_first(error)), exit=ExitCode.ALREADY_HELD) from None
+        host = f"[{settings.api.host}]" if ":" in settings.api.host else settings.api.host
+        desk.plate = Nameplate(version(), settings.swarm.current, f"http://{host}:{port}", addresses)
+        driver.post(Started(addresses))
+        _join(driver, settings.node.join)
+        await _report_models(models, report)
+        desk.state = "ready"
+        report("ready", api=desk.plate.api)
+        log.info("ready; API at %s, listening on %s", desk.plate.api, ", ".join(addresses))
+
+        await stopping.wait()
+        log.info("stopping")
+        desk.state = "stopping"
+        driver.post(Stopping())
+        with trio.move_on_after(LAST_WORDS_S):
+            while len(member.asking) or member.serving.load()[1]:
+                await trio.sleep(LAST_WORDS_S / 10)
+        nursery.cancel_scope.cancel()
+
+
+def _join(driver: Driver, addresses: tuple[str, ...]) -> None:
+    try:
+        contacts = tuple(contact_of(address) for address in addresses)
+    except JoinError as error:
+        raise Failure("config_invalid", f"node.join: {error}", exit=ExitCode.CONFIG_INVALID) from None
+    driver.post(ContactsFound("join", "", contacts))
+
+
+async def _report_models(models: Models, report: Report) -> None:
+    """Tell how each model comes up; the API answers meanwhile."""
+    for ref in [view.ref for view in models.views()]:
+        report("model", ref=ref, state="loading", detail="")
+    async with trio.open_nursery() as nursery:
+
+        async def tell(ref: str) -> None:
+            await models.add(ref).wait()
+            view = models.view(ref)
+            report(
+                "model",
+                ref=ref,
+                state=view.state,
+                detail=view.detail,
+                model=view.model,
+                skills=view.skills,
+                tokens_per_second=view.tokens_per_second,
+            )
+
+        for ref in models.loading():
+            nursery.start_soon(tell, ref)
+
+
+async def _stop_on_signal(stopping: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for _ in signals:
+            stopping.set()
+
+
+def _reporter() -> Report:
+    """Tells whoever started this process how far it is: one JSON object a line, to the file descriptor that they gave."""
+    given = os.environ.pop(READY_FD_VARIABLE, "")
+    if not given.isdigit():
+        return lambda event, **fields: None
+    stream = os.fdopen(int(given), "w", encoding="utf-8")
+    os.set_inheritable(int(given), False)  # Or a model's process would keep the starter waiting.
+
+    def report(event: str, **fields: object) -> None:
+        if stream.closed:
+            return
+        try:
+            print(json.dumps({"event": event, **fields}), file=stream, flush=True)
+            if event in ("ready", "error"):
+                stream.close()
+        except OSError:  # Whoever started us has gone; that is no reason to stop.
+            with suppress(OSError):
+                stream.close()
+
+    return report
+
+
+def _tell(report: Report, failure: Failure) -> None:
+    log.error("%s", failure.message)
+    report("error", code=failure.code, message=failure.message, hint=failure.hint, exit=int(failure.exit))
+    print(f"swarm: {failure.message}", *([failure.hint] if failure.hint else []), sep="\n", file=sys.stderr)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first exception that is not a group: nurseries wrap what they raise."""
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
+
+
+if __name__ == "__main__":
+    main()
