@@ -3,6 +3,9 @@
 Messages cross on the way: a cancel may meet an accept, a piece or the end of the answer, and neither side is at fault. Hence
 the stage CANCELLING, in which the requester still takes whatever the worker had already sent. An attempt lives and dies with
 its link; once it is closed, what still arrives for it is late and is dropped.
+
+Open attempts are counted for each direction alone. A worker opens an attempt after its requester and closes it before, so it
+never counts more than the requester does; one count for both directions would blame a peer for requests that cross.
 """
 
 from enum import Enum
@@ -66,10 +69,11 @@ def sender(message: TaskMessage) -> Side:
 
 
 class Exchanges:
-    """Every open attempt between this node and one peer, bounded."""
+    """Every open attempt between this node and one peer, at most EXCHANGES_PER_LINK_MAX in each direction."""
 
     def __init__(self) -> None:
         self._open: dict[AttemptId, tuple[Side, Stage]] = {}  # The side is ours.
+        self._count = {Side.REQUESTER: 0, Side.WORKER: 0}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -79,7 +83,7 @@ class Exchanges:
         return self._open.get(attempt, (Side.REQUESTER, Stage.IDLE))[1]
 
     def sent(self, message: TaskMessage) -> bool:
-        """Note that we send this. False: the attempt is closed, so the message is pointless and must not be sent.
+        """Note that we send this. False: it must not be sent, as the attempt is closed or, for a TaskRequest, there is no room.
 
         Raises LocalProtocolError for a message out of order, which is a bug in this program.
         """
@@ -87,7 +91,7 @@ class Exchanges:
         known = self._open.get(message.attempt)
         if known is None and not isinstance(message, TaskRequest):
             return False
-        if known is None and len(self._open) >= lim.EXCHANGES_PER_LINK_MAX:
+        if known is None and self._count[Side.REQUESTER] >= lim.EXCHANGES_PER_LINK_MAX:
             return False
         side, stage = known or (ours, Stage.IDLE)
         after = TRANSITIONS.get((stage, ours, type(message))) if side is ours else None
@@ -106,7 +110,7 @@ class Exchanges:
         known = self._open.get(message.attempt)
         if known is None and isinstance(message, TaskCancelled):
             return False  # It crossed the end of the answer.
-        if known is None and isinstance(message, TaskRequest) and len(self._open) >= lim.EXCHANGES_PER_LINK_MAX:
+        if known is None and isinstance(message, TaskRequest) and self._count[Side.WORKER] >= lim.EXCHANGES_PER_LINK_MAX:
             raise RemoteProtocolError("crowded", "too many attempts open at once")
         side, stage = known or (ours, Stage.IDLE)
         after = TRANSITIONS.get((stage, theirs, type(message))) if side is ours else None
@@ -116,7 +120,9 @@ class Exchanges:
         return True
 
     def _move(self, attempt: AttemptId, ours: Side, after: Stage) -> None:
+        if attempt not in self._open:
+            self._count[ours] += 1
+        self._open[attempt] = (ours, after)
         if after is Stage.CLOSED:
+            self._count[ours] -= 1
             del self._open[attempt]
-        else:
-            self._open[attempt] = (ours, after)

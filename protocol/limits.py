@@ -13,7 +13,7 @@ REPLAY_PER_ISSUER_MAX: Final = 256  # Only Hellos need remembering: more than on
 REPLAY_TOTAL_MAX: Final = 16_384  # About 3 MB. Full means refuse the new, never forget the living.
 
 # Links.
-EXCHANGES_PER_LINK_MAX: Final = 64  # Attempts open at once between two nodes, in both directions.
+EXCHANGES_PER_LINK_MAX: Final = 64  # Attempts open at once on one link, in each direction.
 
 # Text and lists inside messages.
 NAME_BYTES_MAX: Final = 32  # Fits a column of `swarm peers`.
