@@ -162,7 +162,8 @@ class Links:
     def send(self, to: NodeId, message: Message) -> None:
         """Queue a message on the peer's link, or keep it while the peer is being dialled."""
         session = self._up.get(to)
-        if session is not None:
+        # While messages wait, a new one waits behind them, even in the moment when the link has just come up.
+        if session is not None and to not in self._waiting:
             self._put(session, message)
         elif to in self._dials and len(self._waiting.setdefault(to, [])) < WAITING_MESSAGES_MAX:
             self._waiting[to].append(message)
@@ -336,7 +337,7 @@ class Links:
         self._up[peer] = session
         session.is_up = True
         session.settled.set()
-        self._post(NeighbourUp(peer, session.hello.name, session.hello.addresses, session.address is not None))
+        self._post(NeighbourUp(peer, session.hello.name, session.hello.addresses, session.address or ""))
         for message in self._waiting.pop(peer, []):
             self._put(session, message)
 

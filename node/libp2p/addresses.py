@@ -1,0 +1,106 @@
+"""Multiaddresses: what to listen on, what to tell others, and what a contact's text means."""
+
+import errno
+import socket
+from collections.abc import Iterable, Sequence
+
+import ifaddr
+from libp2p.peer.id import ID
+from multiaddr import Multiaddr
+from multiaddr.exceptions import Error as MultiaddrError
+
+from node.transport import ListenError
+from protocol.limits import ADDRESS_BYTES_MAX, ADDRESSES_MAX
+
+_UNSPECIFIED = ("0.0.0.0", "::")
+
+
+def split(text: str) -> tuple[Multiaddr, ID | None]:
+    """An address without its `/p2p/…`, and the peer that this names. Raises ValueError with a sentence for people."""
+    if len(text) > ADDRESS_BYTES_MAX:
+        raise ValueError(f"An address of {len(text)} characters is too long.")
+    try:
+        address = Multiaddr(text)
+        names = [protocol.name for protocol in address.protocols()]
+        if "p2p" not in names:
+            return address, None
+        peer = ID.from_base58(str(address.value_for_protocol("p2p")))
+        return address.decapsulate(Multiaddr(f"/p2p/{peer}")), peer
+    except (MultiaddrError, ValueError, TypeError, LookupError) as error:
+        raise ValueError(f"{text} is not a multiaddress such as /ip4/192.0.2.7/tcp/4976/p2p/12D3Koo….") from error
+
+
+def parse_listen(texts: Sequence[str]) -> list[Multiaddr]:
+    """The addresses to listen on. Raises ListenError for anything that is not /ip4|ip6/…/tcp/…."""
+    addresses = []
+    for text in texts:
+        try:
+            address, _ = split(text)
+        except ValueError as error:
+            raise ListenError(str(error)) from error
+        if [protocol.name for protocol in address.protocols()] not in (["ip4", "tcp"], ["ip6", "tcp"]):
+            raise ListenError(f"{text} cannot be listened on. Use /ip4/ADDRESS/tcp/PORT or /ip6/ADDRESS/tcp/PORT.")
+        addresses.append(address)
+    return addresses
+
+
+def check_free(addresses: Iterable[Multiaddr]) -> None:
+    """Bind each address once and let it go. The library only logs why it cannot listen; this raises ListenError."""
+    for address in addresses:
+        host, port = host_and_port(address)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        try:
+            with socket.socket(family, socket.SOCK_STREAM) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind((host, port))
+                probe.listen(1)
+        except OSError as error:
+            raise ListenError(_why_not(address, port, error)) from error
+
+
+def _why_not(address: Multiaddr, port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {port} is taken ({address}). Stop the other program, or choose another port with --port."
+    if error.errno == errno.EACCES:
+        return f"Port {port} needs more rights ({address}). Choose a port over 1023 with --port."
+    return f"{address} cannot be listened on: {error.strerror}. Choose another address with --listen."
+
+
+def host_and_port(address: Multiaddr) -> tuple[str, int]:
+    """The parts of an /ip4|ip6/…/tcp/… address."""
+    host = address.value_for_protocol("ip6" if "ip6" in [p.name for p in address.protocols()] else "ip4")
+    return str(host), int(str(address.value_for_protocol("tcp")))
+
+
+def reachable(bound: Iterable[Multiaddr]) -> list[Multiaddr]:
+    """Where others can dial what is bound: `0.0.0.0` and `::` become the addresses of the interfaces.
+
+    Loopback is told only if there is nothing else. At most as many as a Hello may name.
+    """
+    found: list[Multiaddr] = []
+    for address in bound:
+        host, port = host_and_port(address)
+        kind = "ip6" if ":" in host else "ip4"
+        hosts = _interface_addresses(kind) if host in _UNSPECIFIED else [host]
+        found += [Multiaddr(f"/{kind}/{each}/tcp/{port}") for each in hosts]
+    unique = list(dict.fromkeys(found))
+    beyond = [address for address in unique if not _is_loopback(address)]
+    return (beyond or unique)[:ADDRESSES_MAX]
+
+
+def _interface_addresses(kind: str) -> list[str]:
+    found = []
+    for adapter in ifaddr.get_adapters():
+        for ip in adapter.ips:
+            if kind == "ip4" and isinstance(ip.ip, str):
+                found.append(ip.ip)
+            elif kind == "ip6" and not isinstance(ip.ip, str) and not ip.ip[0].lower().startswith("fe80"):
+                found.append(ip.ip[0])  # Link-local addresses need a zone that only this machine knows.
+    return found
+
+
+def _is_loopback(address: Multiaddr) -> bool:
+    host, _ = host_and_port(address)
+    return host.startswith("127.") or host == "::1"
