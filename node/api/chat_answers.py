@@ -1,0 +1,145 @@
+"""Words a task's answer as OpenAI does: one chat.completion, or its chunks as server-sent events."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from starlette.responses import Response
+
+from node.api.errors import ApiError, error_body, failed_task
+from node.api.streaming import Headers
+from node.desk import AskEnded, AskItem, AskRouted, AskText
+from node.views import AnswerView
+from protocol.messages import TaskId
+
+_encode = msgspec.json.Encoder().encode
+
+
+class ChatChunks:
+    """The dialect of /v1/chat/completions with `stream`.
+
+    All that stays the same in a chunk is encoded once; a piece of text costs one JSON string. The model that is named
+    is the first that was chosen, so that it does not change within one answer.
+    """
+
+    def __init__(self, task: TaskId, model: str, created: int, *, include_usage: bool) -> None:
+        self._task = task
+        self._model = model
+        self._created = created
+        self._include_usage = include_usage
+        self._node = ""
+        self._begun = False
+        self._prefix = b""
+        self._suffix = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+
+    def opens(self, item: AskItem) -> bool:
+        return not isinstance(item, AskRouted)
+
+    def headers(self, items: Sequence[AskItem]) -> Headers:
+        self._learn(items)
+        return task_headers(self._task, self._node)
+
+    def encode(self, items: Sequence[AskItem]) -> bytes:
+        out: list[bytes] = []
+        if not self._begun:
+            self._begin(items)
+            out.append(self._chunk(b'{"role":"assistant","content":""}', b"null"))
+        for item in items:
+            if isinstance(item, AskText):
+                out.append(self._chunk(b'{"content":' + _encode(item.text) + b"}", b"null"))
+            elif isinstance(item, AskEnded):
+                out.append(self._end(item))
+        return b"".join(out)
+
+    def broken(self, error: ApiError) -> bytes:
+        return b"data: " + error_body(error, openai=True) + b"\n\n"
+
+    def _learn(self, items: Sequence[AskItem]) -> None:
+        if not self._node:
+            for item in items:
+                if isinstance(item, AskRouted):
+                    self._node, self._model = chosen(item, self._model)
+                    return
+                if isinstance(item, AskEnded):
+                    self._node, self._model = item.answer.node, item.answer.model or self._model
+
+    def _begin(self, items: Sequence[AskItem]) -> None:
+        self._begun = True
+        self._learn(items)
+        head = {
+            "id": completion_id(self._task),
+            "object": "chat.completion.chunk",
+            "created": self._created,
+            "model": self._model,
+        }
+        # The opened object goes on with its choices.
+        self._prefix = b"data: " + _encode(head)[:-1] + b',"choices":'
+
+    def _chunk(self, delta: bytes, finish: bytes, more: bytes = b"") -> bytes:
+        choice = b'{"index":0,"delta":%b,"logprobs":null,"finish_reason":%b}' % (delta, finish)
+        return self._prefix + b"[" + choice + b"]" + more + self._suffix
+
+    def _end(self, end: AskEnded) -> bytes:
+        if end.code is not None:
+            return self.broken(failed_task(end.code, end.answer.reason, end.answer))
+        swarm = b',"swarm":' + _encode(end.answer)
+        last = self._chunk(b"{}", _encode(finish_reason(end.answer)), swarm)
+        usage = b""
+        if self._include_usage:
+            usage = self._prefix + b'[],"usage":' + _encode(usage_of(end.answer)) + b"}\n\n"
+        return last + usage + b"data: [DONE]\n\n"
+
+
+def completion(task: TaskId, model: str, created: int, text: str, answer: AnswerView) -> Response:
+    """The whole answer in one object."""
+    body: dict[str, Any] = {
+        "id": completion_id(task),
+        "object": "chat.completion",
+        "created": created,
+        "model": answer.model or model,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text, "refusal": None},
+                "logprobs": None,
+                "finish_reason": finish_reason(answer),
+            }
+        ],
+        "usage": usage_of(answer),
+        "swarm": answer,
+    }
+    response = Response(_encode(body), media_type="application/json")
+    response.raw_headers.extend(task_headers(task, answer.node))
+    return response
+
+
+def completion_id(task: TaskId) -> str:
+    return f"chatcmpl-{task.hex()}"
+
+
+def task_headers(task: TaskId, node: str) -> Headers:
+    """Which task this is, and who answers if that is known."""
+    headers = [(b"x-swarm-task", task.hex().encode())]
+    if node:
+        headers.append((b"x-swarm-node", node.encode("ascii", "replace")))
+    return headers
+
+
+def chosen(routed: AskRouted, model: str) -> tuple[str, str]:
+    """The node and the model that a routing chose; the given model if it does not say."""
+    for candidate in routed.route.candidates:
+        if candidate.chosen:
+            return candidate.node, candidate.model or model
+    return "", model
+
+
+def finish_reason(answer: AnswerView) -> str:
+    return "length" if answer.finish == "length" else "stop"
+
+
+def usage_of(answer: AnswerView) -> dict[str, int]:
+    return {
+        "prompt_tokens": answer.tokens_in,
+        "completion_tokens": answer.tokens_out,
+        "total_tokens": answer.tokens_in + answer.tokens_out,
+    }

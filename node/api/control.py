@@ -1,0 +1,184 @@
+"""The control side of the API, under /swarm/v1/: what the command line shows and does."""
+
+from collections.abc import Sequence
+
+import msgspec
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from node.api.bodies import read_json
+from node.api.chat_answers import chosen, task_headers
+from node.api.chat_requests import DeadlineS, PrivacyName, Temperature, TokenCount, TopP
+from node.api.errors import ApiError, bad_request, error_body
+from node.api.names import resolve
+from node.api.streaming import EventStream, Headers
+from node.api.tasks import Service, Wishes, make_task
+from node.api.waiting import Awaited
+from node.desk import AskItem, AskRouted, AskText, JoinError
+from protocol.messages import TaskId, Turn
+from swarm.values import Task
+
+_ROLES = ("system", "user", "assistant")
+_encode = msgspec.json.Encoder().encode
+
+
+class AskTurn(msgspec.Struct, forbid_unknown_fields=True):
+    role: str
+    text: str
+
+
+class AskBody(msgspec.Struct, forbid_unknown_fields=True):
+    """A task as the command line words it: `turns`, or `text` for a single one of the user."""
+
+    text: str | None = None
+    turns: list[AskTurn] | None = None
+    skill: str | None = None
+    model: str | None = None
+    peer: str | None = None
+    tokens_max: TokenCount | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    seed: int | None = None
+    stops: list[str] | None = None
+    deadline_s: DeadlineS | None = None
+    privacy: PrivacyName | None = None
+
+
+class ModelBody(msgspec.Struct, forbid_unknown_fields=True):
+    ref: str
+
+
+class JoinBody(msgspec.Struct, forbid_unknown_fields=True):
+    address: str
+
+
+_ASK = msgspec.json.Decoder(AskBody)
+_MODEL = msgspec.json.Decoder(ModelBody)
+_JOIN = msgspec.json.Decoder(JoinBody)
+
+
+class AskEvents:
+    """The dialect of /swarm/v1/ask: `route` for each choice of a worker, `text`, and `end`, which tells failures too.
+
+    An `error` event comes only where no `end` can: a bug, or a node that stops.
+    """
+
+    def __init__(self, task: TaskId) -> None:
+        self._task = task
+
+    def opens(self, item: AskItem) -> bool:
+        return True
+
+    def headers(self, items: Sequence[AskItem]) -> Headers:
+        nodes = [chosen(item, "")[0] for item in items if isinstance(item, AskRouted)]
+        return task_headers(self._task, nodes[-1] if nodes else "")
+
+    def encode(self, items: Sequence[AskItem]) -> bytes:
+        return b"".join(self._event(item) for item in items)
+
+    def broken(self, error: ApiError) -> bytes:
+        return b"event: error\ndata: " + error_body(error, openai=False) + b"\n\n"
+
+    def _event(self, item: AskItem) -> bytes:
+        if isinstance(item, AskText):
+            return b'event: text\ndata: {"text":' + _encode(item.text) + b"}\n\n"
+        if isinstance(item, AskRouted):
+            return b"event: route\ndata: " + _encode(item.route) + b"\n\n"
+        return b"event: end\ndata: " + _encode(item.answer) + b"\n\n"
+
+
+async def get_status(service: Service, request: Request) -> Response:
+    return _json(service.desk.status())
+
+
+async def list_peers(service: Service, request: Request) -> Response:
+    return _json({"schema": "swarm.peers/1", "peers": service.desk.peers()})
+
+
+async def list_skills(service: Service, request: Request) -> Response:
+    return _json({"schema": "swarm.skills/1", "skills": service.desk.skills()})
+
+
+async def list_models(service: Service, request: Request) -> Response:
+    return _json({"schema": "swarm.models/1", "models": service.desk.models()})
+
+
+async def add_model(service: Service, request: Request) -> ASGIApp:
+    body = await read_json(request, _MODEL)
+    if not body.ref.strip():
+        raise bad_request("ref: empty.", "ref")
+
+    async def load() -> Response:
+        return _json(await service.desk.add_model(body.ref.strip()))
+
+    return Awaited(load)
+
+
+async def join(service: Service, request: Request) -> ASGIApp:
+    body = await read_json(request, _JOIN)
+
+    async def dial() -> Response:
+        try:
+            return _json(await service.desk.join(body.address.strip()))
+        except JoinError as failure:
+            raise ApiError(502, "join_failed", str(failure), param="address") from None
+
+    return Awaited(dial)
+
+
+async def ask(service: Service, request: Request) -> ASGIApp:
+    task = _task(service, await read_json(request, _ASK))
+    return EventStream(service.desk, task, AskEvents(task.id))
+
+
+async def route(service: Service, request: Request) -> Response:
+    return _json(service.desk.route(_task(service, await read_json(request, _ASK))))
+
+
+async def shutdown(service: Service, request: Request) -> Response:
+    async def stop() -> None:
+        service.desk.stop()
+
+    # Only after the answer is out: the node may be gone a moment later.
+    return Response(b'{"state":"stopping"}', 202, media_type="application/json", background=BackgroundTask(stop))
+
+
+async def healthz(service: Service, request: Request) -> Response:
+    return _json({"alive": True})
+
+
+async def readyz(service: Service, request: Request) -> Response:
+    state = service.desk.status().state
+    return _json({"ready": state == "ready", "state": state}, 200 if state == "ready" else 503)
+
+
+def _task(service: Service, body: AskBody) -> Task:
+    wanted = resolve(service.desk, body.model or "", skill=body.skill or "", peer=body.peer or "")
+    wishes = Wishes(
+        tokens_max=body.tokens_max,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        seed=body.seed,
+        stops=body.stops or (),
+        deadline_s=body.deadline_s,
+        privacy=body.privacy,
+    )
+    return make_task(service, wanted, _turns(body), wishes)
+
+
+def _turns(body: AskBody) -> list[Turn]:
+    if (body.text is None) == (body.turns is None):
+        raise bad_request("Give either text or turns.", "turns")
+    if body.text is not None:
+        return [Turn("user", body.text)]
+    turns = body.turns or []
+    for number, turn in enumerate(turns):
+        if turn.role not in _ROLES:
+            raise bad_request(f"turns[{number}].role: not one of {', '.join(_ROLES)}.", f"turns[{number}].role")
+    return [Turn(turn.role, turn.text) for turn in turns]
+
+
+def _json(body: object, status: int = 200) -> Response:
+    return Response(_encode(body), status, media_type="application/json")

@@ -1,0 +1,77 @@
+"""The OpenAI side of the API: models, and chat completions in one piece or streamed."""
+
+import time
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from node.api import chat_requests
+from node.api.bodies import read_json
+from node.api.chat_answers import ChatChunks, completion
+from node.api.errors import ApiError, failed_task
+from node.api.names import AUTO, PEER_PREFIX, known_names, resolve
+from node.api.streaming import EventStream, next_batch, raise_if_failed
+from node.api.tasks import Service, make_task
+from node.api.waiting import Awaited
+from node.desk import AskEnded, AskText
+from protocol import errors as codes
+from swarm.values import Task
+
+ANSWER_BYTES_MAX = 4 * 1024 * 1024  # Far over the longest honest answer of 32,768 tokens; gathering must end somewhere.
+
+_OWNER = "swarm"
+
+
+async def chat_completions(service: Service, request: Request) -> ASGIApp:
+    asked = await read_json(request, chat_requests.DECODER)
+    wishes = chat_requests.wishes_of(asked)
+    turns = chat_requests.turns_of(asked)
+    name = asked.model or AUTO
+    skill = (asked.swarm.skill if asked.swarm else None) or ""
+    task = make_task(service, resolve(service.desk, name, skill=skill), turns, wishes)
+    created = int(time.time())
+    if asked.stream:
+        include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
+        return EventStream(service.desk, task, ChatChunks(task.id, name, created, include_usage=include_usage))
+    return Awaited(lambda: _complete(service, task, name, created))
+
+
+async def list_models(service: Service, request: Request) -> Response:
+    models = [_model(name, service) for name in known_names(service.desk.skills())]
+    return _json({"object": "list", "data": models})
+
+
+async def get_model(service: Service, request: Request) -> Response:
+    name = request.path_params["id"]
+    if name not in known_names(service.desk.skills()):
+        if not name.startswith(PEER_PREFIX):
+            raise ApiError(404, "unknown_model", "No such model. GET /v1/models lists what exists.", param="model")
+        resolve(service.desk, name)
+    return _json(_model(name, service))
+
+
+async def _complete(service: Service, task: Task, name: str, created: int) -> Response:
+    texts: list[str] = []
+    room = ANSWER_BYTES_MAX
+    async with service.desk.ask(task) as items:
+        while True:
+            for item in await next_batch(items, float("inf")):
+                if isinstance(item, AskText):
+                    texts.append(item.text)
+                    room -= len(item.text.encode())
+                    if room < 0:
+                        raise failed_task(codes.STREAM_BROKEN, "The worker sent more text than any answer has.", None)
+                elif isinstance(item, AskEnded):
+                    raise_if_failed(item)
+                    return completion(task.id, name, created, "".join(texts), item.answer)
+
+
+def _model(name: str, service: Service) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": service.started, "owned_by": _OWNER}
+
+
+def _json(body: object) -> Response:
+    return Response(msgspec.json.encode(body), media_type="application/json")

@@ -1,0 +1,141 @@
+"""Sends what a task yields as server-sent events while it comes, merged where texts have waited together."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import trio
+from starlette.types import Message, Receive, Scope, Send
+
+from node.api.edge import internal_error
+from node.api.errors import ApiError, error_response, failed_task, speaks_openai
+from node.api.waiting import stopping, while_connected
+from node.desk import AskEnded, AskItem, AskText, Desk
+from protocol import errors as codes
+from swarm.values import Task
+
+KEEP_ALIVE_S = 10.0  # Clients and proxies give a silent stream between 15 and 60 s.
+KEEP_ALIVE = b": keep-alive\n\n"
+
+Headers = list[tuple[bytes, bytes]]
+
+_HEADERS: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Dialect(Protocol):
+    """How one side of the API words the items of a task."""
+
+    def opens(self, item: AskItem) -> bool:
+        """Whether this item is worth committing to status 200. Until then a failure still gets a status of its own."""
+
+    def headers(self, items: Sequence[AskItem]) -> Headers:
+        """What is known of the answer when it begins, from the items that have come so far."""
+
+    def encode(self, items: Sequence[AskItem]) -> bytes:
+        """The events for these items; after AskEnded, with all that closes the stream."""
+
+    def broken(self, error: ApiError) -> bytes:
+        """The event for an end that is not an AskEnded."""
+
+
+class EventStream:
+    """A response that runs a task.
+
+    Whatever goes wrong after the first byte is told as an event: the official clients take a stream that merely ends
+    for a complete answer.
+    """
+
+    def __init__(self, desk: Desk, task: Task, dialect: Dialect) -> None:
+        self._desk = desk
+        self._task = task
+        self._dialect = dialect
+        self._started = False
+        self._finished = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def run() -> None:
+            try:
+                await self._run(send)
+            except ApiError as error:
+                await self._break(error, scope, receive, send)
+            except Exception as bug:
+                await self._break(internal_error(bug), scope, receive, send)
+
+        async def say_goodbye() -> None:
+            await self._break(stopping(), scope, receive, send)
+
+        await while_connected(receive, run, say_goodbye)
+
+    async def _run(self, send: Send) -> None:
+        held: list[AskItem] = []
+        async with self._desk.ask(self._task) as items:
+            while not self._finished:
+                batch = await next_batch(items, KEEP_ALIVE_S)
+                if not batch:
+                    await self._start(held, send)
+                    await send(_body(KEEP_ALIVE))
+                    continue
+                held += batch
+                end = batch[-1] if isinstance(batch[-1], AskEnded) else None
+                if not self._started:
+                    if end is not None and not any(isinstance(item, AskText) for item in held):
+                        raise_if_failed(end)
+                    if not any(self._dialect.opens(item) for item in held):
+                        continue
+                    await self._start(held, send)
+                data, held = self._dialect.encode(held), []
+                self._finished = end is not None
+                await send(_body(data, more=end is None))
+
+    async def _start(self, held: Sequence[AskItem], send: Send) -> None:
+        if not self._started:
+            self._started = True
+            headers = _HEADERS + self._dialect.headers(held)
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def _break(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._finished:
+            return
+        self._finished = True
+        if self._started:
+            await send(_body(self._dialect.broken(error), more=False))
+        else:
+            await error_response(error, openai=speaks_openai(scope["path"]))(scope, receive, send)
+
+
+async def next_batch(items: trio.MemoryReceiveChannel[AskItem], wait_s: float) -> list[AskItem]:
+    """Every item that is there now, at least one, texts joined; nothing after `wait_s` of silence.
+
+    Raises ApiError if the task's channel ends without AskEnded.
+    """
+    batch: list[AskItem] = []
+    try:
+        with trio.move_on_after(wait_s):
+            batch.append(await items.receive())
+        while batch and not isinstance(batch[-1], AskEnded):
+            item = items.receive_nowait()
+            last = batch[-1]
+            if isinstance(item, AskText) and isinstance(last, AskText):
+                batch[-1] = AskText(last.text + item.text)
+            else:
+                batch.append(item)
+    except trio.WouldBlock:
+        pass
+    except trio.EndOfChannel:
+        # Texts that came before are delivered first; the next call finds the end again.
+        if not batch:
+            raise failed_task(codes.STREAM_BROKEN, "The answer stopped before its end.", None) from None
+    return batch
+
+
+def raise_if_failed(end: AskEnded) -> None:
+    """Raises ApiError for a task that ended without a complete answer."""
+    if end.code is not None:
+        raise failed_task(end.code, end.answer.reason, end.answer)
+
+
+def _body(data: bytes, *, more: bool = True) -> Message:
+    return {"type": "http.response.body", "body": data, "more_body": more}

@@ -1,0 +1,107 @@
+"""Builds the Task that a request asks for, within the bounds of the wire."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from node.api.access import AccessRules
+from node.api.errors import ApiError, bad_request
+from node.api.names import Wanted
+from node.desk import Desk
+from protocol import limits as lim
+from protocol.messages import TaskId, Turn
+from swarm.values import Privacy, Task
+
+TOKENS_DEFAULT = 512  # A long answer of a small model; more is asked for by name.
+TEMPERATURE_DEFAULT = 0.7  # Guess: small models wander at OpenAI's 1.0.
+TOP_P_DEFAULT = 1.0
+DEADLINE_S_MAX = lim.DEADLINE_MS_MAX / 1000
+SEED_MAX = 2**32 - 1
+
+# What a TaskRequest carries besides its turns: ids, skill, model, stops and numbers come to less than 600 bytes.
+PROMPT_BYTES_MAX = lim.BODY_BYTES_MAX - 1024
+TURN_OVERHEAD_BYTES = 24  # A role of at most 9 bytes and the msgpack headers of the turn and its fields.
+
+DrawBytes = Callable[[int], bytes]
+_Value = TypeVar("_Value", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What the handlers work with. `draw` is the source of task ids; `started` is shown as the models' `created`."""
+
+    desk: Desk
+    rules: AccessRules
+    draw: DrawBytes
+    started: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How a task shall be done; None is the default."""
+
+    tokens_max: int | None
+    temperature: float | None
+    top_p: float | None
+    seed: int | None
+    stops: Sequence[str]
+    deadline_s: float | None
+    privacy: str | None
+
+
+def make_task(service: Service, wanted: Wanted, turns: Sequence[Turn], wishes: Wishes) -> Task:
+    """A task with a fresh id. Raises ApiError 400 for what no wire can carry; too many tokens are clamped instead."""
+    _check_turns(turns)
+    return Task(
+        id=TaskId(service.draw(16)),
+        skill=wanted.skill,
+        turns=tuple(turns),
+        model=wanted.model,
+        tokens_max=min(_or(wishes.tokens_max, TOKENS_DEFAULT), lim.TOKENS_MAX),
+        temperature=_or(wishes.temperature, TEMPERATURE_DEFAULT),
+        top_p=_or(wishes.top_p, TOP_P_DEFAULT),
+        seed=_seed(wishes.seed),
+        stops=_stops(wishes.stops),
+        deadline_s=min(_or(wishes.deadline_s, service.rules.deadline_s), DEADLINE_S_MAX),
+        privacy=Privacy(wishes.privacy) if wishes.privacy else Privacy.SWARM,
+        worker=wanted.worker,
+    )
+
+
+def _or(value: _Value | None, default: _Value) -> _Value:
+    return default if value is None else value
+
+
+def _seed(seed: int | None) -> int:
+    """On the wire 0 means the worker's choice, so a user's own 0 (or a multiple of 2^32) becomes the largest seed."""
+    if seed is None:
+        return 0
+    return seed & SEED_MAX or SEED_MAX
+
+
+def _stops(stops: Sequence[str]) -> tuple[str, ...]:
+    kept = tuple(stop for stop in stops if stop)
+    if len(kept) > lim.STOPS_MAX:
+        raise bad_request(f"stop: {len(kept)} strings, {lim.STOPS_MAX} allowed.", "stop")
+    if any(len(stop.encode()) > lim.STOP_BYTES_MAX for stop in kept):
+        raise bad_request(f"stop: a string is longer than {lim.STOP_BYTES_MAX} bytes.", "stop")
+    return kept
+
+
+def _check_turns(turns: Sequence[Turn]) -> None:
+    if not turns:
+        raise bad_request("The conversation is empty.", "turns")
+    if len(turns) > lim.TURNS_MAX:
+        raise _too_long(f"{len(turns)} turns, {lim.TURNS_MAX} allowed")
+    total = 0
+    for number, turn in enumerate(turns):
+        size = len(turn.text.encode())
+        if size > lim.TURN_BYTES_MAX:
+            raise _too_long(f"turn {number} has {size} bytes, {lim.TURN_BYTES_MAX} allowed")
+        total += size + TURN_OVERHEAD_BYTES
+    if total > PROMPT_BYTES_MAX:
+        raise _too_long(f"{total} bytes, {PROMPT_BYTES_MAX} allowed")
+
+
+def _too_long(found: str) -> ApiError:
+    return ApiError(400, "too_long", f"The conversation is too long for one task: {found}.", param="turns")
