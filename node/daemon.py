@@ -16,10 +16,11 @@ import trio
 from node.api.access import AccessRules
 from node.api.app import make_app
 from node.api.serving import ApiBindError, serve
+from node.assembly import assemble
 from node.backends import Surroundings
 from node.backends.references import open_model
 from node.clock import Clock
-from node.desk import Desk, JoinError, Nameplate, contact_of
+from node.desk import JoinError, Nameplate, contact_of
 from node.driver import Driver
 from node.exits import ExitCode, Failure
 from node.libp2p.transport import Libp2pTransport
@@ -33,9 +34,7 @@ from node.store.names import bird_name
 from node.transport import ListenError
 from protocol.genesis import swarm_id
 from protocol.identity import Identity, node_text
-from protocol.notary import Notary
 from swarm.events import ContactsFound, Started, Stopping
-from swarm.member import Member
 from swarm.settings import Settings as MemberSettings
 
 log = logging.getLogger(__name__)
@@ -107,13 +106,21 @@ async def _live(
         clock,
         dice,
     )
-    member = Member(identity.node, name, MemberSettings(), Notary(identity, swarm, dice), dice)
     threads = settings.offer.threads or min(THREADS_MAX, max(1, (os.cpu_count() or 2) - 1))
-    models = Models(
-        open_model, Surroundings(home.logs, threads), settings.offer.max_parallel, lambda event: driver.post(event)
+    node = assemble(
+        identity=identity,
+        swarm=swarm,
+        name=name,
+        settings=MemberSettings(),
+        transport=transport,
+        open_model=open_model,
+        surroundings=Surroundings(home.logs, threads),
+        parallel_max=settings.offer.max_parallel,
+        clock=clock,
+        dice=dice,
+        stop=stopping.set,
     )
-    desk = Desk(member, models, clock, lambda event: driver.post(event), lambda: transport.offences, stopping.set)
-    driver = Driver(member, transport, clock, models.generate, models.stop_generating, desk.tell)
+    member, models, desk, driver = node.member, node.models, node.desk, node.driver
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, stopping)

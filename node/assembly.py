@@ -1,0 +1,58 @@
+"""Puts one node together around a transport: member, driver, models and desk, each knowing only what it needs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Protocol
+
+from node.backends import Surroundings
+from node.desk import Desk
+from node.driver import Driver
+from node.models import Models, OpenModel
+from node.transport import Transport
+from protocol.identity import Identity
+from protocol.notary import Notary
+from swarm.member import Member
+from swarm.settings import Settings
+
+
+class CountingTransport(Transport, Protocol):
+    """A transport that counts what peers do wrong."""
+
+    @property
+    def offences(self) -> dict[str, int]:
+        """Broken rules of the wire, by kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The parts of one node; nothing runs yet. Run transport, driver and models in one nursery, and post Started."""
+
+    member: Member
+    transport: CountingTransport
+    driver: Driver
+    models: Models
+    desk: Desk
+
+
+def assemble(
+    *,
+    identity: Identity,
+    swarm: bytes,
+    name: str,
+    settings: Settings,
+    transport: CountingTransport,
+    open_model: OpenModel,
+    surroundings: Surroundings,
+    parallel_max: int,
+    clock: Callable[[], float],
+    dice: Random,
+    stop: Callable[[], None],
+) -> Node:
+    """The parts of a node. `stop` is what `swarm down` calls."""
+    member = Member(identity.node, name, settings, Notary(identity, swarm, dice), dice)
+    # The driver needs what works for it and they need its inbox, so they get a way there instead.
+    models = Models(open_model, surroundings, parallel_max, lambda event: driver.post(event))
+    desk = Desk(member, models, clock, lambda event: driver.post(event), lambda: transport.offences, stop)
+    driver = Driver(member, transport, clock, models.generate, models.stop_generating, desk.tell)
+    return Node(member, transport, driver, models, desk)

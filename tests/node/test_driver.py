@@ -1,0 +1,184 @@
+"""Whole nodes over memory, under a clock that jumps: what the driver, the models and the desk do together."""
+
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from tests.node.memory_swarm import ScriptedBackend, answer, memory_swarm, task
+
+from node.backends import BackendError
+from node.desk import AskText, JoinError
+from protocol.identity import node_text
+from swarm.effects import SweepDue
+from swarm.events import TimerFired
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
+
+async def test_node_alone_answers_from_its_own_model(tmp_path: Path) -> None:
+    async with memory_swarm(tmp_path) as swarm:
+        node = await swarm.start("ada", ScriptedBackend("small"))
+        text, end = await answer(node, task())
+        assert (text, end.code, end.name, end.model) == ("hello world", "", "ada", "small")
+        assert (end.tokens_in, end.tokens_out, end.finish) == (3, 2, "stop")
+
+
+async def test_node_without_models_is_answered_by_a_peer(tmp_path: Path) -> None:
+    async with memory_swarm(tmp_path) as swarm:
+        await swarm.start("bob", ScriptedBackend("small"))
+        ada = await swarm.start("ada", knows=("bob",))
+        text, end = await answer(ada, task())
+        assert (text, end.name, len(end.routes)) == ("hello world", "bob", 1)
+        assert [candidate.chosen for candidate in end.routes[0].candidates] == [True]
+
+
+async def test_task_asked_before_any_worker_is_known_waits_for_one(tmp_path: Path) -> None:
+    async with memory_swarm(tmp_path) as swarm:
+        ada = await swarm.start("ada")
+        answers = []
+
+        async def ask() -> None:
+            answers.append(await answer(ada, task()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            await swarm.start("bob", ScriptedBackend("small"), knows=("ada",))
+        assert answers[0][1].name == "bob"
+
+
+async def test_nobody_able_is_said_with_the_skill(tmp_path: Path) -> None:
+    async with memory_swarm(tmp_path) as swarm:
+        ada = await swarm.start("ada", ScriptedBackend("small"))
+        _, end = await answer(ada, task(skill="vision"))
+        assert end.code == "no_capable_peer"
+        assert "vision" in end.reason
+
+
+async def test_worker_killed_before_its_first_text_is_replaced(tmp_path: Path) -> None:
+    async with memory_swarm(tmp_path) as swarm:
+        first, second = ScriptedBackend("small"), ScriptedBackend("small")
+        ada = await swarm.start("ada")
+        await swarm.start("bob", first, knows=("ada",))
+        await swarm.start("cyd", second, knows=("ada",))
+        await trio.sleep(3)
+        first.hold = second.hold = trio.Event()
+        answers = []
+
+        async def ask() -> None:
+            answers.append(await answer(ada, task()))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            victim = "bob" if first.begun.is_set() else "cyd"
+            swarm.kill(victim)
+            await trio.testing.wait_all_tasks_blocked()
+            first.hold.set()
+        text, end = answers[0]
+        assert text == "hello world"
+        assert end.name != victim
+        assert [attempt.code for attempt in end.attempts] == ["connection_lost", ""]
+
+
+async def test_worker_killed_in_mid_answer_is_a_clear_end(tmp_path: Path) -> None:
+    async with memory_swarm(tmp_path) as swarm:
+        backend = ScriptedBackend("small")
+        backend.hold_after_first = trio.Event()
+        ada = await swarm.start("ada")
+        await swarm.start("bob", backend, knows=("ada",))
+        async with ada.desk.ask(task()) as items:
+            while not isinstance(await items.receive(), AskText):
+                pass
+            swarm.kill("bob")
+            end = [item async for item in items][-1]
+        assert end.answer.code == "stream_broken"
+        assert "bob" in end.answer.reason
+
+
+async def test_user_who_leaves_stops_the_worker(tmp_path: Path) -> None:
+    async with memory_swarm(tmp_path) as swarm:
+        backend = ScriptedBackend("small")
+        backend.hold = trio.Event()
+        ada = await swarm.start("ada")
+        await swarm.start("bob", backend, knows=("ada",))
+        await trio.sleep(3)
+        async with ada.desk.ask(task()):
+            await backend.begun.wait()
+        await backend.cancelled.wait()
+        assert len(ada.member.asking) == 0
+
+
+async def test_worker_that_accepts_and_stays_silent_is_left(tmp_path: Path) -> None:
+    async with memory_swarm(tmp_path) as swarm:
+        backend = ScriptedBackend("small")
+        backend.hold = trio.Event()
+        ada = await swarm.start("ada")
+        await swarm.start("bob", backend, knows=("ada",))
+        _, end = await answer(ada, task(deadline_s=100))
+        assert end.code == "exhausted"
+        assert [attempt.code for attempt in end.attempts] == ["stalled"]
+        await backend.cancelled.wait()
+
+
+async def test_deadline_ends_the_task_on_both_sides(tmp_path: Path) -> None:
+    async with memory_swarm(tmp_path) as swarm:
+        backend = ScriptedBackend("small")
+        backend.hold = trio.Event()
+        ada = await swarm.start("ada")
+        await swarm.start("bob", backend, knows=("ada",))
+        _, end = await answer(ada, task(deadline_s=5))
+        assert end.code == "deadline_exceeded"
+        await backend.cancelled.wait()
+
+
+async def test_model_that_fails_is_told_with_its_reason(tmp_path: Path) -> None:
+    async with memory_swarm(tmp_path) as swarm:
+        backend = ScriptedBackend("small")
+        backend.error = BackendError("the model ran out of memory")
+        ada = await swarm.start("ada", backend)
+        _, end = await answer(ada, task())
+        assert end.code == "exhausted"
+        assert "ran out of memory" in end.reason
+
+
+async def test_second_model_of_one_name_is_refused_and_the_first_stays(tmp_path: Path) -> None:
+    async with memory_swarm(tmp_path) as swarm:
+        ada = await swarm.start("ada", ScriptedBackend("small"), ScriptedBackend("small"))
+        await ada.models.wait_settled()
+        assert sorted(view.state for view in ada.desk.models()) == ["failed", "ready"]
+        assert (await answer(ada, task()))[0] == "hello world"
+
+
+async def test_join_names_the_peer_and_tells_why_it_cannot(tmp_path: Path) -> None:
+    async with memory_swarm(tmp_path) as swarm:
+        bob = await swarm.start("bob")
+        ada = await swarm.start("ada")
+        joined = await ada.desk.join("/memory/bob")
+        assert joined.node == node_text(bob.member.node)
+        again = await ada.desk.join(f"/memory/bob/p2p/{node_text(bob.member.node)}")
+        assert again.node == joined.node
+        with pytest.raises(JoinError, match="Nothing answers at /memory/nobody"):
+            await ada.desk.join("/memory/nobody")
+        with pytest.raises(JoinError, match="not a multiaddr"):
+            await ada.desk.join("bob")
+
+
+async def test_peers_and_skills_show_who_can_do_what(tmp_path: Path) -> None:
+    async with memory_swarm(tmp_path) as swarm:
+        await swarm.start("bob", ScriptedBackend("small"))
+        ada = await swarm.start("ada", knows=("bob",))
+        await trio.sleep(3)
+        assert [(peer.name, peer.state) for peer in ada.desk.peers()] == [("ada", "self"), ("bob", "connected")]
+        assert [(skill.skill, skill.name) for skill in ada.desk.skills()] == [("chat", "bob")]
+        assert ada.desk.route(task()).candidates[0].name == "bob"
+
+
+async def test_bug_in_the_member_ends_the_driver(tmp_path: Path) -> None:
+    with pytest.RaisesGroup(pytest.RaisesExc(AttributeError), flatten_subgroups=True):
+        async with memory_swarm(tmp_path) as swarm:
+            ada = await swarm.start("ada")
+            del ada.member.roster
+            ada.driver.post(TimerFired(SweepDue()))
+            await trio.sleep(1)
