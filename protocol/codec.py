@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgpack
@@ -41,14 +41,18 @@ def decode(body: bytes) -> Message:
 
     Adverts inside come parsed but unproven: see `notary`.
     """
+    return _decode(body, MESSAGES)
+
+
+def _decode(body: bytes, allowed: Mapping[int, type[Message]]) -> Message:
     if len(body) > lim.BODY_BYTES_MAX:
         raise RemoteProtocolError("oversized", f"body of {len(body)} bytes, {lim.BODY_BYTES_MAX} allowed")
     parts = unpack(body)
     if not isinstance(parts, list) or not parts or type(parts[0]) is not int:
         raise RemoteProtocolError("garbage", "a body is an array that starts with a kind")
-    cls = MESSAGES.get(parts[0])
+    cls = allowed.get(parts[0])
     if cls is None:
-        raise RemoteProtocolError("garbage", f"unknown kind {parts[0]}")
+        raise RemoteProtocolError("garbage", f"kind {parts[0]} is unknown, or has no place here")
     _, parse = _SCHEMAS[cls]
     try:
         message: Message = parse(parts[1:])
@@ -83,9 +87,9 @@ def signed_advert(sealed: bytes) -> SignedAdvert:
     if len(sealed) > lim.ADVERT_BYTES_MAX:
         raise RemoteProtocolError("oversized", f"advert of {len(sealed)} bytes, {lim.ADVERT_BYTES_MAX} allowed")
     header, body, _ = envelope.split(sealed)
-    advert = decode(body)
-    if not isinstance(advert, Advert):
-        raise RemoteProtocolError("garbage", f"an advert was expected, not {type(advert).__name__}")
+    # Only an Advert is read at all: a push inside a push inside a push would multiply the work.
+    advert = _decode(body, {Advert.KIND: Advert})
+    assert isinstance(advert, Advert)
     return SignedAdvert(header.issuer, header.sent_at_ms, header.lifetime_ms, advert, sealed)
 
 
@@ -144,8 +148,10 @@ def _field(hint: Any) -> tuple[_Convert, _Convert]:
             check = lambda value: _whole(value, highest)  # noqa: E731
             return check, check
         case Real(minimum, maximum):
-            check = lambda value: _real(value, minimum, maximum)  # noqa: E731
-            return check, check
+            # Zero has two encodings and means the same; minus zero plus zero is plus zero.
+            return (lambda value: _real(value, minimum, maximum) + 0.0), (
+                lambda value: _plus_zero(_real(value, minimum, maximum))
+            )
         case Many(items_max):
             pack, parse = _field(get_args(inner)[0])
             return (lambda value: _items(value, tuple, pack, items_max)), (
@@ -187,6 +193,12 @@ def _whole(value: Any, maximum: int) -> int:
 def _real(value: Any, minimum: float, maximum: float) -> float:
     if type(value) is not float or not math.isfinite(value) or not minimum <= value <= maximum:
         raise _Unfit(f"a float from {minimum:g} to {maximum:g} expected")
+    return value
+
+
+def _plus_zero(value: float) -> float:
+    if value == 0.0 and math.copysign(1.0, value) < 0.0:
+        raise _Unfit("minus zero")
     return value
 
 
