@@ -13,10 +13,11 @@ from protocol.identity import node_text
 from swarm.effects import SweepDue
 from swarm.events import TimerFired
 
-pytestmark = pytest.mark.usefixtures("autojump_clock")
+# Time jumps to the next timer whenever nothing else is left to do.
+Jumping = trio.testing.MockClock
 
 
-async def test_node_alone_answers_from_its_own_model(tmp_path: Path) -> None:
+async def test_node_alone_answers_from_its_own_model(tmp_path: Path, autojump_clock: Jumping) -> None:
     async with memory_swarm(tmp_path) as swarm:
         node = await swarm.start("ada", ScriptedBackend("small"))
         text, end = await answer(node, task())
@@ -24,7 +25,7 @@ async def test_node_alone_answers_from_its_own_model(tmp_path: Path) -> None:
         assert (end.tokens_in, end.tokens_out, end.finish) == (3, 2, "stop")
 
 
-async def test_node_without_models_is_answered_by_a_peer(tmp_path: Path) -> None:
+async def test_node_without_models_is_answered_by_a_peer(tmp_path: Path, autojump_clock: Jumping) -> None:
     async with memory_swarm(tmp_path) as swarm:
         await swarm.start("bob", ScriptedBackend("small"))
         ada = await swarm.start("ada", knows=("bob",))
@@ -33,7 +34,7 @@ async def test_node_without_models_is_answered_by_a_peer(tmp_path: Path) -> None
         assert [candidate.chosen for candidate in end.routes[0].candidates] == [True]
 
 
-async def test_task_asked_before_any_worker_is_known_waits_for_one(tmp_path: Path) -> None:
+async def test_task_asked_before_any_worker_is_known_waits_for_one(tmp_path: Path, autojump_clock: Jumping) -> None:
     async with memory_swarm(tmp_path) as swarm:
         ada = await swarm.start("ada")
         answers = []
@@ -48,7 +49,7 @@ async def test_task_asked_before_any_worker_is_known_waits_for_one(tmp_path: Pat
         assert answers[0][1].name == "bob"
 
 
-async def test_nobody_able_is_said_with_the_skill(tmp_path: Path) -> None:
+async def test_nobody_able_is_said_with_the_skill(tmp_path: Path, autojump_clock: Jumping) -> None:
     async with memory_swarm(tmp_path) as swarm:
         ada = await swarm.start("ada", ScriptedBackend("small"))
         _, end = await answer(ada, task(skill="vision"))
@@ -56,7 +57,7 @@ async def test_nobody_able_is_said_with_the_skill(tmp_path: Path) -> None:
         assert "vision" in end.reason
 
 
-async def test_worker_killed_before_its_first_text_is_replaced(tmp_path: Path) -> None:
+async def test_worker_killed_before_its_first_text_is_replaced(tmp_path: Path, autojump_clock: Jumping) -> None:
     async with memory_swarm(tmp_path) as swarm:
         first, second = ScriptedBackend("small"), ScriptedBackend("small")
         ada = await swarm.start("ada")
@@ -82,7 +83,7 @@ async def test_worker_killed_before_its_first_text_is_replaced(tmp_path: Path) -
         assert [attempt.code for attempt in end.attempts] == ["connection_lost", ""]
 
 
-async def test_worker_killed_in_mid_answer_is_a_clear_end(tmp_path: Path) -> None:
+async def test_worker_killed_in_mid_answer_is_a_clear_end(tmp_path: Path, autojump_clock: Jumping) -> None:
     async with memory_swarm(tmp_path) as swarm:
         backend = ScriptedBackend("small")
         backend.hold_after_first = trio.Event()
@@ -97,7 +98,7 @@ async def test_worker_killed_in_mid_answer_is_a_clear_end(tmp_path: Path) -> Non
         assert "bob" in end.answer.reason
 
 
-async def test_user_who_leaves_stops_the_worker(tmp_path: Path) -> None:
+async def test_user_who_leaves_stops_the_worker(tmp_path: Path, autojump_clock: Jumping) -> None:
     async with memory_swarm(tmp_path) as swarm:
         backend = ScriptedBackend("small")
         backend.hold = trio.Event()
@@ -110,7 +111,7 @@ async def test_user_who_leaves_stops_the_worker(tmp_path: Path) -> None:
         assert len(ada.member.asking) == 0
 
 
-async def test_worker_that_accepts_and_stays_silent_is_left(tmp_path: Path) -> None:
+async def test_worker_that_accepts_and_stays_silent_is_left(tmp_path: Path, autojump_clock: Jumping) -> None:
     async with memory_swarm(tmp_path) as swarm:
         backend = ScriptedBackend("small")
         backend.hold = trio.Event()
@@ -122,7 +123,7 @@ async def test_worker_that_accepts_and_stays_silent_is_left(tmp_path: Path) -> N
         await backend.cancelled.wait()
 
 
-async def test_deadline_ends_the_task_on_both_sides(tmp_path: Path) -> None:
+async def test_deadline_ends_the_task_on_both_sides(tmp_path: Path, autojump_clock: Jumping) -> None:
     async with memory_swarm(tmp_path) as swarm:
         backend = ScriptedBackend("small")
         backend.hold = trio.Event()
@@ -133,7 +134,7 @@ async def test_deadline_ends_the_task_on_both_sides(tmp_path: Path) -> None:
         await backend.cancelled.wait()
 
 
-async def test_model_that_fails_is_told_with_its_reason(tmp_path: Path) -> None:
+async def test_model_that_fails_is_told_with_its_reason(tmp_path: Path, autojump_clock: Jumping) -> None:
     async with memory_swarm(tmp_path) as swarm:
         backend = ScriptedBackend("small")
         backend.error = BackendError("the model ran out of memory")
@@ -143,7 +144,7 @@ async def test_model_that_fails_is_told_with_its_reason(tmp_path: Path) -> None:
         assert "ran out of memory" in end.reason
 
 
-async def test_second_model_of_one_name_is_refused_and_the_first_stays(tmp_path: Path) -> None:
+async def test_second_model_of_one_name_is_refused_and_the_first_stays(tmp_path: Path, autojump_clock: Jumping) -> None:
     async with memory_swarm(tmp_path) as swarm:
         ada = await swarm.start("ada", ScriptedBackend("small"), ScriptedBackend("small"))
         await ada.models.wait_settled()
@@ -151,7 +152,7 @@ async def test_second_model_of_one_name_is_refused_and_the_first_stays(tmp_path:
         assert (await answer(ada, task()))[0] == "hello world"
 
 
-async def test_join_names_the_peer_and_tells_why_it_cannot(tmp_path: Path) -> None:
+async def test_join_names_the_peer_and_tells_why_it_cannot(tmp_path: Path, autojump_clock: Jumping) -> None:
     async with memory_swarm(tmp_path) as swarm:
         bob = await swarm.start("bob")
         ada = await swarm.start("ada")
@@ -165,7 +166,7 @@ async def test_join_names_the_peer_and_tells_why_it_cannot(tmp_path: Path) -> No
             await ada.desk.join("bob")
 
 
-async def test_peers_and_skills_show_who_can_do_what(tmp_path: Path) -> None:
+async def test_peers_and_skills_show_who_can_do_what(tmp_path: Path, autojump_clock: Jumping) -> None:
     async with memory_swarm(tmp_path) as swarm:
         await swarm.start("bob", ScriptedBackend("small"))
         ada = await swarm.start("ada", knows=("bob",))
@@ -175,7 +176,7 @@ async def test_peers_and_skills_show_who_can_do_what(tmp_path: Path) -> None:
         assert ada.desk.route(task()).candidates[0].name == "bob"
 
 
-async def test_bug_in_the_member_ends_the_driver(tmp_path: Path) -> None:
+async def test_bug_in_the_member_ends_the_driver(tmp_path: Path, autojump_clock: Jumping) -> None:
     with pytest.RaisesGroup(pytest.RaisesExc(AttributeError), flatten_subgroups=True):
         async with memory_swarm(tmp_path) as swarm:
             ada = await swarm.start("ada")
