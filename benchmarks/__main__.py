@@ -1,0 +1,30 @@
+"""`python -m benchmarks [NAME …]`: runs the named measurements, or all, one after the other."""
+
+import sys
+import tempfile
+from importlib import import_module
+from pathlib import Path
+
+from benchmarks.figures import Figure, show
+
+NAMES = ("latency", "throughput", "startup", "failover", "idle", "wire")
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        print(f"no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)}", file=sys.stderr)
+        return 2
+    missed: list[Figure] = []
+    for name in names or NAMES:
+        module = import_module(f"benchmarks.{name}")
+        with tempfile.TemporaryDirectory(prefix="starlings-bench-") as folder:
+            figures: list[Figure] = module.measure(Path(folder))
+        show(f"{name}: {module.__doc__.splitlines()[0]}", figures)
+        missed += [figure for figure in figures if figure.reached is False]
+    print(f"\n{len(missed)} of the goals missed" if missed else "\nall goals reached")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
