@@ -8,7 +8,7 @@ from benchmarks.figures import Figure, at_most
 from tests.processes import RealNode, real_nodes
 
 KILLS = 20
-THINKING = "echo:delay_ms=400"
+THINKING = "echo:first_ms=400"
 
 
 def measure(folder: Path) -> list[Figure]:

@@ -9,7 +9,7 @@ import trio
 
 from benchmarks.figures import Figure, at_most, percentile
 from node.backends import GenerationRequest, Surroundings
-from node.backends.references import open_model
+from node.backends.references import open_backend
 from protocol.messages import Turn
 from tests.processes import RealNode, real_nodes
 
@@ -40,7 +40,7 @@ async def _in_turns(folder: Path, asker: RealNode, worker: RealNode) -> tuple[li
     direct: list[float] = []
     through: list[float] = []
     alone: list[float] = []
-    backend = open_model(BACKEND, Surroundings(folder, 1))
+    backend = open_backend(BACKEND, Surroundings(folder, 1))
     asker_client, worker_client = _Client(asker), _Client(worker)
     async with trio.open_nursery() as nursery:
         (capability, *_) = await nursery.start(backend.run)

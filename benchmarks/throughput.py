@@ -9,7 +9,7 @@ import trio
 
 from benchmarks.figures import Figure, at_most, percentile
 from node.backends import GenerationRequest, Surroundings
-from node.backends.references import open_model
+from node.backends.references import open_backend
 from protocol.messages import Turn
 from tests.processes import RealNode, real_nodes
 
@@ -37,7 +37,7 @@ def measure(folder: Path) -> list[Figure]:
 async def _in_turns(folder: Path, asker: RealNode) -> tuple[list[float], list[float]]:
     direct: list[float] = []
     through: list[float] = []
-    backend = open_model(MODEL, Surroundings(folder, 1))
+    backend = open_backend(MODEL, Surroundings(folder, 1))
     async with trio.open_nursery() as nursery:
         (capability, *_) = await nursery.start(backend.run)
         request = GenerationRequest("chat", capability.model, (Turn("user", TEXT),), TOKENS, 0.0, 1.0, 0, ())

@@ -18,7 +18,7 @@ from node.api.app import make_app
 from node.api.serving import ApiBindError, serve
 from node.assembly import assemble
 from node.backends import Surroundings
-from node.backends.references import open_model
+from node.backends.references import open_backend
 from node.clock import Clock
 from node.desk import JoinError, Nameplate, contact_of
 from node.driver import Driver
@@ -113,7 +113,7 @@ async def _live(
         name=name,
         settings=MemberSettings(),
         transport=transport,
-        open_model=open_model,
+        open_model=open_backend,
         surroundings=Surroundings(home.logs, threads),
         parallel_max=settings.offer.max_parallel,
         clock=clock,
