@@ -29,10 +29,14 @@ class Header:
 
 
 def seal(identity: Identity, header: Header, body: bytes) -> bytes:
-    """The envelope `[header, body, signature]`, each part as bytes."""
+    """The envelope `[header, body, signature]`, each as bytes. Raises LocalProtocolError for a header out of bounds."""
     if header.issuer != identity.node:
         raise LocalProtocolError("only the issuer seals")
     packed = _pack_header(header)
+    try:
+        _parse_header(packed)
+    except RemoteProtocolError as wrong:
+        raise LocalProtocolError(f"{wrong}: {header}") from wrong
     return _pack([packed, body, identity.sign(_signed_bytes(packed, body))])
 
 
@@ -92,11 +96,13 @@ def _pack_header(header: Header) -> bytes:
 
 def _parse_header(packed: bytes) -> Header:
     parts = _unpack(packed, lim.HEADER_BYTES_MAX)
-    if type(parts) is not list or len(parts) != 7 or type(parts[0]) is not int:
+    if type(parts) is not list or not parts or type(parts[0]) is not int:
         raise RemoteProtocolError("garbage", "not a header")
-    version, swarm, issuer, audience, nonce, sent_at_ms, lifetime_ms = parts
-    if version != VERSION:
-        raise RemoteProtocolError("foreign", f"envelope version {version}; this node speaks {VERSION}")
+    if parts[0] != VERSION:
+        raise RemoteProtocolError("foreign", f"envelope version {parts[0]}; this node speaks {VERSION}")
+    if len(parts) != 7:
+        raise RemoteProtocolError("garbage", "not a header")
+    _, swarm, issuer, audience, nonce, sent_at_ms, lifetime_ms = parts
     if not (
         _is_bytes(swarm, SWARM_BYTES)
         and _is_bytes(issuer, NODE_ID_BYTES)
