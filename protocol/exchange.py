@@ -1,11 +1,11 @@
 """The legal order of the messages of one attempt, as a table that both ends keep.
 
-Messages cross on the way: a cancel may meet an accept, a piece or the end of the answer, and neither side is at fault. Hence
-the stage CANCELLING, in which the requester still takes whatever the worker had already sent. An attempt lives and dies with
-its link; once it is closed, what still arrives for it is late and is dropped.
+Messages cross on the way: a cancel may meet an accept, a piece or the end of the answer, and neither side is at fault.
+Hence the stage CANCELLING, in which the requester still takes whatever the worker had already sent. An attempt lives and
+dies with its link; once it is closed, what still arrives for it is late and is dropped.
 
-Open attempts are counted for each direction alone. A worker opens an attempt after its requester and closes it before, so it
-never counts more than the requester does; one count for both directions would blame a peer for requests that cross.
+Open attempts are counted for each direction alone. A worker opens an attempt after its requester and closes it before,
+so it never counts more than the requester does; one count for both would blame a peer for requests that cross.
 """
 
 from enum import Enum
@@ -83,7 +83,7 @@ class Exchanges:
         return self._open.get(attempt, (Side.REQUESTER, Stage.IDLE))[1]
 
     def sent(self, message: TaskMessage) -> bool:
-        """Note that we send this. False: it must not be sent, as the attempt is closed or, for a TaskRequest, there is no room.
+        """Note that we send this. False: it must not be sent; the attempt is closed, or a TaskRequest finds no room.
 
         Raises LocalProtocolError for a message out of order, which is a bug in this program.
         """
@@ -110,7 +110,8 @@ class Exchanges:
         known = self._open.get(message.attempt)
         if known is None and isinstance(message, TaskCancelled):
             return False  # It crossed the end of the answer.
-        if known is None and isinstance(message, TaskRequest) and self._count[Side.WORKER] >= lim.EXCHANGES_PER_LINK_MAX:
+        full = self._count[Side.WORKER] >= lim.EXCHANGES_PER_LINK_MAX
+        if known is None and isinstance(message, TaskRequest) and full:
             raise RemoteProtocolError("crowded", "too many attempts open at once")
         side, stage = known or (ours, Stage.IDLE)
         after = TRANSITIONS.get((stage, theirs, type(message))) if side is ours else None
