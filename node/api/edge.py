@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Edge:
-    """Drains what is left of a refused body: a socket closed over unread bytes resets, and its client never sees why."""
+    """Drains what is left of a refused body: a socket closed over unread bytes resets, unread answers with it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

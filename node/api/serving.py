@@ -30,9 +30,10 @@ from node.api.access import TRUSTED
 
 CONNECTIONS_MAX = 256  # For each listener; a node with more clients of its own is not a personal node. The rest queue.
 BACKLOG = 256
-SEND_S_MAX = 30.0  # How long a client may leave its answer unread before it is dropped.
+SEND_S_MAX = 30.0  # How long a client may read nothing of SEND_BYTES before it is dropped.
+SEND_BYTES = 65_536  # A slow reader makes this much progress; one that has stopped does not.
 SEND_S_MAX_STOPPING = 1.0  # The same once this node stops.
-KEEP_ALIVE_S = 30.0  # Idle connections, and headers that trickle. Longer than the 5 s after which httpx drops its own.
+KEEP_ALIVE_S = 30  # Idle connections, and headers that trickle. Longer than the 5 s after which httpx drops its own.
 CAPACITY_PAUSE_S = 0.1  # Until accept is tried again without free file descriptors, as in trio.
 
 log = logging.getLogger(__name__)
@@ -78,14 +79,14 @@ class _Server:
     """The open connections of both listeners."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._app = ASGIWrapper(app)
+        self._app = ASGIWrapper(app)  # type: ignore[arg-type]
         self._context = WorkerContext(None)
         self._open: dict[_Connection, None] = {}
         self._config = Config()
         self._config.accesslog = None
         self._config.errorlog = log
         self._config.include_server_header = False
-        self._config.keep_alive_timeout = KEEP_ALIVE_S  # type: ignore[assignment]
+        self._config.keep_alive_timeout = KEEP_ALIVE_S
         self._config.keep_alive_max_requests = 2**31
 
     async def accept(self, listener: trio.SocketListener, trusted: bool, nursery: trio.Nursery) -> None:
@@ -150,6 +151,11 @@ class _Connection:
         return bytes(data)
 
     async def send(self, data: bytes) -> None:
+        with memoryview(data) as view:
+            for start in range(0, len(view), SEND_BYTES):
+                await self._send_some(view[start : start + SEND_BYTES])
+
+    async def _send_some(self, data: memoryview) -> None:
         self._sending = trio.CancelScope(deadline=trio.current_time() + self._patience_s)
         with self._sending:
             try:

@@ -1,6 +1,7 @@
 """Sends what a task yields as server-sent events while it comes, merged where texts have waited together."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Protocol
 
 import trio
@@ -116,19 +117,25 @@ async def next_batch(items: trio.MemoryReceiveChannel[AskItem], wait_s: float) -
         with trio.move_on_after(wait_s):
             batch.append(await items.receive())
         while batch and not isinstance(batch[-1], AskEnded):
-            item = items.receive_nowait()
-            last = batch[-1]
-            if isinstance(item, AskText) and isinstance(last, AskText):
-                batch[-1] = AskText(last.text + item.text)
-            else:
-                batch.append(item)
+            batch.append(items.receive_nowait())
     except trio.WouldBlock:
         pass
     except trio.EndOfChannel:
-        # Texts that came before are delivered first; the next call finds the end again.
+        # What came before is delivered first; the next call finds the end again.
         if not batch:
             raise failed_task(codes.STREAM_BROKEN, "The answer stopped before its end.", None) from None
-    return batch
+    return batch if len(batch) == 1 else _joined(batch)
+
+
+def _joined(batch: Sequence[AskItem]) -> list[AskItem]:
+    """The same items, with neighbouring texts as one."""
+    joined: list[AskItem] = []
+    for is_text, run in groupby(batch, lambda item: isinstance(item, AskText)):
+        if is_text:
+            joined.append(AskText("".join(item.text for item in run if isinstance(item, AskText))))
+        else:
+            joined.extend(run)
+    return joined
 
 
 def raise_if_failed(end: AskEnded) -> None:

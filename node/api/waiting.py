@@ -18,7 +18,7 @@ async def while_connected(
 ) -> None:
     """Runs `work` until it returns or the client leaves, which cancels it. `work` must not raise.
 
-    When the server itself stops, `say_goodbye` gets a moment to tell the client. The request's body must be read already.
+    When the server itself stops, `say_goodbye` gets a moment to tell the client. The body must have been read.
     """
     gone = False
 

@@ -1,0 +1,122 @@
+"""OpenAI's request: what is understood, what is refused because it would silently change the answer."""
+
+import json
+
+import pytest
+
+from node.api.bodies import decode_json
+from node.api.chat_requests import DECODER, ChatRequest, turns_of, wishes_of
+from node.api.errors import ApiError
+from protocol.messages import Turn
+
+
+def parsed(**fields: object) -> ChatRequest:
+    body = {"model": "auto", "messages": [{"role": "user", "content": "hello"}], **fields}
+    return decode_json(json.dumps(body).encode(), DECODER)
+
+
+def said(*messages: object) -> list[Turn]:
+    return turns_of(parsed(messages=list(messages)))
+
+
+@pytest.mark.parametrize(
+    ("param", "value"),
+    [
+        ("n", 2),
+        ("n", 0),
+        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("functions", [{"name": "f"}]),
+        ("modalities", ["text", "audio"]),
+        ("audio", {"voice": "alloy", "format": "wav"}),
+        ("logprobs", True),
+        ("top_logprobs", 3),
+        ("response_format", {"type": "json_object"}),
+        ("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}),
+        ("presence_penalty", 0.5),
+        ("frequency_penalty", -0.5),
+        ("logit_bias", {"50256": -100}),
+    ],
+)
+async def test_what_would_be_ignored_and_matters_is_refused(param: str, value: object) -> None:
+    with pytest.raises(ApiError) as refused:
+        wishes_of(parsed(**{param: value}))
+    assert (refused.value.status, refused.value.code, refused.value.param) == (400, "unsupported_parameter", param)
+
+
+async def test_same_fields_without_effect_are_accepted() -> None:
+    harmless = {
+        "n": 1, "tools": [], "functions": [], "modalities": ["text"], "audio": None, "logprobs": False,
+        "top_logprobs": 0, "response_format": {"type": "text"}, "presence_penalty": 0, "frequency_penalty": 0.0,
+        "logit_bias": {}, "tool_choice": "none", "stop": None, "seed": None, "max_tokens": None,
+    }  # fmt: skip
+    wishes_of(parsed(**harmless))
+
+
+async def test_sampling_wishes_are_read() -> None:
+    wishes = wishes_of(parsed(temperature=0, top_p=0.9, seed=5, stop=["a", "b"], max_tokens=7))
+    assert (wishes.temperature, wishes.top_p, wishes.seed, wishes.stops, wishes.tokens_max) == (
+        0,
+        0.9,
+        5,
+        ["a", "b"],
+        7,
+    )
+
+
+async def test_newer_name_of_max_tokens_wins() -> None:
+    assert wishes_of(parsed(max_tokens=7, max_completion_tokens=9)).tokens_max == 9
+
+
+async def test_single_stop_is_a_list_of_one() -> None:
+    assert wishes_of(parsed(stop="###")).stops == ["###"]
+
+
+async def test_swarm_wishes_are_read() -> None:
+    wishes = wishes_of(parsed(swarm={"skill": "summarize", "deadline_s": 2.5, "privacy": "local"}))
+    assert (wishes.deadline_s, wishes.privacy) == (2.5, "local")
+
+
+async def test_roles_and_text_parts_become_turns() -> None:
+    turns = said(
+        {"role": "developer", "content": "be brief"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": None},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+        {"role": "user", "content": "", "name": "ada"},
+    )
+    assert turns == [
+        Turn("system", "be brief"),
+        Turn("user", "ab"),
+        Turn("assistant", ""),
+        Turn("assistant", "no"),
+        Turn("user", ""),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "param"),
+    [
+        ({"role": "tool", "content": "x", "tool_call_id": "1"}, "unsupported_parameter", "messages[1].role"),
+        ({"role": "function", "content": "x", "name": "f"}, "unsupported_parameter", "messages[1].role"),
+        ({"role": "wizard", "content": "x"}, "bad_request", "messages[1].role"),
+        (
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+            "unsupported_parameter",
+            "messages[1].tool_calls",
+        ),
+        (
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "x"}, {"type": "image_url", "image_url": {"url": "x"}}],
+            },
+            "unsupported_parameter",
+            "messages[1].content[1]",
+        ),
+        ({"role": "user", "content": [{"type": "input_audio"}]}, "unsupported_parameter", "messages[1].content[0]"),
+        ({"role": "user", "content": [{"type": "text"}]}, "unsupported_parameter", "messages[1].content[0]"),
+    ],
+)
+async def test_message_that_no_model_here_can_read_is_refused(message: dict, code: str, param: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        said({"role": "user", "content": "hello"}, message)
+    assert (refused.value.status, refused.value.code, refused.value.param) == (400, code, param)

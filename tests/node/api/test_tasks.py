@@ -1,0 +1,98 @@
+"""Tasks from requests: defaults, clamps, and the exact edge of what the wire carries."""
+
+import pytest
+
+from node.api.access import AccessRules
+from node.api.errors import ApiError
+from node.api.names import Wanted
+from node.api.tasks import PROMPT_BYTES_MAX, TURN_OVERHEAD_BYTES, Service, Wishes, make_task
+from protocol import limits as lim
+from protocol.codec import encode
+from protocol.messages import AttemptId, TaskRequest, Turn
+from swarm.values import Privacy, Task
+from tests.node.api.scripted_desk import ScriptedDesk
+
+NONE = Wishes(None, None, None, None, (), None, None)
+CHAT = Wanted("chat", "", None)
+HELLO = [Turn("user", "hello")]
+
+
+def make(turns=HELLO, wanted=CHAT, **wishes) -> Task:
+    service = Service(ScriptedDesk(), AccessRules("k", deadline_s=45.0), lambda size: b"\x07" * size, started=0)
+    defaults = {name: getattr(NONE, name) for name in NONE.__slots__}
+    return make_task(service, wanted, turns, Wishes(**{**defaults, **wishes}))
+
+
+def on_the_wire(task: Task) -> bytes:
+    return encode(
+        TaskRequest(
+            AttemptId(b"\x01" * 16), task.id, task.skill, task.model, task.turns, task.tokens_max, task.temperature,
+            task.top_p, task.seed, task.stops, round(task.deadline_s * 1000),
+        )
+    )  # fmt: skip
+
+
+async def test_task_without_wishes_has_the_defaults() -> None:
+    task = make()
+    assert task.id == b"\x07" * 16
+    assert (task.tokens_max, task.temperature, task.top_p, task.seed, task.stops) == (512, 0.7, 1.0, 0, ())
+    assert (task.deadline_s, task.privacy, task.worker) == (45.0, Privacy.SWARM, None)
+
+
+async def test_wishes_are_kept() -> None:
+    task = make(
+        tokens_max=9, temperature=0.0, top_p=0.5, seed=11, stops=["a", "", "b"], deadline_s=3.0, privacy="local"
+    )
+    assert (task.tokens_max, task.temperature, task.top_p, task.seed, task.stops) == (9, 0.0, 0.5, 11, ("a", "b"))
+    assert (task.deadline_s, task.privacy) == (3.0, Privacy.LOCAL)
+
+
+async def test_more_tokens_than_any_answer_has_are_clamped() -> None:
+    assert make(tokens_max=10**12).tokens_max == lim.TOKENS_MAX
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [(1, 1), (0, 2**32 - 1), (2**32, 2**32 - 1), (-1, 2**32 - 1), (2**32 + 5, 5), (10**30, 10**30 % 2**32)],
+)
+async def test_every_seed_becomes_one_that_the_wire_knows_and_never_the_workers_choice(given: int, sent: int) -> None:
+    assert make(seed=given).seed == sent
+    on_the_wire(make(seed=given))
+
+
+@pytest.mark.parametrize("stops", [["a"] * 5, ["x" * 65], ["ü" * 33]])
+async def test_stops_that_no_wire_can_carry_are_refused(stops: list[str]) -> None:
+    with pytest.raises(ApiError) as refused:
+        make(stops=stops)
+    assert refused.value.param == "stop"
+
+
+async def test_largest_task_fits_the_wire_and_the_next_byte_is_refused() -> None:
+    wanted = Wanted("s" * lim.SKILL_BYTES_MAX, "m" * lim.MODEL_BYTES_MAX, None)
+    stops = ["s" * lim.STOP_BYTES_MAX] * lim.STOPS_MAX
+    room = PROMPT_BYTES_MAX - 2 * TURN_OVERHEAD_BYTES
+    turns = [Turn("assistant", "a" * (room // 2)), Turn("assistant", "b" * (room - room // 2))]
+    assert len(on_the_wire(make(turns, wanted, stops=stops, deadline_s=600.0))) <= lim.BODY_BYTES_MAX
+    turns[1] = Turn("assistant", turns[1].text + "b")
+    with pytest.raises(ApiError) as refused:
+        make(turns, wanted)
+    assert (refused.value.code, refused.value.status) == ("too_long", 400)
+
+
+async def test_most_turns_fit_the_wire_and_one_more_is_refused() -> None:
+    room = PROMPT_BYTES_MAX // lim.TURNS_MAX - TURN_OVERHEAD_BYTES
+    turns = [Turn("assistant", "a" * room)] * lim.TURNS_MAX
+    on_the_wire(make(turns))
+    with pytest.raises(ApiError, match="129 turns"):
+        make([*turns, Turn("user", "")])
+
+
+async def test_one_turn_over_its_own_bound_is_refused_by_bytes_not_characters() -> None:
+    on_the_wire(make([Turn("user", "ü" * (lim.TURN_BYTES_MAX // 2))]))
+    with pytest.raises(ApiError, match="turn 1 has 65538 bytes"):
+        make([Turn("user", ""), Turn("user", "ü" * (lim.TURN_BYTES_MAX // 2 + 1))])
+
+
+async def test_empty_conversation_is_refused() -> None:
+    with pytest.raises(ApiError, match="empty"):
+        make([])
