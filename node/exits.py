@@ -1,33 +1,42 @@
 """How programs of this project end: the exit codes of the command and the daemon, and the failures that lead to them."""
 
 from enum import IntEnum
-from typing import Self
 
 
 class ExitCode(IntEnum):
-    """What the shell sees. The README's table is made from this; systemd's RestartPreventExitStatus names 8 and 9."""
+    """What the shell sees. systemd's RestartPreventExitStatus names 8 and 9."""
 
-    meaning: str
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_RUNNING = 3
+    NOT_IN_SWARM = 4
+    NO_CAPABLE_PEER = 5
+    REFUSED = 6
+    DEADLINE_PASSED = 7
+    CONFIG_INVALID = 8
+    ALREADY_HELD = 9
+    BUG = 70
+    INTERRUPTED = 130
+    TERMINATED = 143
 
-    def __new__(cls, number: int, meaning: str) -> Self:
-        code = int.__new__(cls, number)
-        code._value_ = number
-        code.meaning = meaning
-        return code
 
-    DONE = 0, "done; `status`: up and healthy"
-    FAILED = 1, "failed, the message says why; `doctor`: found a failure"
-    USAGE = 2, "wrong usage"
-    NOT_RUNNING = 3, "the node is not running"
-    NOT_IN_SWARM = 4, "not in a swarm"
-    NO_CAPABLE_PEER = 5, "no capable peer: nobody known offers this skill or model"
-    REFUSED = 6, "refused: by the worker, or the key is wrong"
-    DEADLINE_PASSED = 7, "the deadline passed"
-    CONFIG_INVALID = 8, "the configuration is invalid; the message names file and key"
-    ALREADY_HELD = 9, "another node holds this home, or a port is taken"
-    BUG = 70, "a bug; the error id is in the log"
-    INTERRUPTED = 130, "interrupted"
-    TERMINATED = 143, "terminated"
+MEANINGS = {
+    ExitCode.DONE: "done; `status`: up and ready",
+    ExitCode.FAILED: "failed, the message says why; `doctor`: found a failure",
+    ExitCode.USAGE: "wrong usage",
+    ExitCode.NOT_RUNNING: "the node is not running, or does not answer",
+    ExitCode.NOT_IN_SWARM: "not in a swarm",
+    ExitCode.NO_CAPABLE_PEER: "no capable peer: nobody known offers this skill or model",
+    ExitCode.REFUSED: "refused: the worker does not serve us, or the key is wrong",
+    ExitCode.DEADLINE_PASSED: "the deadline passed",
+    ExitCode.CONFIG_INVALID: "the configuration is invalid; the message names file and key",
+    ExitCode.ALREADY_HELD: "another node holds this home, or a port is taken",
+    ExitCode.BUG: "a bug; the error id is in the log",
+    ExitCode.INTERRUPTED: "interrupted",
+    ExitCode.TERMINATED: "terminated",
+}
+"""The README's table is made from this."""
 
 
 class Failure(Exception):

@@ -1,0 +1,5 @@
+"""`python -m node.cli` is the `swarm` command."""
+
+from node.cli import main
+
+main()

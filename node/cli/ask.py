@@ -1,0 +1,100 @@
+"""`swarm ask`: one task; its answer goes to stdout as it comes."""
+
+import sys
+from typing import Any
+
+import click
+
+from node.cli.client import ControlClient, task_failure
+from node.cli.options import Verb, pass_terminal
+from node.cli.program import tell
+from node.cli.task import body_of, task_options
+from node.cli.terminal import Terminal, plain
+from node.exits import ExitCode, Failure
+
+
+@click.command(cls=Verb)
+@task_options
+@click.option("--why", is_flag=True, help="Tell afterwards who answered, and who else could have.")
+@click.option("--no-stream", is_flag=True, help="Print the answer when it is complete.")
+@pass_terminal
+def command(terminal: Terminal, /, why: bool, no_stream: bool, **task: Any) -> int:
+    """Ask the swarm, and print the answer as it comes.
+
+    TEXT is the question; with - or without any it is read from stdin.
+    """
+    body = body_of(**task)
+    answer = _Answer(terminal, streamed=not (no_stream or terminal.json))
+    end: dict[str, Any] | None = None
+    try:
+        for name, data in ControlClient(terminal.home, terminal.timeout_s).stream("/ask", body):
+            if name == "text":
+                answer.add(str(data["text"]))
+            elif name == "end":
+                end = data
+                break
+            elif name == "error":
+                raise task_failure(str(data["error"]["code"]), str(data["error"]["message"]))
+        if end is None:
+            raise Failure(
+                "connection_lost", "the node went away before the answer was complete", hint="See: swarm status"
+            )
+        if end["code"]:
+            raise task_failure(str(end["code"]), str(end["reason"] or end["code"]))
+    except (Failure, KeyboardInterrupt) as ending:
+        answer.finish()
+        if not isinstance(ending, Failure):
+            raise
+        more = {"text": answer.text, "answer": end} if terminal.json else {}
+        tell(terminal, ending, **more)
+        if why and end is not None and not terminal.json:
+            _explain(terminal, end)
+        return ending.exit
+    answer.finish()
+    if terminal.json:
+        terminal.record({"schema": "swarm.answer/1", "text": answer.text, **end})
+    elif why:
+        _explain(terminal, end)
+    return ExitCode.DONE
+
+
+class _Answer:
+    """The text so far, and how much of it has been printed."""
+
+    def __init__(self, terminal: Terminal, *, streamed: bool) -> None:
+        self._json = terminal.json
+        self._streamed = streamed
+        self._teeth = not sys.stdout.isatty()  # Into a file or pipe goes exactly what the model wrote.
+        self._pieces: list[str] = []
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+    def add(self, text: str) -> None:
+        self._pieces.append(text)
+        if self._streamed:
+            self._print(text)
+
+    def finish(self) -> None:
+        """Print what is left, and end the last line."""
+        if self._json:
+            return
+        text = self.text
+        if not self._streamed:
+            self._print(text)
+        if text and not text.endswith("\n"):
+            self._print("\n")
+
+    def _print(self, text: str) -> None:
+        sys.stdout.write(text if self._teeth else plain(text, lines=True))
+        sys.stdout.flush()
+
+
+def _explain(terminal: Terminal, end: dict[str, Any]) -> None:
+    """Who answered, and how they were chosen."""
+    from node.cli.reading import read  # These cost 15 ms, which only --why shall pay.
+    from node.cli.why import why_text
+    from node.views import AnswerView
+
+    terminal.complain(why_text(read(AnswerView, end)))

@@ -1,0 +1,113 @@
+"""What a task is made of on the command line: its text from arguments, files and stdin, and its wishes."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, BinaryIO, TypeVar
+
+import click
+
+from node.cli.options import DURATION
+from node.exits import Failure
+from protocol.limits import TURN_BYTES_MAX
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_OPTIONS = [
+    click.argument("text", nargs=-1),
+    click.option(
+        "-f", "--file", "files", multiple=True, metavar="FILE", help="Add a file's text; - is stdin. Repeatable."
+    ),
+    click.option("--system", metavar="TEXT", help="How the model shall behave."),
+    click.option("--skill", help="What kind of task it is; see: swarm skills"),
+    click.option("--model", help="Only this model."),
+    click.option("--peer", metavar="PEER", help="Only this node, by name or id."),
+    click.option("--local", is_flag=True, help="Never leave this node."),
+    click.option("--deadline", type=DURATION, help="When to give up, such as 20s."),
+    click.option("--tokens-max", type=click.IntRange(1), metavar="N", help="The longest answer."),
+    click.option("--temperature", type=click.FloatRange(0, 2), metavar="T", help="0: always the likeliest word."),
+    click.option("--top-p", type=click.FloatRange(0, 1), metavar="P", help="Only the likeliest words of this share."),
+    click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="For the same dice again; 0: any."),
+    click.option("--stop", "stops", multiple=True, metavar="TEXT", help="End the answer before this text. Repeatable."),
+]
+
+
+def task_options(function: _Function) -> _Function:
+    """The arguments of a task, in the order of --help; `body_of` takes them."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def body_of(
+    *,
+    text: tuple[str, ...],
+    files: tuple[str, ...],
+    system: str | None,
+    local: bool,
+    deadline: float | None,
+    stops: tuple[str, ...],
+    **wishes: Any,
+) -> dict[str, Any]:
+    """The body of a request to ask or route. What the user left open is left to the node."""
+    turns = [{"role": "system", "text": system}] if system else []
+    turns.append({"role": "user", "text": _gathered(text, files)})
+    body = {
+        "turns": turns,
+        "deadline_s": deadline,
+        "stops": list(stops),
+        "privacy": "local" if local else None,
+        **wishes,
+    }
+    return {name: value for name, value in body.items() if value is not None and value != []}
+
+
+def _gathered(text: tuple[str, ...], files: tuple[str, ...]) -> str:
+    """Words, then files; a lone `-`, or nothing at all with something piped in, is stdin."""
+    parts = []
+    words = " ".join(text)
+    if words == "-":
+        files = ("-", *files)
+    elif words:
+        parts.append(words)
+    if not words and not files:
+        if sys.stdin is None or sys.stdin.isatty():
+            raise click.UsageError('Nothing to ask. Write it after the command: swarm ask "why is the sky blue?"')
+        files = ("-",)
+    parts += [_read(file) for file in files]
+    gathered = "\n\n".join(parts)
+    if not gathered.strip():
+        raise click.UsageError("Nothing to ask: the text is empty.")
+    count = len(gathered.encode("utf-8", "surrogatepass"))
+    if count > TURN_BYTES_MAX:
+        raise _too_long(f"it has {count:,} bytes")
+    return gathered
+
+
+def _read(file: str) -> str:
+    try:
+        if file == "-":
+            content = _bounded(sys.stdin.buffer)
+        else:
+            with open(file, "rb") as opened:
+                content = _bounded(opened)
+    except OSError as error:
+        raise Failure("no_such_file", f"{file} cannot be read: {error.strerror}") from None
+    if len(content) > TURN_BYTES_MAX:
+        raise _too_long(f"{'stdin' if file == '-' else file} alone has more")
+    try:
+        return content.decode("utf-8").rstrip("\n")
+    except UnicodeDecodeError:
+        what = "stdin" if file == "-" else file
+        raise Failure("bad_request", f"{what} is not UTF-8 text", hint="Models read text; convert it first.") from None
+
+
+def _bounded(opened: BinaryIO) -> bytes:
+    return opened.read(TURN_BYTES_MAX + 1)
+
+
+def _too_long(how: str) -> Failure:
+    return Failure(
+        "too_long",
+        f"a task's text has at most {TURN_BYTES_MAX:,} bytes, and {how}",
+        hint="Nothing was sent. Ask about a part of it.",
+    )
