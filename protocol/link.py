@@ -13,7 +13,7 @@ from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.exchange import TASK_MESSAGES, Exchanges
 from protocol.framing import Form, FrameReader
 from protocol.identity import Identity, NodeId
-from protocol.messages import Hello, Message
+from protocol.messages import Advert, Hello, Message
 from protocol.replay import ReplayWindow
 
 TOKEN_BYTES = 8
@@ -41,20 +41,27 @@ class Link:
         if self._hello_sent:
             raise LocalProtocolError("a second Hello")
         self._hello_sent = True
-        message = Hello(self._token, name, agent, addresses)
-        return self._sealed(message, self._dice.randbytes(NONCE_BYTES), now_s)
+        body = codec.encode(Hello(self._token, name, agent, addresses))
+        return self._sealed(body, self._dice.randbytes(NONCE_BYTES), now_s)
 
     def send(self, message: Message, now_s: float) -> bytes:
-        """The frame of a message, or nothing when the attempt that it belongs to is over. Both Hellos come first."""
-        if isinstance(message, Hello) or not self._hello_sent or self._peer_token is None:
+        """The frame of a message. Both Hellos come first.
+
+        Nothing is returned, and nothing may be sent, when the attempt that the message belongs to is over, or when a
+        TaskRequest finds EXCHANGES_PER_LINK_MAX attempts open.
+        """
+        if isinstance(message, Hello | Advert):
+            raise LocalProtocolError(f"{type(message).__name__} is not a message to send on a link")
+        if not self._hello_sent or self._peer_token is None:
             raise LocalProtocolError(f"{type(message).__name__} before the Hellos")
-        body = None if message.SEALED else codec.encode(message)
+        # Before the order is noted: what does not fit its bounds was not sent, and takes no room among the attempts.
+        body = codec.encode(message)
         if isinstance(message, TASK_MESSAGES) and not self._exchanges.sent(message):
             return b""
-        if body is not None:
+        if not message.SEALED:
             return framing.frame(Form.BARE, body)
         self._sent += 1
-        return self._sealed(message, self._peer_token + self._sent.to_bytes(COUNTER_BYTES, "big"), now_s)
+        return self._sealed(body, self._peer_token + self._sent.to_bytes(COUNTER_BYTES, "big"), now_s)
 
     def receive(self, chunk: bytes, now_s: float) -> list[Message]:
         """The messages that this chunk completes, in order; the first of a link is the peer's Hello."""
@@ -66,11 +73,11 @@ class Link:
             messages.append(message)
         return messages
 
-    def _sealed(self, message: Message, nonce: bytes, now_s: float) -> bytes:
+    def _sealed(self, body: bytes, nonce: bytes, now_s: float) -> bytes:
         header = Header(
             self._swarm, self._identity.node, self._peer, nonce, round(now_s * 1000), lim.MESSAGE_LIFETIME_MS
         )
-        return framing.frame(Form.SEALED, envelope.seal(self._identity, header, codec.encode(message)))
+        return framing.frame(Form.SEALED, envelope.seal(self._identity, header, body))
 
     def _opened(self, form: Form, payload: bytes, now_s: float) -> Message:
         """Checks, the cheapest first; a nonce counts as seen only once the signature holds."""
@@ -95,8 +102,8 @@ class Link:
         message = codec.decode(body)
         if isinstance(message, Hello) is not (self._peer_token is None):
             raise RemoteProtocolError("disorder", "exactly the first message of a link is a Hello")
-        if not message.SEALED:
-            raise RemoteProtocolError("garbage", f"{type(message).__name__} in an envelope")
+        if not message.SEALED or isinstance(message, Advert):
+            raise RemoteProtocolError("garbage", f"{type(message).__name__} in an envelope of its own")
         envelope.prove(payload)
         if isinstance(message, Hello):
             self._replay.remember(header)

@@ -3,8 +3,9 @@
 from random import Random
 
 from protocol import codec, envelope
+from protocol import limits as lim
 from protocol.envelope import NONCE_BYTES, Header
-from protocol.errors import RemoteProtocolError
+from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.identity import Identity
 from protocol.messages import Advert, SignedAdvert
 
@@ -16,7 +17,10 @@ class Notary:
         self._identity, self._swarm, self._dice = identity, swarm, dice
 
     def sign(self, advert: Advert, lifetime_s: float, now: float) -> SignedAdvert:
-        """The advert in its envelope. `now` in seconds since the epoch becomes its version."""
+        """The advert in its envelope. `now` in seconds since the epoch becomes its version.
+
+        Raises LocalProtocolError for one over ADVERT_BYTES_MAX, which nobody would take.
+        """
         header = Header(
             self._swarm,
             self._identity.node,
@@ -26,6 +30,8 @@ class Notary:
             round(lifetime_s * 1000),
         )
         sealed = envelope.seal(self._identity, header, codec.encode(advert))
+        if len(sealed) > lim.ADVERT_BYTES_MAX:
+            raise LocalProtocolError(f"advert of {len(sealed)} bytes, {lim.ADVERT_BYTES_MAX} allowed")
         return SignedAdvert(header.issuer, header.sent_at_ms, header.lifetime_ms, advert, sealed)
 
     def holds(self, signed: SignedAdvert, now: float) -> bool:
