@@ -7,7 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -117,19 +118,15 @@ class RealNode:
         connection.close()
 
     def wait_for(self, seen: str, count: int = 1) -> None:
-        """Until this many peers offer a skill, or nodes of this name are connected."""
-        import time
+        """Until this many peers offer a skill."""
+        self.wait_until(lambda: sum(offer["skill"] == seen for offer in self.control("GET", "skills")["skills"]) >= count)
 
+    def wait_until(self, true: Callable[[], bool]) -> None:
+        """Ask again and again; the limit is only for tests that fail."""
         until = time.monotonic() + START_S
-        while time.monotonic() < until:
-            offers = self.control("GET", "skills")["skills"]
-            peers = self.control("GET", "peers")["peers"]
-            if sum(offer["skill"] == seen for offer in offers) >= count:
-                return
-            if sum(peer["name"] == seen and peer["state"] == "connected" for peer in peers) >= count:
-                return
+        while not true():
+            assert time.monotonic() < until, f"{self.name} waited in vain"
             time.sleep(0.02)
-        raise AssertionError(f"{self.name} has not seen {seen}")
 
     def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
         self.process.send_signal(how)
