@@ -1,0 +1,139 @@
+"""What a node tells its user: the JSON of the control API, of `--json`, and what the CLI draws. Node ids are peer id text."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """One known node. `state` is `self`, `connected`, `known` (heard of through others) or `draining`."""
+
+    node: str
+    name: str
+    state: str
+    rtt_ms: float | None
+    heard_s: float  # Seconds since its latest advert or sign of life.
+    addresses: list[str]
+    models: list[str]
+    skills: list[str]
+    tokens_per_second: float | None  # The best of its capabilities, as claimed in its advert.
+    slots: int
+    busy: int
+    queued: int
+
+
+@dataclass(frozen=True, slots=True)
+class SkillView:
+    """One skill somebody offers."""
+
+    skill: str
+    model: str
+    node: str
+    name: str
+    tokens_per_second: float
+    first_token_ms: int
+    context_tokens: int
+    labels: list[str]
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """One model source of this node. `state` is `loading`, `ready`, `failed`; `detail` says why it failed and what to do."""
+
+    ref: str
+    model: str
+    state: str
+    detail: str
+    skills: list[str]
+    tokens_per_second: float | None
+    first_token_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StatusView:
+    """The node on one screen. `state` is `starting`, `ready` or `stopping`."""
+
+    state: str
+    node: str
+    name: str
+    version: str
+    swarm: str
+    pid: int
+    uptime_s: float
+    addresses: list[str]
+    api: str
+    models: list[ModelView]
+    peers: list[PeerView]
+    asked: int
+    answered: int
+    failed: int
+    served: int
+    refused: dict[str, int]  # Offences of peers on the wire, by kind (`protocol.errors.RemoteProtocolError.kind`).
+    warnings: list[str]
+    rss_bytes: int
+    schema: str = "swarm.status/1"
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateView:
+    """One worker that could do a task. Lowest cost is best; `parts` are (name, value) for people."""
+
+    node: str
+    name: str
+    model: str
+    cost_s: float
+    drawn: bool
+    chosen: bool
+    parts: list[tuple[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class ExcludedView:
+    """One known worker that may not be asked, and why."""
+
+    node: str
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RouteView:
+    """Who would answer, and why."""
+
+    skill: str
+    candidates: list[CandidateView]
+    excluded: list[ExcludedView]
+    schema: str = "swarm.route/1"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptView:
+    """How one attempt ended; `code` is empty when it answered."""
+
+    node: str
+    name: str
+    model: str
+    code: str
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerView:
+    """How a task ended, for `--why` and the `swarm` object of the OpenAI API. `code` is empty when the answer is complete."""
+
+    task: str
+    skill: str
+    code: str
+    reason: str
+    node: str
+    name: str
+    model: str
+    finish: str
+    tokens_in: int
+    tokens_out: int
+    first_piece_s: float | None
+    seconds: float
+    attempts: list[AttemptView] = field(default_factory=list)
+    routes: list[RouteView] = field(default_factory=list)  # One for each time a worker was chosen.
+    schema: str = "swarm.answer/1"
