@@ -1,0 +1,44 @@
+"""The virtual clock and the one heap of everything that is going to happen."""
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any, Protocol
+
+from simulations.machines import Process
+
+
+class Target(Protocol):
+    """Whom an entry is for. Nothing happens to a target that has closed in the meantime."""
+
+    open: bool
+    process: Process
+
+
+class Agenda:
+    """A heap of (time, order, target, what). Entries of one moment come in the order in which they were added.
+
+    Without a target, `what` is a function of the world's own that is called; otherwise it is an event of the target's process.
+    Nothing is ever removed: what has lost its target is skipped when its time has come.
+    """
+
+    __slots__ = ("heap", "now", "order")
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.heap: list[tuple[float, int, Target | None, Any]] = []
+        self.order = count()
+
+    def post(self, delay_s: float, target: Target, event: object) -> None:
+        """An event for a process, after a delay."""
+        heappush(self.heap, (self.now + delay_s, next(self.order), target, event))
+
+    def call(self, delay_s: float, act: Callable[[], None]) -> None:
+        """Something that the world does, after a delay."""
+        heappush(self.heap, (self.now + delay_s, next(self.order), None, act))
+
+    def take(self) -> tuple[float, int, Target | None, Any]:
+        """The next entry; the clock goes to its time."""
+        entry = heappop(self.heap)
+        self.now = entry[0]
+        return entry

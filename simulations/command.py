@@ -1,0 +1,150 @@
+"""`swarm sim`: run scenarios, compare them, keep their baselines. Data goes to stdout, narration to stderr."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from simulations.play import play
+from simulations.report import Report, comparison, drifted, missed_goals, table_of
+from simulations.scenario import BASELINES, Scenario, ScenarioError, load, names
+from simulations.world import WorldFailure
+
+OK, FAILED, USAGE, BAD_SCENARIO = 0, 1, 2, 8  # As the exit codes of the `swarm` command.
+
+
+def main(args: list[str]) -> int:
+    """Run one `swarm sim` command and return its exit code."""
+    try:
+        chosen = _parser().parse_args(args)
+    except SystemExit as ended:  # argparse has said why.
+        return ended.code if isinstance(ended.code, int) else USAGE
+    try:
+        return {"run": _run, "ls": _list, "compare": _compare, "baseline": _baseline}[chosen.verb](chosen)
+    except ScenarioError as wrong:
+        print(f"swarm: {wrong}", file=sys.stderr)
+        return BAD_SCENARIO
+    except WorldFailure as failure:
+        print(f"swarm: {failure}", file=sys.stderr)
+        return FAILED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="swarm sim", description="Members in a virtual world: the same decisions as in a node, under a virtual clock."
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    run = verbs.add_parser("run", help="play scenarios and check invariants, goals and baselines")
+    run.add_argument("scenarios", nargs="*", metavar="SCENARIO", help="a name, NAME:VARIANT or a TOML file")
+    run.add_argument("--all", action="store_true", help="every scenario that comes with the project")
+    run.add_argument("--seed", type=int, help="instead of the scenario's own")
+    run.add_argument("--seeds", type=int, default=1, metavar="N", help="play N seeds, counting up")
+    run.add_argument("--check", action="store_true", help="fail if a figure has drifted from its baseline")
+    run.add_argument("--trace", metavar="FILE", help="write every event and effect to FILE")
+    run.add_argument("--trace-hash", action="store_true", help="show the hash over the trace")
+    run.add_argument("--json", action="store_true", help="reports as JSON, one a line")
+    listing = verbs.add_parser("ls", help="list the scenarios")
+    listing.add_argument("--json", action="store_true")
+    compare = verbs.add_parser("compare", help="two scenarios, or two reports, side by side")
+    compare.add_argument("one", metavar="A", help="a scenario (herd:greedy) or a report (run --json > FILE.json)")
+    compare.add_argument("two", metavar="B")
+    compare.add_argument("--seed", type=int)
+    compare.add_argument("--json", action="store_true")
+    baseline = verbs.add_parser("baseline", help="play scenarios and keep their figures as baselines")
+    baseline.add_argument("scenarios", nargs="+", metavar="SCENARIO")
+    return parser
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    wanted = names() if chosen.all else chosen.scenarios
+    if not wanted:
+        raise ScenarioError("nothing to run. Name a scenario, or use --all; `swarm sim ls` shows what there is.")
+    status = OK
+    for scenario in [load(reference) for reference in wanted]:
+        first = scenario.seed if chosen.seed is None else chosen.seed
+        for seed in range(first, first + chosen.seeds):
+            report = _played(scenario, seed, chosen)
+            baseline = _baseline_of(scenario, seed)
+            if chosen.json:
+                print(json.dumps(report.as_json()))
+            else:
+                print(table_of(report, baseline), end="\n\n")
+            complaints = missed_goals(scenario, report)
+            if chosen.check:
+                complaints += _drift(scenario, report, baseline)
+            for complaint in complaints:
+                print(f"swarm: {scenario.name}, seed {seed}: {complaint}", file=sys.stderr)
+                status = FAILED
+    return status
+
+
+def _played(scenario: Scenario, seed: int, chosen: argparse.Namespace) -> Report:
+    print(f"{scenario.name}, seed {seed}: {scenario.about}", file=sys.stderr)
+    if chosen.trace is None:
+        return play(scenario, seed, hashed=chosen.trace_hash)
+    with Path(chosen.trace).open("w", encoding="utf-8") as trace:
+        return play(scenario, seed, hashed=True, trace=trace)
+
+
+def _list(chosen: argparse.Namespace) -> int:
+    for scenario in map(load, names()):
+        members = sum(table.count for table in scenario.members)
+        if chosen.json:
+            print(json.dumps({"name": scenario.name, "about": scenario.about, "members": members, "seconds": scenario.seconds}))
+        else:
+            print(f"{scenario.name:<12}{members:>6} members{scenario.seconds:>6g} s   {scenario.about}")
+            for variant in scenario.variants:
+                print(f"{scenario.name}:{variant}")
+    return OK
+
+
+def _compare(chosen: argparse.Namespace) -> int:
+    one, two = (_report_or_run(reference, chosen.seed) for reference in (chosen.one, chosen.two))
+    if chosen.json:
+        print(json.dumps([one, two]))
+    else:
+        print(comparison(one, two))
+    return OK
+
+
+def _report_or_run(reference: str, seed: int | None) -> dict[str, Any]:
+    if reference.endswith(".json"):
+        try:
+            report: dict[str, Any] = msgspec.json.decode(Path(reference).read_bytes(), type=dict)
+        except (OSError, msgspec.DecodeError) as wrong:
+            raise ScenarioError(f"{reference} is not a report: {wrong}") from None
+        return report
+    scenario = load(reference)
+    return play(scenario, scenario.seed if seed is None else seed).as_json()
+
+
+def _baseline(chosen: argparse.Namespace) -> int:
+    for scenario in [load(reference) for reference in chosen.scenarios]:
+        report = play(scenario, scenario.seed)
+        path = BASELINES / f"{scenario.name}.json"
+        kept = {"scenario": scenario.name, "seed": report.seed, "figures": report.figures}
+        path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+        print(table_of(report, None))
+        print(f"Wrote {path}. The commit says why it changed.", file=sys.stderr)
+    return OK
+
+
+def _baseline_of(scenario: Scenario, seed: int) -> dict[str, float] | None:
+    path = BASELINES / f"{scenario.name}.json"
+    if not path.exists():
+        return None
+    kept = json.loads(path.read_bytes())
+    figures: dict[str, float] = kept["figures"]
+    return figures if kept["seed"] == seed else None
+
+
+def _drift(scenario: Scenario, report: Report, baseline: dict[str, float] | None) -> list[str]:
+    if baseline is None:
+        return [f"no baseline for this seed. `swarm sim baseline {scenario.name}` makes one"]
+    return [
+        f"{name} was {baseline[name]:g} and is {report.figures[name]:g}. If that is meant: swarm sim baseline {scenario.name}"
+        for name in drifted(report, baseline)
+    ]

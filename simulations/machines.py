@@ -1,0 +1,85 @@
+"""Machines and the processes that run on them: what stays when a node crashes, and what is lost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from protocol.identity import Identity, NodeId
+from protocol.messages import AttemptId, Capability
+from swarm.effects import Effect
+from swarm.events import Event
+
+if TYPE_CHECKING:
+    from simulations.network import DialUnderWay, End
+
+
+class Handles(Protocol):
+    """What the world drives: `swarm.member.Member`, or a stand-in of the tests."""
+
+    def handle(self, event: Event, now: float) -> list[Effect]: ...
+
+
+@dataclass(slots=True, eq=False)
+class Machine:
+    """One computer with its identity. It outlives crashes of the node that runs on it.
+
+    `x` and `y` place it on a map of side 1, which decides distances. Two machines hear each other only while they have the same
+    `island`. `pace` multiplies the time that its models take; a share `failing` of their answers breaks off. `has_power` False: nobody there even refuses a connection.
+    """
+
+    index: int
+    node: NodeId
+    name: str
+    group: str
+    addresses: tuple[str, ...]
+    capabilities: tuple[Capability, ...]
+    failing: float
+    skew_s: float
+    x: float
+    y: float
+    identity: Identity | None = None  # Only in wired worlds.
+    island: int = 0
+    pace: float = 1.0
+    has_power: bool = True
+    starts: int = 0
+    process: Process | None = None
+
+    @property
+    def is_worker(self) -> bool:
+        return bool(self.capabilities)
+
+
+@dataclass(slots=True, eq=False)
+class Process:
+    """One run of a node, from start to crash. `open` False: it is over, and nothing happens to it any more.
+
+    A frozen process misses what happens to it, and catches up when it thaws, as a stopped one does that the kernel serves.
+    """
+
+    machine: Machine
+    node: NodeId
+    member: Handles
+    epoch: float  # What this machine's clock showed at virtual time 0.
+    replay: Any = None  # The ReplayWindow of wired worlds.
+    open: bool = True
+    frozen_at: float | None = None
+    missed: list[tuple[Any, Any]] = field(default_factory=list)
+    links: dict[NodeId, End] = field(default_factory=dict)
+    dials: dict[NodeId, DialUnderWay] = field(default_factory=dict)
+    generations: dict[AttemptId, Generation] = field(default_factory=dict)
+
+    @property
+    def process(self) -> Process:
+        """Itself: as the target of an entry, a process is its own."""
+        return self
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """One answer that a virtual model is writing."""
+
+    process: Process
+    attempt: AttemptId
+    model: str
+    open: bool = True

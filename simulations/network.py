@@ -1,0 +1,292 @@
+"""Links between processes: how long messages take, what a partition holds up, and how links come and go.
+
+A link is a TCP connection: in order, and reliable while it is up. Loss is therefore delay, a crash is a reset, and a partition
+is silence: what is sent waits until the partition heals or one of the two ends gives the link up. `node/transport.py` says what
+a member may rely on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from heapq import heappush
+from math import hypot
+from random import Random
+from typing import Any
+
+from protocol.exchange import TASK_MESSAGES, Exchanges
+from protocol.identity import NodeId
+from protocol.link import Link
+from protocol.messages import Message
+from simulations.agenda import Agenda
+from simulations.machines import Machine, Process
+from simulations.scenario import NetworkTable
+from swarm.effects import Dial
+from swarm.events import DialFailed, NeighbourDown, NeighbourUp, Received, Undelivered
+from swarm.values import Contact
+
+HANDSHAKE_TRIPS = 3  # One-way trips until the peer has our Hello: TCP and Noise, and the Hello itself on top.
+UNKNOWN_ADDRESS_S = 0.05  # A name server says no.
+RETRANSMIT_S = 0.2  # Linux waits this long at least before it sends a lost segment again.
+HEAL_S_MAX = 15.0  # TCP doubles its wait between tries, so a link that stalled notices late that the way is free again.
+WAITING_MAX = 64  # Messages held for one dial; the real links hold as many.
+STALLED_MAX = 4096  # Messages on a stalled link before our side gives it up, as the real outbox does after 2 MB.
+MAP_DIAGONAL = hypot(1.0, 1.0)
+
+CLOSED_BY_PEER = "The peer closed the connection."
+RESET = "The peer's machine reset the connection."
+REPLACED = "The peer opened a new connection."
+NOT_READING = "The peer does not read what is sent to it."
+
+
+
+
+@dataclass(slots=True, eq=False)
+class DialUnderWay:
+    """One dial, and who asked for it, until the link is up or the dial has failed."""
+
+    machine: Machine
+    address: str
+    contacts: list[Contact]
+    began: float
+    waiting: list[Message] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class End:
+    """One process's end of a link. `up` turns true when the process has been told NeighbourUp."""
+
+    process: Process
+    peer: NodeId
+    dialled: str
+    latency_s: float
+    other: End = None  # type: ignore[assignment]  # Set as soon as both ends are made.
+    wire: Link | None = None
+    exchanges: Exchanges = field(default_factory=Exchanges)
+    open: bool = True
+    up: bool = False
+    last_at: float = 0.0
+    stalled: list[Any] = field(default_factory=list)
+    stalled_at: float = 0.0
+    orphaned: bool = False  # The other end vanished without a word.
+
+
+class Network:
+    """Every link of a world. Counts what is sent."""
+
+    def __init__(
+        self, agenda: Agenda, table: NetworkTable, machines: Sequence[Machine], dice: Random, wire: WireMaker | None
+    ) -> None:
+        """`wire` makes both ends' `Link`s in worlds where every message crosses as bytes."""
+        self._agenda, self._table, self._dice, self._wire = agenda, table, dice, wire
+        self._by_address = {address: machine for machine in machines for address in machine.addresses}
+        self._stalled: list[End] = []
+        self._loss, self._jitter = table.loss, table.jitter
+        self.task_classes = frozenset(TASK_MESSAGES)
+        self.sent: dict[type[Message], int] = {}
+        self.bytes = 0
+
+    # --- What a process asks for --------------------------------------------------------------------------------------
+
+    def send(self, process: Process, to: NodeId, message: Message) -> None:
+        """Put a message on its link, or keep it for a dial under way, or say Undelivered."""
+        end = process.links.get(to)
+        if end is not None and end.up:
+            self._put(end, message)
+            return
+        dial = process.dials.get(to)
+        if dial is not None and len(dial.waiting) < WAITING_MAX:
+            dial.waiting.append(message)
+        else:
+            self._agenda.post(0.0, process, Undelivered(to, message))
+
+    def dial(self, process: Process, dial: Dial) -> None:
+        """Ends in NeighbourUp or DialFailed; in neither if the link is up already."""
+        contact = dial.contact
+        address = next((text for text in contact.addresses if text in self._by_address), None)
+        machine = self._by_address.get(address or "")
+        if address is None or machine is None or machine.node != (contact.node or machine.node):
+            self._agenda.post(UNKNOWN_ADDRESS_S, process, DialFailed(contact, "Nothing answers there."))
+            return
+        if machine is process.machine:
+            self._agenda.post(0.0, process, DialFailed(contact, f"{address} is this node itself."))
+            return
+        end = process.links.get(machine.node)
+        if end is not None and end.up:
+            return
+        known = process.dials.get(machine.node)
+        if known is not None:
+            known.contacts.append(contact)
+            return
+        under_way = DialUnderWay(machine, address, [contact], self._agenda.now)
+        process.dials[machine.node] = under_way
+        trips_s = HANDSHAKE_TRIPS * self._latency_s(process.machine, machine)
+        self._agenda.call(trips_s, partial(self._knock, process, under_way))
+
+    def disconnect(self, process: Process, node: NodeId, cause: str) -> None:
+        """Close our end now; the peer hears of it behind all that was sent before."""
+        end = process.links.get(node)
+        if end is None or not end.up:
+            return
+        self._carry(end, NeighbourDown(process.node, CLOSED_BY_PEER))
+        self._drop(end, cause)
+
+    # --- What happens to links ----------------------------------------------------------------------------------------
+
+    def reached(self, end: End, event: NeighbourUp | NeighbourDown) -> None:
+        """A link changes at the end where this event arrives."""
+        process = end.process
+        if isinstance(event, NeighbourDown):
+            end.open = False
+            if process.links.get(end.peer) is end:
+                del process.links[end.peer]
+        elif not end.up:  # The side that was dialled is up from the moment the link is made.
+            end.up = True
+            for message in process.dials.pop(end.peer).waiting:
+                self._put(end, message)
+
+    def crashed(self, process: Process, silently: bool) -> None:
+        """The process is gone. Its kernel resets its links, unless the kernel is gone as well or nobody can hear it."""
+        for end in list(process.links.values()):
+            end.open = False
+            if silently or _apart(end):
+                end.other.orphaned = True
+            elif end.other.open:
+                self._carry(end, NeighbourDown(process.node, RESET))
+        process.links.clear()
+        process.dials.clear()
+
+    def mended(self) -> None:
+        """Islands have changed: what is stalled goes on where the way is free."""
+        stalled, self._stalled = self._stalled, []
+        for end in stalled:
+            if not end.process.open:
+                end.stalled.clear()
+            elif _apart(end):
+                self._stalled.append(end)
+            else:
+                items, end.stalled = end.stalled, []
+                waited_s = min(HEAL_S_MAX, self._agenda.now - end.stalled_at)
+                end.last_at = max(end.last_at, self._agenda.now + RETRANSMIT_S + self._dice.uniform(0.0, waited_s))
+                for item in items:
+                    self._carry(end, item)
+
+    # --- Inside -------------------------------------------------------------------------------------------------------
+
+    def _put(self, end: End, message: Message) -> None:
+        if end.wire is not None:
+            chunk = end.wire.send(message, end.process.epoch + self._agenda.now)
+            if not chunk:
+                return
+            self.bytes += len(chunk)
+            item: Any = chunk
+        else:
+            if message.__class__ in self.task_classes and not end.exchanges.sent(message):  # type: ignore[arg-type]
+                return
+            item = Received(end.process.node, message)
+        kind = message.__class__
+        self.sent[kind] = self.sent.get(kind, 0) + 1
+        self._carry(end, item)
+
+    def _carry(self, end: End, item: Any) -> None:
+        """Bring an item to the other end, behind all that went before it."""
+        other = end.other
+        if end.process.machine.island != other.process.machine.island or end.stalled:
+            self._stall(end, item)
+            return
+        roll = self._dice.random()
+        delay_s = end.latency_s * (1.0 + self._jitter * roll)
+        if roll < self._loss:
+            delay_s += RETRANSMIT_S + 2.0 * end.latency_s
+        agenda = self._agenda
+        at = agenda.now + delay_s
+        if at < end.last_at:
+            at = end.last_at
+        else:
+            end.last_at = at
+        if end.orphaned:
+            self._reset(end)
+        heappush(agenda.heap, (at, next(agenda.order), other, item))
+
+    def _stall(self, end: End, item: Any) -> None:
+        if not end.stalled:
+            end.stalled_at = self._agenda.now
+            self._stalled.append(end)
+        end.stalled.append(item)
+        if len(end.stalled) >= STALLED_MAX and end.open and end.up:
+            self._drop(end, NOT_READING)
+
+    def _reset(self, end: End) -> None:
+        """The machine of a process that vanished is back, and knows nothing of this link."""
+        machine = end.other.process.machine
+        if machine.has_power:
+            end.orphaned = False
+            self._agenda.post(2.0 * end.latency_s, end, NeighbourDown(end.peer, RESET))
+
+    def _drop(self, end: End, cause: str) -> None:
+        """Our own end is over, and our process is told."""
+        end.open = False
+        del end.process.links[end.peer]
+        self._agenda.post(0.0, end.process, NeighbourDown(end.peer, cause))
+
+    def _knock(self, process: Process, dial: DialUnderWay) -> None:
+        """Our Hello reaches the machine that was dialled."""
+        machine = dial.machine
+        if not process.open or process.dials.get(machine.node) is not dial:
+            return  # Crashed since; or the peer's own dial was faster, and its link serves both.
+        there = machine.process
+        frozen = process.frozen_at is not None or (there is not None and there.frozen_at is not None)
+        if frozen or not machine.has_power or process.machine.island != machine.island:
+            left_s = max(0.0, self._table.dial_limit_s - (self._agenda.now - dial.began))
+            self._agenda.call(left_s, partial(self._fail, process, dial, "No answer."))
+        elif there is None:
+            latency_s = self._latency_s(process.machine, machine)
+            self._agenda.call(latency_s, partial(self._fail, process, dial, "Connection refused."))
+        else:
+            self._connect(process, there, dial)
+
+    def _connect(self, process: Process, there: Process, dial: DialUnderWay) -> None:
+        stale = there.links.get(process.node)
+        if stale is not None:
+            self._drop(stale, REPLACED)  # Whoever dials has no link: ours leads nowhere.
+        latency_s = self._latency_s(process.machine, there.machine)
+        near = End(process, there.node, dial.address, latency_s)
+        far = End(there, process.node, "", latency_s)
+        near.other, far.other = far, near
+        process.links[there.node], there.links[process.node] = near, far
+        far.up = True
+        ours, theirs = process.machine, there.machine
+        self._agenda.post(0.0, far, NeighbourUp(ours.node, ours.name, ours.addresses, ""))
+        if self._wire is None:
+            self._carry(far, NeighbourUp(theirs.node, theirs.name, theirs.addresses, dial.address))
+        else:
+            chunk = self._wire(near, far)
+            self.bytes += len(chunk)
+            self._carry(far, chunk)
+        crossed = there.dials.pop(process.node, None)
+        if crossed is not None:
+            for message in crossed.waiting:
+                self._put(far, message)
+
+    def _fail(self, process: Process, dial: DialUnderWay, cause: str) -> None:
+        node = dial.machine.node
+        if not process.open or process.dials.get(node) is not dial:
+            return
+        del process.dials[node]
+        for message in dial.waiting:
+            self._agenda.post(0.0, process, Undelivered(node, message))
+        for contact in dial.contacts:
+            self._agenda.post(0.0, process, DialFailed(contact, cause))
+
+    def _latency_s(self, one: Machine, two: Machine) -> float:
+        least, most = self._table.latency_ms
+        return (least + (most - least) * hypot(one.x - two.x, one.y - two.y) / MAP_DIAGONAL) / 1000.0
+
+
+WireMaker = Callable[[End, End], bytes]
+"""Gives both ends their protocol.link.Link, brings the dialler's Hello to the far end, and returns the far end's Hello."""
+
+
+def _apart(end: End) -> bool:
+    return end.process.machine.island != end.other.process.machine.island

@@ -1,0 +1,57 @@
+"""Plays one scenario with one seed, from the start to its report."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from time import perf_counter
+from typing import TextIO
+
+from simulations.faults import Faults
+from simulations.invariants import LOOK_S, EveryTaskEndsOnce, Invariant, QueuesAreBounded, WorkersKeepTheirSlots
+from simulations.report import Report, Tally, report_of
+from simulations.scenario import Scenario
+from simulations.trace import TraceHash
+from simulations.workload import Workload
+from simulations.world import MakeMember, Violation, World
+from swarm.member import Member
+
+SETTLE_S = 5.0  # After the last deadline: stopped models, last words.
+
+
+def play(
+    scenario: Scenario, seed: int, *, make_member: MakeMember = Member, hashed: bool = False, trace: TextIO | None = None
+) -> Report:
+    """The report of a run in which every invariant held. Raises WorldFailure, which says how to see it again."""
+    began = perf_counter()
+    world = World(scenario, seed, make_member)
+    workload, faults, tally = Workload(world), Faults(world), Tally()
+    ends = EveryTaskEndsOnce(world)
+    invariants: list[Invariant] = [ends, WorkersKeepTheirSlots(), QueuesAreBounded()]
+    for watcher in (tally, *invariants):
+        world.watch(watcher)
+    digest = TraceHash()
+    if hashed or trace is not None:
+        world.trace(_both(digest, trace))
+    end_s = scenario.seconds + scenario.longest_deadline_s + SETTLE_S
+    while world.agenda.now < end_s:
+        world.run(min(end_s, world.agenda.now + LOOK_S))
+        try:
+            for invariant in invariants:
+                invariant.look(world)
+                if world.agenda.now >= end_s:
+                    invariant.finish(world)
+        except Violation as wrong:
+            raise world.failure(wrong) from wrong
+    report = report_of(world, tally, ends.orphaned, workload.unasked, faults.struck)
+    traced = digest.hexdigest() if hashed or trace is not None else ""
+    return replace(report, real_s=round(perf_counter() - began, 3), trace_hash=traced)
+
+
+def _both(digest: TraceHash, trace: TextIO | None) -> Callable[[str], None]:
+    if trace is None:
+        return digest
+
+    def write(line: str) -> None:
+        digest(line)
+        trace.write(line + "\n")
+
+    return write

@@ -1,0 +1,203 @@
+"""What happened in a run, in numbers: as JSON, as a table, and against a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from protocol.errors import error_code
+from simulations.machines import Process
+from simulations.scenario import Scenario, ScenarioError
+from simulations.world import World
+from swarm.effects import Conclude
+from swarm.events import Asked, GenerationFinished
+from swarm.values import Outcome
+
+SCHEMA = "swarm.simulation/1"
+
+TOLERANCE = (0.10, 0.02)
+"""How far a figure may be from its baseline: the larger of a share of it and an absolute difference (seconds and shares near zero
+differ for nothing), unless TOLERANCES says otherwise."""
+TOLERANCES: dict[str, tuple[float, float]] = {
+    "done_share": (0.0, 0.005),  # The promise.
+    "first_piece_p99_s": (0.25, 0.1),  # A hundredth of the tasks decides it.
+    "end_p99_s": (0.25, 0.1),
+    "load_max_over_fair": (0.25, 0.0),  # One machine decides it.
+    "orphaned": (0.25, 5.0),  # A few tasks.
+    "unasked": (0.25, 5.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One run. `figures` are what baselines and goals speak of; `real_s` and what follows depends on the computer."""
+
+    scenario: str
+    seed: int
+    seconds: float
+    members: int
+    figures: dict[str, float]
+    failed: dict[str, int]
+    messages: dict[str, int]
+    faults: dict[str, int]
+    real_s: float = 0.0
+    trace_hash: str = ""
+    schema: str = SCHEMA
+
+    @property
+    def events_per_s(self) -> float:
+        """Events handled in each second of real time."""
+        return self.figures["events"] / self.real_s if self.real_s else 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**asdict(self), "events_per_s": round(self.events_per_s)}
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts while a world runs."""
+
+    asked: int = 0
+    ends: list[Outcome] = field(default_factory=list)
+    busy_s: dict[int, float] = field(default_factory=dict)  # By machine.
+
+    def watches(self) -> dict[type, Callable[[Process, Any], None]]:
+        return {Asked: self._asked, Conclude: self._concluded, GenerationFinished: self._finished}
+
+    def _asked(self, process: Process, event: Asked) -> None:
+        self.asked += 1
+
+    def _concluded(self, process: Process, effect: Conclude) -> None:
+        self.ends.append(effect.outcome)
+
+    def _finished(self, process: Process, event: GenerationFinished) -> None:
+        index = process.machine.index
+        self.busy_s[index] = self.busy_s.get(index, 0.0) + event.usage.total_s
+
+
+def report_of(world: World, tally: Tally, orphaned: int, unasked: int, faults: dict[str, int]) -> Report:
+    """The numbers of a run that has ended."""
+    done = [outcome for outcome in tally.ends if outcome.code is None]
+    failed: dict[str, int] = {}
+    refusals = failovers = attempts = 0
+    for outcome in tally.ends:
+        attempts += len(outcome.attempts)
+        if outcome.code is not None:
+            failed[outcome.code.name] = failed.get(outcome.code.name, 0) + 1
+        for end in outcome.attempts:
+            if end.code is not None:
+                definite = error_code(end.code.number).definite
+                refusals += definite
+                failovers += not definite
+    cancelled = failed.get("cancelled", 0)
+    ended, members, now = max(1, len(tally.ends)), len(world.machines), world.agenda.now
+    sent = sum(world.network.sent.values())
+    first = [outcome.first_piece_s for outcome in done if outcome.first_piece_s is not None]
+    seconds = [outcome.seconds for outcome in done]
+    figures = {
+        "tasks": float(tally.asked),
+        "done_share": len(done) / max(1, len(tally.ends) - cancelled),
+        "first_piece_p50_s": percentile(first, 50),
+        "first_piece_p99_s": percentile(first, 99),
+        "end_p50_s": percentile(seconds, 50),
+        "end_p99_s": percentile(seconds, 99),
+        "attempts_per_task": attempts / ended,
+        "refusals_per_task": refusals / ended,
+        "failovers_per_task": failovers / ended,
+        "load_max_over_fair": _load(world, tally),
+        "orphaned": float(orphaned),
+        "unasked": float(unasked),
+        "messages_per_member_s": sent / members / now,
+        "bytes_per_member_s": world.network.bytes / members / now,
+        "events": float(world.events),
+    }
+    return Report(
+        world.scenario.name, world.seed, now, members,
+        {name: round(figure, 4) for name, figure in figures.items()},
+        dict(sorted(failed.items())),
+        {kind.__name__: count for kind, count in sorted(world.network.sent.items(), key=lambda item: item[0].KIND)},
+        dict(sorted(faults.items())),
+    )  # fmt: skip
+
+
+def percentile(samples: Sequence[float], percent: int) -> float:
+    """The nearest rank; 0 without samples."""
+    ordered = sorted(samples)
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)] if ordered else 0.0
+
+
+def _load(world: World, tally: Tally) -> float:
+    """How much longer the busiest worker worked than the mean of all: 1 if each got its share by speed and slots."""
+    workers = [machine for machine in world.machines if machine.is_worker]
+    busy = [
+        tally.busy_s.get(machine.index, 0.0) / max(offered.slots for offered in machine.capabilities) for machine in workers
+    ]
+    return max(busy) * len(busy) / sum(busy) if sum(busy) else 0.0
+
+
+# --- Goals and baselines ----------------------------------------------------------------------------------------------
+
+
+def missed_goals(scenario: Scenario, report: Report) -> list[str]:
+    """Every goal of the scenario that the run does not reach, as a sentence."""
+    missed = []
+    for goal, bound in scenario.goals.items():
+        name, _, side = goal.rpartition("_")
+        if name not in report.figures or side not in ("min", "max"):
+            known = ", ".join(report.figures)
+            raise ScenarioError(f"{scenario.name}: goals.{goal}: a figure with _min or _max is expected; figures: {known}.")
+        figure = report.figures[name]
+        if (side == "min" and figure < bound) or (side == "max" and figure > bound):
+            missed.append(f"{name} is {figure:g}; the goal is {'at least' if side == 'min' else 'at most'} {bound:g}")
+    return missed
+
+
+def drifted(report: Report, baseline: dict[str, float]) -> list[str]:
+    """The figures that are further from the baseline than they may be."""
+    return [
+        name
+        for name, was in baseline.items()
+        if name in report.figures and not _is_near(report.figures[name], was, *TOLERANCES.get(name, TOLERANCE))
+    ]
+
+
+def _is_near(figure: float, was: float, share: float, difference: float) -> bool:
+    return abs(figure - was) <= max(difference, share * abs(was))
+
+
+# --- Tables -----------------------------------------------------------------------------------------------------------
+
+
+def table_of(report: Report, baseline: dict[str, float] | None) -> str:
+    """For people: each figure, and what the baseline says of it."""
+    lines = [f"{report.scenario}, seed {report.seed}: {report.members} members for {report.seconds:g} virtual seconds"]
+    far = drifted(report, baseline) if baseline else []
+    for name, figure in report.figures.items():
+        line = f"  {name:<24}{figure:>14,.4g}" if figure < 1e6 else f"  {name:<24}{figure:>14,.0f}"
+        if baseline and name in baseline:
+            line += f"   baseline {baseline[name]:,.6g}" + ("   <-- drifted" if name in far else "")
+        lines.append(line)
+    for title, counts in (("failed", report.failed), ("faults", report.faults), ("messages", report.messages)):
+        if counts:
+            lines.append(f"  {title:<24}" + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
+    lines.append(f"  {'real time':<24}{report.real_s:>12,.1f} s   {report.events_per_s:,.0f} events/s")
+    if report.trace_hash:
+        lines.append(f"  {'trace hash':<24}{report.trace_hash}")
+    return "\n".join(lines)
+
+
+def comparison(one: Report | dict[str, Any], two: Report | dict[str, Any]) -> str:
+    """Two runs side by side, with the ratio of each figure."""
+    left, right = (report.as_json() if isinstance(report, Report) else report for report in (one, two))
+    lines = [f"  {'':<24}{left['scenario']:>16}{right['scenario']:>16}{'ratio':>10}"]
+    for name, figure in left["figures"].items():
+        other = right["figures"].get(name)
+        if other is None:
+            continue
+        ratio = f"{figure / other:>10.2f}" if other else f"{'':>10}"
+        lines.append(f"  {name:<24}{figure:>16,.6g}{other:>16,.6g}{ratio}")
+    for key in sorted({*left["failed"], *right["failed"]}):
+        lines.append(f"  {'failed: ' + key:<24}{left['failed'].get(key, 0):>16,}{right['failed'].get(key, 0):>16,}")
+    return "\n".join(lines)

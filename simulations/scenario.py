@@ -1,0 +1,240 @@
+"""What a scenario file says: a TOML file of known tables and keys, checked against their types and against `swarm.settings`."""
+
+import difflib
+import tomllib
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from swarm.settings import Settings
+
+FOLDER = Path(__file__).parent / "scenarios"
+BASELINES = Path(__file__).parent / "baselines"
+
+Whole = Annotated[int, Meta(ge=0)]
+Some = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+Range = tuple[Annotated[float, Meta(ge=0)], Annotated[float, Meta(ge=0)]]
+"""The least and the most; what lies between is drawn."""
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of a scenario file. Unknown keys are errors: a misspelt fault would be a fault that never happens."""
+
+
+class NetworkTable(Table, kw_only=True):
+    """What lies between machines."""
+
+    latency_ms: Range = (5.0, 80.0)
+    """One way, from the same place to opposite corners of the map."""
+    jitter: Share = 0.2
+    """Up to this share of the latency on top, for each message."""
+    loss: Share = 0.0
+    """Share of messages that arrive only after a retransmission."""
+    dial_limit_s: Seconds = 5.0
+    """Until a dial that nobody answers has failed."""
+    record_delay_s: Range = (0.5, 3.0)
+    """Until a provider record can be found."""
+    record_lifetime_s: Seconds = 600.0
+    """How long the record of a node that has gone is still found."""
+    lookup_s: Range = (0.1, 1.0)
+    """How long a search for provider records takes."""
+
+
+class MembersTable(Table, kw_only=True):
+    """Machines of one kind. Without skills they only ask."""
+
+    name: str
+    count: Some
+    skills: list[str] = []
+    skills_each: Whole = 0
+    """How many of `skills` each draws; 0 means all."""
+    model: str = "micro"
+    models: Some = 1
+    """Skills are dealt out over so many models, each with slots of its own."""
+    tokens_per_second: Range = (20.0, 20.0)
+    """Drawn so that each doubling is as likely as the next: real speeds spread over decades."""
+    first_token_ms: Range = (50.0, 200.0)
+    context_tokens: Some = 2048
+    slots: Some = 1
+    failing: Share = 0.0
+    """Share of the answers that break off."""
+    skew_s: Seconds = 0.0
+    """Clocks are wrong by up to this much, either way."""
+
+
+class WorkloadTable(Table, kw_only=True):
+    """Who asks what, when. Rates are of the whole group."""
+
+    skills: list[str]
+    by: str = ""
+    """Group of members who ask; empty: everyone."""
+    requesters: Whole = 0
+    """Only the first so many of the group; 0: all."""
+    rate_per_s: Annotated[float, Meta(gt=0)]
+    arrival: Literal["poisson", "even", "bursts"] = "poisson"
+    burst: Some = 1
+    """Tasks that come at once; the rate of tasks stays the same."""
+    from_s: Seconds = 10.0
+    until_s: Seconds = 0.0
+    """0: until the end."""
+    tokens: tuple[Some, Some] = (16, 128)
+    input_bytes: Whole = 200
+    deadline_s: Annotated[float, Meta(gt=0)] = 30.0
+    cancelled: Share = 0.0
+    """Share of tasks whose user loses patience after a while."""
+    patience_s: Range = (0.1, 5.0)
+
+
+class FaultTable(Table, kw_only=True):
+    """What goes wrong, and for how long. `crash` resets links, `vanish` and `blackhole` tell nobody, `freeze` stops a process that
+    catches up later, `partition` parts a share of the machines from the others, `slow` multiplies the time that models take,
+    `leave` is a clean stop."""
+
+    kind: Literal["crash", "vanish", "freeze", "blackhole", "partition", "slow", "leave"]
+    at_s: Seconds
+    for_s: Seconds = 0.0
+    """0: for ever."""
+    every_s: Seconds = 0.0
+    """0: once."""
+    until_s: Seconds = 0.0
+    """No more repetitions from then on; 0: until the end."""
+    group: str = ""
+    """Group of members that it may hit; empty: everyone."""
+    count: Whole = 0
+    share: Share = 0.0
+    """Either `count` machines or a `share` of the group, drawn each time."""
+    factor: Annotated[float, Meta(gt=0)] = 1.0
+
+
+class Scenario(Table, kw_only=True):
+    """One world and what happens in it."""
+
+    name: str = ""
+    about: str
+    seed: Whole = 1
+    seconds: Annotated[float, Meta(gt=0)]
+    """Until the workload ends. The world goes on until every deadline has passed."""
+    start_s: Seconds = 5.0
+    """Machines start within this time."""
+    join: Some = 3
+    """The first so many machines are known to all."""
+    wired: bool = False
+    """Every message crosses as signed bytes."""
+    pieces_max: Some = 4
+    """Pieces in which an answer comes; each costs events."""
+    members: list[MembersTable]
+    workload: list[WorkloadTable] = []
+    faults: list[FaultTable] = []
+    network: NetworkTable = NetworkTable()
+    swarm: dict[str, Any] = {}
+    """Overrides of `swarm.settings`."""
+    variants: dict[str, dict[str, Any]] = {}
+    """Further overrides, by name: `swarm sim compare herd:greedy herd`."""
+    goals: dict[str, float] = {}
+    """Figures of the report with `_min` or `_max` behind them: the run fails beyond."""
+
+    @property
+    def longest_deadline_s(self) -> float:
+        return max((work.deadline_s for work in self.workload), default=0.0)
+
+    def settings(self) -> Settings:
+        """What members decide by in this world."""
+        return replace(Settings(), **self.swarm)
+
+
+class ScenarioError(Exception):
+    """A scenario cannot be used. The message names the file, the key and what to write instead."""
+
+
+def load(reference: str) -> Scenario:
+    """A scenario by name (`churn`), by name and variant (`herd:greedy`) or by file. Raises ScenarioError."""
+    named, _, variant = reference.partition(":")
+    path = Path(named) if named.endswith(".toml") else FOLDER / f"{named}.toml"
+    if not path.exists():
+        raise ScenarioError(f"no scenario {named!r}{_perhaps(named, names())}. `swarm sim ls` shows all.")
+    scenario = parse(path.read_text(encoding="utf-8"), str(path))
+    if variant and variant not in scenario.variants:
+        raise ScenarioError(f"{path}: no variant {variant!r}{_perhaps(variant, list(scenario.variants))}.")
+    overrides = {**scenario.swarm, **scenario.variants.get(variant, {})}
+    name = f"{path.stem}:{variant}" if variant else path.stem
+    return msgspec.structs.replace(scenario, name=name, swarm=overrides)
+
+
+def names() -> list[str]:
+    """Every scenario that comes with the project."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def parse(text: str, origin: str) -> Scenario:
+    """A scenario out of TOML. `origin` names the file in errors. Raises ScenarioError."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as wrong:
+        raise ScenarioError(f"{origin}: {wrong}") from None
+    _refuse_unknown(raw, Scenario, origin, "")
+    try:
+        scenario = msgspec.convert(raw, Scenario)
+    except msgspec.ValidationError as wrong:
+        raise ScenarioError(f"{origin}: {wrong}") from None
+    for label, overrides in [("swarm", scenario.swarm), *((f"variants.{name}", of) for name, of in scenario.variants.items())]:
+        _check_settings(overrides, scenario.swarm, origin, label)
+    _check_groups(scenario, origin)
+    return scenario
+
+
+def _refuse_unknown(raw: Any, table: type[Table], origin: str, where: str) -> None:
+    """msgspec refuses unknown keys as well, but cannot say what was meant."""
+    known = {field.name: field.type for field in msgspec.structs.fields(table)}
+    for key, value in raw.items():
+        if key not in known:
+            raise ScenarioError(f"{origin}: unknown key {where}{key}{_perhaps(key, list(known))}.")
+        hint = known[key]
+        inner = next((part for part in (hint, *getattr(hint, "__args__", ())) if _is_table(part)), None)
+        for part in value if isinstance(value, list) else [value]:
+            if inner is not None and isinstance(part, dict):
+                _refuse_unknown(part, inner, origin, f"{where}{key}.")
+
+
+def _is_table(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Table)
+
+
+def _check_settings(overrides: dict[str, Any], below: dict[str, Any], origin: str, label: str) -> None:
+    hints = get_type_hints(Settings)
+    known = [field.name for field in fields(Settings)]
+    for key, value in overrides.items():
+        if key not in known:
+            raise ScenarioError(f"{origin}: unknown key {label}.{key}{_perhaps(key, known)}.")
+        try:
+            msgspec.convert(value, hints[key])
+        except msgspec.ValidationError as wrong:
+            raise ScenarioError(f"{origin}: {label}.{key}: {wrong}") from None
+    try:
+        replace(Settings(), **{**below, **overrides}).validate()
+    except ValueError as wrong:
+        raise ScenarioError(f"{origin}: [{label}] {wrong}") from None
+
+
+def _check_groups(scenario: Scenario, origin: str) -> None:
+    groups = [table.name for table in scenario.members]
+    if len(dict.fromkeys(groups)) != len(groups):
+        raise ScenarioError(f"{origin}: two tables of members have the same name.")
+    wanted = [("workload.by", work.by) for work in scenario.workload] + [
+        ("faults.group", fault.group) for fault in scenario.faults
+    ]
+    for key, group in wanted:
+        if group and group not in groups:
+            raise ScenarioError(f"{origin}: {key}: no members named {group!r}{_perhaps(group, groups)}.")
+    for fault in scenario.faults:
+        if (fault.count > 0) is (fault.share > 0):
+            raise ScenarioError(f"{origin}: faults.{fault.kind}: either count or share says how many machines it hits.")
+
+
+def _perhaps(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""

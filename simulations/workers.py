@@ -1,0 +1,73 @@
+"""Virtual models: how long an answer takes, in which pieces it comes, and when it breaks off."""
+
+from protocol import errors
+from protocol.messages import AttemptId
+from simulations.agenda import Agenda
+from simulations.machines import Generation, Process
+from swarm.effects import Generate
+from swarm.events import GenerationFailed, GenerationFinished, PieceGenerated
+from swarm.values import Usage
+
+STOP_S = 0.02  # Between two tokens of a typical model.
+BYTES_PER_TOKEN = 4
+NOISE = 0.1  # The same model takes a little longer or shorter each time.
+
+
+def answer_tokens(task: bytes, tokens_max: int) -> int:
+    """How long the answer is: a property of the question, so the same whoever answers and whenever."""
+    return 1 + int.from_bytes(task[:2], "big") * (tokens_max - 1) // 65_535
+
+
+def piece_text(index: int) -> str:
+    """What a piece says. An answer is `0 1 2 …`, so that a gap or an echo in what a user reads is seen at once."""
+    return f"{index} "
+
+
+class Workers:
+    """The models of every machine. They need no dice: chance comes out of the ids of attempts, which the requesters drew."""
+
+    def __init__(self, agenda: Agenda, pieces_max: int) -> None:
+        self._agenda, self._pieces_max = agenda, pieces_max
+
+    def generate(self, process: Process, effect: Generate) -> None:
+        """Schedule every piece of the answer, and its end."""
+        request, machine, post = effect.request, process.machine, self._agenda.post
+        capability = next(offered for offered in machine.capabilities if offered.model == effect.model)
+        attempt = request.attempt
+        noise = 1.0 + NOISE * (attempt[1] / 127.5 - 1.0)
+        tokens = answer_tokens(request.task, max(1, request.tokens_max))
+        first_s = capability.first_token_ms / 1000 * noise * machine.pace
+        writing_s = tokens / capability.tokens_per_second * noise * machine.pace
+        generation = process.generations[attempt] = Generation(process, attempt, effect.model)
+        pieces = min(self._pieces_max, tokens)
+        fails = int.from_bytes(attempt[2:4], "big") < machine.failing * 65_536
+        delivered = attempt[4] % pieces if fails else pieces
+        for index in range(delivered):
+            text = piece_text(index)
+            post(first_s + writing_s * index / pieces, generation, PieceGenerated(attempt, text))
+        if fails:
+            failed = GenerationFailed(attempt, errors.BACKEND_FAILED.number, "the model broke off")
+            post(first_s + writing_s * delivered / pieces, generation, failed)
+            return
+        tokens_in = sum(len(turn.text) for turn in request.turns) // BYTES_PER_TOKEN
+        finish = "length" if tokens == request.tokens_max else "stop"
+        usage = Usage(finish, tokens_in, tokens, first_s, first_s + writing_s)
+        post(first_s + writing_s, generation, GenerationFinished(attempt, usage))
+
+    def stop(self, process: Process, attempt: AttemptId) -> None:
+        """The model stops after its current token; what it has just finished stays finished."""
+        generation = process.generations.get(attempt)
+        if generation is not None:
+            failed = GenerationFailed(attempt, errors.CANCELLED.number, "stopped")
+            self._agenda.post(STOP_S, generation, failed)
+
+    def ended(self, generation: Generation) -> None:
+        """The process hears of the end now."""
+        generation.open = False
+        generation.process.generations.pop(generation.attempt, None)
+
+    def crashed(self, process: Process) -> None:
+        """Nobody works any more."""
+        for generation in process.generations.values():
+            generation.open = False
+        process.generations.clear()

@@ -1,0 +1,65 @@
+"""Who asks what, and when: the tasks of a scenario as entries of the agenda."""
+
+from functools import partial
+from random import Random
+
+from protocol.messages import TaskId, Turn
+from simulations.machines import Machine
+from simulations.scenario import WorkloadTable
+from simulations.world import World
+from swarm.events import AskCancelled, Asked
+from swarm.values import Privacy, Task
+
+
+class Workload:
+    """Schedules every task of a world. What is asked, by whom and when depends on the seed alone, never on how tasks fare."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.unasked = 0  # Their node was down, so nobody could ask.
+        for number, table in enumerate(world.scenario.workload):
+            dice = world.dice(f"workload {number}")
+            asking = [machine for machine in world.machines if table.by in ("", machine.group)]
+            asking = asking[: table.requesters or None]
+            first_s = dice.uniform(0.0, table.burst / table.rate_per_s)
+            world.agenda.call(table.from_s + first_s, partial(self._come, table, asking, dice))
+
+    def _come(self, table: WorkloadTable, asking: list[Machine], dice: Random) -> None:
+        world = self._world
+        if world.agenda.now >= (table.until_s or world.scenario.seconds):
+            return
+        for _ in range(table.burst if table.arrival == "bursts" else 1):
+            self._ask(table, asking, dice)
+        match table.arrival:
+            case "poisson":
+                wait_s = dice.expovariate(table.rate_per_s)
+            case "even":
+                wait_s = 1.0 / table.rate_per_s
+            case "bursts":
+                wait_s = table.burst / table.rate_per_s
+        world.agenda.call(wait_s, partial(self._come, table, asking, dice))
+
+    def _ask(self, table: WorkloadTable, asking: list[Machine], dice: Random) -> None:
+        machine = asking[dice.randrange(len(asking))]
+        task = Task(
+            id=TaskId(dice.randbytes(16)),
+            skill=table.skills[dice.randrange(len(table.skills))],
+            turns=(Turn("user", "?" * table.input_bytes),),
+            model="",
+            tokens_max=dice.randint(*table.tokens),
+            temperature=0.0,
+            top_p=1.0,
+            seed=0,
+            stops=(),
+            deadline_s=table.deadline_s,
+            privacy=Privacy.SWARM,
+            worker=None,
+        )
+        impatient, patience_s = dice.random() < table.cancelled, dice.uniform(*table.patience_s)
+        process = machine.process
+        if process is None or process.frozen_at is not None:
+            self.unasked += 1
+            return
+        self._world.handle(process, Asked(task))
+        if impatient:
+            self._world.agenda.post(patience_s, process, AskCancelled(task.id))
