@@ -1,0 +1,55 @@
+# Everything there is to run, by name: `make` lists it.
+
+PYTHON ?= python3
+# ENGINE=no sets up without the inference engine: no C++ compiler needed, but no model runs in the node itself.
+ENGINE ?= yes
+# More arguments for pytest, as in: make test ARGS="-k link -x"
+ARGS ?=
+
+BIN := .venv/bin
+SETUP := $(PYTHON) tools/setup.py $(if $(filter no,$(ENGINE)),--no-engine)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check format sim bench setup setup-dev engine pins clean
+
+help: ## List what can be run
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup ## Three real nodes on this machine answer two questions
+	@$(BIN)/python tools/demo.py
+
+test: check ## Lint, types and the fast tests
+	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: setup-dev ## The long tests: many processes, long simulations
+	@$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: setup-dev ## Lint and types alone
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy --no-error-summary
+
+format: setup-dev ## Break long lines and sort imports
+	@$(BIN)/ruff check --quiet --select I --fix .
+	@$(BIN)/ruff format --quiet .
+
+sim: setup ## One simulated swarm, a different one every time; more: .venv/bin/swarm sim --help
+	@$(BIN)/swarm sim $(ARGS)
+
+bench: setup-dev ## Measure what the README claims, beside its goals
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+setup: ## Make .venv: pinned packages, and the engine built for this CPU
+	@$(SETUP)
+
+setup-dev: ## The same, with what the tests and checks need
+	@$(SETUP) --dev
+
+engine: ## Build the engine anew
+	@$(SETUP) --rebuild-engine
+
+pins: ## Write requirements/*.txt anew from requirements/*.in
+	@$(PYTHON) tools/pins.py $(ARGS)
+
+clean: ## Remove .venv and every cache; the built engine stays in the user's cache
+	@rm -rf .venv .cache .set-up.lock .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
