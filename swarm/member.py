@@ -168,6 +168,7 @@ class Member:
             case AdvertPull():
                 return self.gossip.answer(sender, message)
             case TaskRequest():
+                self._used(sender, now)
                 return self.serving.requested(sender, message, now) + self._load_changed(now)
             case TaskAccepted():
                 self._used(sender, now)
@@ -250,7 +251,7 @@ class Member:
         return self.contacts.wanted(self.roster.nodes(), now)
 
     def _swept(self, now: float) -> list[Effect]:
-        effects = self.roster.sweep(now)
+        effects = self.roster.sweep(now, [*self.asking.workers(), *self.serving.requesters()])
         for node in self.index.sweep(now):
             self.contacts.forget(node)
         few = len(self.roster) < self._settings.neighbours_target

@@ -96,6 +96,10 @@ class Asking:
     def __len__(self) -> int:
         return len(self._open)
 
+    def workers(self) -> list[NodeId]:
+        """Who is at work for this node's users now."""
+        return [opened.attempt.worker.node for opened in self._open.values() if opened.attempt is not None]
+
     # --- The user -----------------------------------------------------------------------------------------------------
 
     def begin(self, task: Task, now: float) -> list[Effect]:

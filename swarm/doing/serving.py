@@ -50,6 +50,10 @@ class Serving:
         busy = sum(service.begun_at is not None for service in self._services.values())
         return sum(self._slots().values()), busy, len(self._services) - busy
 
+    def requesters(self) -> list[NodeId]:
+        """Whom this node works for now."""
+        return [service.requester for service in self._services.values()]
+
     def offer(self, capabilities: tuple[Capability, ...], now: float) -> list[Effect]:
         """The models have changed; what is queued for one that is gone fails, what runs ends by itself."""
         self._capabilities = capabilities

@@ -1,6 +1,6 @@
 """Who is near: the peers with an open link, when they were last heard, and how far away they are."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from protocol.identity import NodeId
@@ -25,7 +25,7 @@ class Neighbour:
     rtt_s: float | None = None
     ping_nonce: int | None = None
     ping_sent_at: float = 0.0
-    parting: bool = False  # It said that it only closes the link; it is not gone.
+    parting: bool = False  # One side only closes the link; the peer is not gone.
 
 
 class Roster:
@@ -91,15 +91,21 @@ class Roster:
             return []
         return [Disconnect(timer.node, f"no sign of life for {now - neighbour.heard_at:.0f} s")]
 
-    def sweep(self, now: float) -> list[Effect]:
-        """Pings the silent, and closes the links that are too many, the longest unused first."""
+    def sweep(self, now: float, working: Iterable[NodeId]) -> list[Effect]:
+        """Pings the silent, and closes the links that are too many, the longest unused first.
+
+        `working` are the peers that an attempt is under way with; their links stay.
+        """
         effects: list[Effect] = []
         for neighbour in self._neighbours.values():
             if neighbour.ping_nonce is None and now - neighbour.heard_at >= self._settings.ping_after_s:
                 effects += self._ping(neighbour, now)
         surplus = len(self._neighbours) - self._settings.neighbours_max
         if surplus > 0:
-            for neighbour in sorted(self._neighbours.values(), key=lambda known: (known.used_at, known.node))[:surplus]:
+            kept = dict.fromkeys(working)
+            idle = [neighbour for neighbour in self._neighbours.values() if neighbour.node not in kept]
+            for neighbour in sorted(idle, key=lambda known: (known.used_at, known.node))[:surplus]:
+                neighbour.parting = True
                 effects += [
                     Send(neighbour.node, Goodbye(False, "too many links")),
                     Disconnect(neighbour.node, "too many links"),
