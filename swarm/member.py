@@ -137,7 +137,7 @@ class Member:
                 return self.asking.undelivered(message.attempt, now) if isinstance(message, TaskRequest) else []
             case ContactsFound(source, skill, contacts):
                 self.contacts.learn(source, contacts)
-                return self.contacts.asked_for(contacts, self.roster.nodes()) if skill else self._dial(now)
+                return self.contacts.asked_for(contacts, self.roster.nodes(), now) if skill else self._dial(now)
             case CapabilitiesChanged(capabilities):
                 effects = self.serving.offer(capabilities, now)
                 return effects + self.gossip.offer(capabilities, self.roster.nodes(), now) + self.asking.found(now)

@@ -1,0 +1,256 @@
+"""Whom to dial: back-off, bounds, and the addresses that the user gave, which are never given up."""
+
+from collections.abc import Iterable
+from random import Random
+
+import pytest
+
+from protocol import limits as lim
+from swarm.effects import Dial, Effect, JoinFailed, Notify
+from swarm.finding.contacts import DIAL_LIMIT_S, FAILURES_MAX, JITTER, Contacts
+from swarm.settings import Settings
+from swarm.values import Contact
+from tests.swarm.samples import ADA, BOB, CYD, DAN, NOW, node_id
+
+SETTINGS = Settings()
+AT_BOB = Contact(BOB, ("/memory/bob",))
+SOMEWHERE = Contact(None, ("/memory/somewhere",))
+LONG_AFTER = NOW + 10 * SETTINGS.dial_retry_max_s
+
+
+def contacts_of(source: str, *contacts: Contact, settings: Settings = SETTINGS) -> Contacts:
+    found = Contacts(ADA, settings, Random(1))
+    found.learn(source, contacts)
+    return found
+
+
+def dialled(effects: Iterable[Effect]) -> list[Contact]:
+    return [effect.contact for effect in effects if isinstance(effect, Dial)]
+
+
+def many(count: int) -> list[Contact]:
+    return [Contact(node_id(100 + number), (f"/memory/{number}",)) for number in range(count)]
+
+
+@pytest.mark.parametrize("contact", [AT_BOB, SOMEWHERE])
+@pytest.mark.parametrize("source", ["join", "mdns", "dht", "saved", "advert"])
+def test_a_known_address_is_dialled_once_while_neighbours_are_missing(source: str, contact: Contact) -> None:
+    contacts = contacts_of(source, contact)
+    assert dialled(contacts.wanted([], NOW)) == [contact]
+    assert not contacts.wanted([], NOW), "it is being dialled"
+
+
+@pytest.mark.parametrize("contact", [Contact(ADA, ("/memory/ada",)), Contact(BOB, ())], ids=["self", "no address"])
+def test_what_cannot_be_dialled_is_not_learned(contact: Contact) -> None:
+    contacts = contacts_of("mdns", contact)
+    assert not contacts.wanted([], NOW)
+
+
+def test_neighbours_are_not_dialled_again() -> None:
+    contacts = contacts_of("mdns", AT_BOB)
+    assert not contacts.wanted([BOB], NOW)
+
+
+def test_dials_under_way_are_bounded() -> None:
+    contacts = contacts_of("dht", *many(20))
+    assert len(contacts.wanted([], NOW)) == SETTINGS.dials_max
+    assert not contacts.wanted([], NOW)
+
+
+def test_only_as_many_are_dialled_as_neighbours_are_missing() -> None:
+    contacts = contacts_of("dht", *many(20))
+    linked = [node_id(number) for number in range(2, SETTINGS.neighbours_target)]
+    assert len(contacts.wanted(linked, NOW)) == SETTINGS.neighbours_target - len(linked)
+    assert not contacts.wanted([*linked, CYD, DAN], NOW)
+
+
+def test_whom_to_dial_among_equals_is_drawn() -> None:
+    chosen = {dialled(contacts_of("dht", *many(20)).wanted([], NOW))[0] for _ in range(3)}
+    assert len(chosen) == 1, "the same dice draw the same"
+    others = Contacts(ADA, SETTINGS, Random(2))
+    others.learn("dht", many(20))
+    assert dialled(others.wanted([], NOW))[0] not in chosen
+
+
+# --- Failures ---------------------------------------------------------------------------------------------------------
+
+
+def test_waits_between_dials_double_up_to_their_limit_with_jitter() -> None:
+    contacts = contacts_of("join", AT_BOB)
+    now = NOW
+    for expected_s in (1, 2, 4, 8, 16, 32, 60, 60):
+        assert dialled(contacts.wanted([], now)) == [AT_BOB]
+        contacts.failed(AT_BOB, "no answer", now)
+        assert not contacts.wanted([], now + JITTER[0] * expected_s - 0.01)
+        now += JITTER[1] * expected_s
+
+
+def test_an_address_that_nobody_asked_for_is_forgotten_after_some_failures() -> None:
+    contacts = contacts_of("dht", AT_BOB)
+    now = NOW
+    for _ in range(FAILURES_MAX):
+        assert dialled(contacts.wanted([], now)) == [AT_BOB]
+        assert contacts.failed(AT_BOB, "no answer", now) == []
+        now += 100
+    assert not contacts.wanted([], now)
+    assert contacts.addresses(BOB) == ()
+
+
+def test_the_users_address_is_tried_for_ever_and_told_once() -> None:
+    contacts = contacts_of("join", SOMEWHERE)
+    now, told = NOW, []
+    for _ in range(1_100):  # A day and a night; two to this power is more than a float holds.
+        assert dialled(contacts.wanted([], now)) == [SOMEWHERE]
+        told += contacts.failed(SOMEWHERE, "no answer", now)
+        now += 100
+    assert told == [Notify(JoinFailed("/memory/somewhere", "no answer"))]
+    contacts.learn("join", [SOMEWHERE])  # The user tries again, and is told again.
+    assert contacts.failed(SOMEWHERE, "no answer", now) == told
+
+
+def test_a_link_clears_the_failures_before_it() -> None:
+    contacts = contacts_of("dht", AT_BOB)
+    for number in range(FAILURES_MAX - 1):
+        contacts.failed(AT_BOB, "no answer", NOW + number)
+    contacts.linked(BOB, ("/memory/bob",), "")
+    contacts.unlinked(BOB, NOW + 10)
+    assert not contacts.wanted([], NOW + 10), "not in step with everybody who lost the same node"
+    assert dialled(contacts.wanted([], NOW + 10 + JITTER[1])) == [AT_BOB]
+    contacts.failed(AT_BOB, "no answer", NOW + 12)
+    assert contacts.addresses(BOB)
+
+
+def test_failures_and_links_of_strangers_change_nothing() -> None:
+    contacts = contacts_of("dht", AT_BOB)
+    contacts.linked(CYD, ("/memory/cyd",), "")
+    contacts.unlinked(CYD, NOW)
+    contacts.forget(CYD)
+    assert contacts.failed(Contact(CYD, ("/memory/cyd",)), "no answer", NOW) == []
+    assert dialled(contacts.wanted([], NOW)) == [AT_BOB]
+
+
+def test_a_dial_that_never_ends_is_given_up() -> None:
+    """A dial that leads to a neighbour whose link is up already ends in nothing at all."""
+    settings = Settings(dials_max=1)
+    contacts = contacts_of("join", SOMEWHERE, settings=settings)
+    contacts.learn("mdns", [AT_BOB])
+    assert dialled(contacts.wanted([CYD], NOW)) == [SOMEWHERE]
+    assert not contacts.wanted([CYD], NOW + DIAL_LIMIT_S - 1)
+    assert dialled(contacts.wanted([CYD], NOW + DIAL_LIMIT_S)) == [AT_BOB], "its place is free"
+    contacts.linked(BOB, ("/memory/bob",), "")
+    later = NOW + DIAL_LIMIT_S + SETTINGS.dial_retry_max_s
+    assert dialled(contacts.wanted([BOB, CYD], later)) == [SOMEWHERE], "and the user's address is tried again"
+
+
+# --- What the user gave ------------------------------------------------------------------------------------------------
+
+
+def test_an_address_without_id_is_known_by_its_node_once_it_has_answered() -> None:
+    contacts = contacts_of("join", SOMEWHERE)
+    contacts.wanted([], NOW)
+    contacts.linked(BOB, ("/memory/bob",), "/memory/somewhere")
+    contacts.unlinked(BOB, NOW)
+    assert dialled(contacts.wanted([], LONG_AFTER)) == [Contact(BOB, ("/memory/somewhere", "/memory/bob"))]
+
+
+def test_an_advert_does_not_replace_the_address_that_the_user_gave() -> None:
+    """A node behind a NAT or in a container advertises addresses that lead nowhere from here."""
+    contacts = contacts_of("join", AT_BOB)
+    contacts.learn("advert", [Contact(BOB, ("/memory/inside",))])
+    assert contacts.addresses(BOB) == ("/memory/bob", "/memory/inside")
+    contacts.learn("advert", [Contact(BOB, ("/memory/moved",))])
+    assert contacts.addresses(BOB) == ("/memory/bob", "/memory/moved")
+
+
+def test_an_advert_does_not_replace_the_address_that_has_led_there() -> None:
+    contacts = contacts_of("join", SOMEWHERE)
+    contacts.linked(BOB, ("/memory/inside",), "/memory/somewhere")
+    contacts.learn("advert", [Contact(BOB, ("/memory/inside",))])
+    assert contacts.addresses(BOB) == ("/memory/somewhere", "/memory/inside")
+
+
+def test_an_advert_replaces_addresses_that_others_told() -> None:
+    contacts = contacts_of("dht", Contact(BOB, ("/memory/old",)))
+    contacts.learn("advert", [AT_BOB])
+    assert contacts.addresses(BOB) == ("/memory/bob",)
+
+
+def test_addresses_of_one_contact_are_bounded() -> None:
+    contacts = contacts_of("join", AT_BOB)
+    contacts.learn("advert", [Contact(BOB, tuple(f"/memory/{number}" for number in range(lim.ADDRESSES_MAX)))])
+    addresses = contacts.addresses(BOB)
+    assert len(addresses) == lim.ADDRESSES_MAX
+    assert addresses[0] == "/memory/bob"
+
+
+def test_another_way_to_a_node_that_the_user_gave_leaves_it_the_users() -> None:
+    contacts = contacts_of("join", AT_BOB)
+    contacts.learn("mdns", [SOMEWHERE])
+    contacts.linked(BOB, ("/memory/bob",), "/memory/somewhere")
+    contacts.forget(BOB)
+    assert contacts.addresses(BOB) == ("/memory/bob", "/memory/somewhere")
+
+
+def test_a_node_that_others_told_of_becomes_the_users_when_the_user_gives_it() -> None:
+    contacts = contacts_of("dht", AT_BOB)
+    contacts.failed(AT_BOB, "no answer", NOW)
+    assert not contacts.wanted([], NOW)
+    contacts.learn("join", [AT_BOB])
+    assert dialled(contacts.wanted([], NOW)) == [AT_BOB]
+    contacts.forget(BOB)
+    assert contacts.addresses(BOB)
+
+
+def test_what_the_user_gives_is_dialled_though_there_are_neighbours_enough() -> None:
+    linked = [node_id(number) for number in range(100, 100 + SETTINGS.neighbours_target)]
+    contacts = contacts_of("join", AT_BOB)
+    assert dialled(contacts.wanted(linked, NOW)) == [AT_BOB]
+    contacts.failed(AT_BOB, "no answer", NOW)
+    assert not contacts.wanted(linked, LONG_AFTER), "but only once: nobody is missed"
+    assert dialled(contacts.wanted([], LONG_AFTER)) == [AT_BOB]
+
+
+def test_what_the_user_has_just_given_comes_first() -> None:
+    contacts = contacts_of("join", *many(SETTINGS.dials_max))
+    assert len(contacts.wanted([], NOW)) == SETTINGS.dials_max
+    contacts.learn("join", [AT_BOB])
+    assert not contacts.wanted([], NOW), "there is no room"
+    for contact in many(SETTINGS.dials_max):
+        contacts.failed(contact, "no answer", NOW)
+    assert dialled(contacts.wanted([], LONG_AFTER))[0] == AT_BOB
+
+
+# --- Bounds ------------------------------------------------------------------------------------------------------------
+
+
+def test_addresses_remembered_are_bounded_and_the_oldest_goes() -> None:
+    settings = Settings(contacts_max=3)
+    contacts = contacts_of("dht", *many(5), settings=settings)
+    remembered = [contact for contact in many(5) if contact.node and contacts.addresses(contact.node)]
+    assert remembered == many(5)[2:]
+
+
+def test_the_users_addresses_are_evicted_last() -> None:
+    contacts = contacts_of("join", AT_BOB, settings=Settings(contacts_max=2))
+    contacts.learn("dht", many(5))
+    assert contacts.addresses(BOB)
+    contacts = contacts_of("join", *many(5), settings=Settings(contacts_max=2))
+    remembered = [contact for contact in many(5) if contact.node and contacts.addresses(contact.node)]
+    assert remembered == many(5)[3:]
+
+
+# --- What a task asks for -----------------------------------------------------------------------------------------------
+
+
+def test_providers_that_a_task_needs_are_dialled_though_there_are_neighbours_enough() -> None:
+    contacts = contacts_of("dht", *many(10))
+    linked = [many(10)[0].node, BOB]
+    assert dialled(contacts.asked_for(many(10), linked, NOW)) == many(10)[1 : 1 + SETTINGS.dials_max]
+    assert not contacts.asked_for(many(10), linked, NOW)
+
+
+def test_providers_that_are_dialled_or_unknown_are_left_alone() -> None:
+    contacts = contacts_of("dht", AT_BOB)
+    assert dialled(contacts.wanted([], NOW)) == [AT_BOB]
+    assert not contacts.asked_for([AT_BOB, Contact(CYD, ("/memory/cyd",))], [], NOW)
+    assert dialled(contacts.asked_for([AT_BOB], [], NOW + DIAL_LIMIT_S)) == [AT_BOB]
