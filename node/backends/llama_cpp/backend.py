@@ -1,0 +1,243 @@
+"""The backend `llama_cpp`: one GGUF model in a child process that is started again when it dies.
+
+Reference: `llama_cpp:PATH`, or `llama_cpp:NAME=PATH` to offer it by another name than the file's. A model with a usable chat
+template offers `chat`, `summarize` and `complete`; one without (a base model) only `complete`.
+"""
+
+import logging
+import os
+import random
+import signal
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from node.backends import BackendError, Generated, GenerationRequest, Surroundings
+from node.backends.llama_cpp import model_file, pipe
+from node.backends.llama_cpp.process import Child, ChildEnded, ModelUnfit
+from node.backends.self_test import measure_each
+from node.backends.words import send
+from protocol.messages import Capability
+
+RESTARTS_MAX = 5  # In a row. A model that dies more often has gone for good.
+BACKOFF_S, BACKOFF_S_MAX = (
+    0.5,
+    30.0,
+)  # Doubling, times a random half to one and a half: nodes of a swarm do not restart in step.
+CALM_S = 60.0  # A child that lived this long counts as well: the row of restarts begins anew.
+LOG_TAIL_BYTES = 16_384  # Where the engine's last complaint is looked for.
+
+DESCRIPTIONS = {
+    "chat": "Answers in conversation.",
+    "summarize": "Sums a text up in a sentence or two.",
+    "complete": "Continues a text.",
+}
+
+_log = logging.getLogger(__name__)
+
+
+class LlamaCppBackend:
+    """One model. Its child works on one call at a time; the pipe could carry more."""
+
+    slots = 1
+
+    def __init__(self, argument: str, surroundings: Surroundings) -> None:
+        """Opens nothing. Raises BackendError where child processes of this kind are impossible, or without a path."""
+        if os.name != "posix":
+            raise BackendError(
+                "llama_cpp needs Linux or macOS; here, run llama-server or Ollama and give its URL.", retryable=False
+            )
+        self.model, path = model_file.split_argument(argument)
+        if not path:
+            raise BackendError("llama_cpp needs a file: llama_cpp:/path/to/model.gguf", retryable=False)
+        self.path = Path(path).expanduser().absolute()
+        self._surroundings = surroundings
+        self.log = surroundings.logs / f"{''.join(c if c.isalnum() or c in '._-' else '_' for c in self.model)}.log"
+        self._child: Child | None = None
+        self._skills: tuple[str, ...] = ()
+        self._changed = trio.Event()
+        self._gone: str | None = "has not been started"
+        self._turn = trio.Semaphore(self.slots)
+
+    @property
+    def pid(self) -> int | None:
+        """The child's process id while one is ready."""
+        return self._child.pid if self._child else None
+
+    async def run(self, *, task_status: trio.TaskStatus[tuple[Capability, ...]]) -> None:
+        """As `Backend.run`. Raises when the child has died RESTARTS_MAX times in a row."""
+        await trio.to_thread.run_sync(model_file.check_header, self.path)
+        failure: BackendError | None = None
+        try:
+            failure = await self._live(task_status, first=True)
+            restarts = 0
+            while not failure:
+                failure, restarts = await self._live_again(restarts)
+        finally:
+            self._enter(None, gone=str(failure) if failure else "is not running")
+        raise failure
+
+    async def generate(self, request: GenerationRequest, pieces: trio.MemorySendChannel[str]) -> Generated:
+        """As `Backend.generate`. While the child is being restarted, calls wait for it."""
+        async with self._turn:
+            child = await self._wait_child()
+            if request.model != self.model or request.skill not in self._skills:
+                raise BackendError(
+                    f'{self.model} does {", ".join(self._skills)}; not "{request.skill}" with "{request.model}".',
+                    retryable=False,
+                )
+            if not request.turns:
+                raise BackendError(f"{request.skill} needs at least one turn.", retryable=False)
+            try:
+                async with aclosing(child.answer(request)) as answer:
+                    async for item in answer:
+                        if isinstance(item, pipe.Ended):
+                            return self._generated(item)
+                        await send(pieces, item)
+            except ChildEnded as error:
+                raise BackendError(
+                    f"{self.model}: its process {error} while it answered; it is being restarted."
+                ) from None
+            except pipe.PipeBroken as error:
+                raise BackendError(f"{self.model}: the request is too large ({error}).", retryable=False) from None
+        raise AssertionError("an answer ends with Ended")
+
+    def _generated(self, ended: pipe.Ended) -> Generated:
+        if ended.finish in ("stop", "length"):
+            return Generated(ended.finish, ended.tokens_in, ended.tokens_out)
+        if ended.finish == "refused":
+            raise BackendError(f"{self.model}: {ended.reason}.", retryable=False)
+        raise BackendError(f"{self.model}: {ended.reason or ended.finish}.")
+
+    async def _wait_child(self) -> Child:
+        while self._child is None:
+            if self._gone is not None:
+                raise BackendError(f"{self.model}: {self._gone}")
+            await self._changed.wait()
+        return self._child
+
+    def _enter(self, child: Child | None, *, gone: str | None = None) -> None:
+        self._child, self._gone = child, gone
+        self._changed.set()
+        self._changed = trio.Event()
+
+    # --- The child's life -------------------------------------------------------------------------------------------------
+
+    async def _live(
+        self, task_status: trio.TaskStatus[tuple[Capability, ...]] | None, *, first: bool
+    ) -> BackendError | None:
+        """Start a child and stay until it ends. Returns why it could not be used, or None if it was used and then died."""
+        failure: BackendError | None = None
+        try:
+            child = Child(self.path, self._surroundings.threads, self.log)
+        except OSError as error:
+            return BackendError(f"{self.model}: no process can be started: {error.strerror}.")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child.serve)
+            try:
+                ready = await child.wait_ready()
+                if first:
+                    assert task_status is not None
+                    task_status.started(await self._introduce(child, ready))
+                else:
+                    self._enter(child)
+                await child.ended.wait()
+                _log.warning("%s: its process %s; log: %s", self.model, child.cause, self.log)
+            except (ModelUnfit, ChildEnded, BackendError) as error:
+                failure = self._why(child, error)
+                nursery.cancel_scope.cancel()
+            finally:
+                self._enter(None)
+        return failure
+
+    async def _live_again(self, restarts: int) -> tuple[BackendError | None, int]:
+        delay_s = min(BACKOFF_S * 2**restarts, BACKOFF_S_MAX) * random.uniform(0.5, 1.5)
+        await trio.sleep(delay_s)
+        began = trio.current_time()
+        failure = await self._live(None, first=False)
+        restarts = 0 if trio.current_time() - began > CALM_S else restarts + 1
+        if restarts < RESTARTS_MAX:
+            return None, restarts
+        return failure or BackendError(
+            f"{self.model}: its process has died {restarts} times in a row; see {self.log}."
+        ), 0
+
+    async def _introduce(self, child: Child, ready: pipe.Ready) -> tuple[Capability, ...]:
+        """Digest and self-test of a child that has just loaded. Raises BackendError, also when the child dies meanwhile."""
+        if ready.note:
+            _log.info("%s: %s", self.model, ready.note)
+        _log.info("%s: sandbox: %s", self.model, ", ".join(ready.guards))
+        cache = self._surroundings.logs / "digests.json"
+        check = trio.from_thread.check_cancelled
+        try:
+            digest = await trio.to_thread.run_sync(partial(model_file.digest, self.path, cache, check))
+        except OSError as error:
+            raise BackendError(f"{self.path} cannot be read: {error.strerror}.", retryable=False) from error
+        self._skills = tuple(skill for skill in ready.skills if skill in DESCRIPTIONS)
+        offered = Capability("", self.model, digest, ready.context_tokens, 0.0, 0, self.slots, (), "")
+        self._enter(child)
+        passed: tuple[Capability, ...] = ()
+        async with trio.open_nursery() as nursery:
+            # Calls wait for a restart, which a first child does not get.
+            nursery.start_soon(_cancel_after, child.ended, nursery.cancel_scope)
+            passed = await self._measured(offered)
+            nursery.cancel_scope.cancel()
+        if child.ended.is_set():
+            raise ChildEnded(child.cause)
+        self._skills = tuple(capability.skill for capability in passed)
+        return passed
+
+    async def _measured(self, offered: Capability) -> tuple[Capability, ...]:
+        return await measure_each(
+            self, [replace(offered, skill=skill, description=DESCRIPTIONS[skill]) for skill in self._skills]
+        )
+
+    def _why(self, child: Child, error: Exception) -> BackendError:
+        """What a user should read of a model that cannot be used."""
+        if isinstance(error, BackendError) and not child.ended.is_set():
+            return error
+        if isinstance(error, ModelUnfit):
+            reason = str(error)
+            if reason.startswith("engine missing"):
+                return BackendError(
+                    f"llama {reason}. Install it: pip install 'starlings[llama]' (it needs a C++ compiler and some minutes).",
+                    retryable=False,
+                )
+            return BackendError(f"{self.path}: {reason}{self._complaint()}. Log: {self.log}", retryable=False)
+        if child.signal == signal.SIGILL:
+            return BackendError(
+                f"{self.path}: the engine's build crashes on this processor (SIGILL). Run `make engine`: it builds the "
+                "engine anew with safe flags.",
+                retryable=False,
+            )
+        return BackendError(
+            f"{self.path}: the engine's process {child.cause or error} on it{self._complaint()}; the file may be damaged. "
+            f"Log: {self.log}",
+            retryable=False,
+        )
+
+    def _complaint(self) -> str:
+        """The engine's last line about an error, from its log: a file's own words may be in it, so it is cut and cleaned."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
+                lines = file.read(LOG_TAIL_BYTES).decode("utf-8", "replace").splitlines()
+        except OSError:
+            return ""
+        for line in lines:
+            if "error loading model" in line or "GGML_ASSERT" in line or "gguf_init" in line:
+                return f" ({''.join(c for c in line if c.isprintable())[:120].strip()})"
+        return ""
+
+
+async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
+
+
+def open_llama_cpp(argument: str, surroundings: Surroundings) -> LlamaCppBackend:
+    """The entry point `llama_cpp`."""
+    return LlamaCppBackend(argument, surroundings)

@@ -1,0 +1,133 @@
+"""What parent and child of a model say to each other: length-prefixed msgpack over the child's stdin and stdout.
+
+A frame is four bytes of length, big-endian, and one msgpack array: the kind's number and the fields in order. Requests carry
+numbers, so that an engine may work on several at once. The child parses hostile files, so the parent believes nothing but
+frames that are within bounds and of the right types.
+"""
+
+from dataclasses import astuple, dataclass, fields
+from typing import get_type_hints
+
+import msgpack
+
+FRAME_BYTES_MAX = 512 * 1024  # Three times the largest request that fits the wire between nodes.
+_HEAD_BYTES = 4
+
+
+class PipeBroken(Exception):
+    """The other side says what it may not. Nothing more from it is to be believed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Parent: begin an answer. `turns` are [role, text]. `seed` 0 means the child's choice."""
+
+    call: int
+    skill: str
+    turns: list[list[str]]
+    tokens_max: int
+    temperature: float
+    top_p: float
+    seed: int
+    stops: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Parent: stop this call. The child answers with Ended, unless it has just done so."""
+
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Child: the model is loaded. `guards` are the parts of the sandbox that hold; `note` says what does not work, and why."""
+
+    context_tokens: int
+    skills: list[str]
+    guards: list[str]
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """Child: the model cannot be used, and why; the child exits."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Child: the next text of an answer."""
+
+    call: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Child: the last of a call. `finish` is `stop`, `length`, `cancelled`, `refused` (a bad request) or `failed`."""
+
+    call: int
+    finish: str
+    tokens_in: int
+    tokens_out: int
+    reason: str
+
+
+Said = Generate | Cancel | Ready | Unfit | Piece | Ended
+_KINDS: tuple[type[Said], ...] = (Generate, Cancel, Ready, Unfit, Piece, Ended)
+_TYPES = {kind: [get_type_hints(kind)[field.name] for field in fields(kind)] for kind in _KINDS}
+
+
+def pack(said: Said) -> bytes:
+    """One frame, whole."""
+    body: bytes = msgpack.packb([_KINDS.index(type(said)), *astuple(said)], unicode_errors="replace")
+    if len(body) > FRAME_BYTES_MAX:
+        raise PipeBroken(f"a frame of {len(body)} bytes, {FRAME_BYTES_MAX} allowed")
+    return len(body).to_bytes(_HEAD_BYTES, "big") + body
+
+
+class Unpacker:
+    """Collects chunks and yields what was said. Holds at most one frame and one chunk."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, chunk: bytes) -> list[Said]:
+        """What this chunk completes. Raises PipeBroken."""
+        self._buffer += chunk
+        said: list[Said] = []
+        at = 0
+        while len(self._buffer) - at >= _HEAD_BYTES:
+            start = at + _HEAD_BYTES
+            size = int.from_bytes(self._buffer[at:start], "big")
+            if size > FRAME_BYTES_MAX:
+                raise PipeBroken(f"a frame of {size} bytes, {FRAME_BYTES_MAX} allowed")
+            if len(self._buffer) < start + size:
+                break
+            said.append(_unpack(bytes(self._buffer[start : start + size])))
+            at = start + size
+        del self._buffer[:at]
+        return said
+
+
+def _unpack(body: bytes) -> Said:
+    try:
+        parts = msgpack.unpackb(body)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise PipeBroken(f"no msgpack: {error}") from error
+    if not isinstance(parts, list) or not parts or type(parts[0]) is not int or not 0 <= parts[0] < len(_KINDS):
+        raise PipeBroken("a frame of no known kind")
+    kind = _KINDS[parts[0]]
+    if len(parts) - 1 != len(_TYPES[kind]) or not all(map(_fits, parts[1:], _TYPES[kind])):
+        raise PipeBroken(f"a {kind.__name__} with fields of other types")
+    return kind(*parts[1:])
+
+
+def _fits(value: object, wanted: object) -> bool:
+    if wanted == list[str]:
+        return isinstance(value, list) and all(type(item) is str for item in value)
+    if wanted == list[list[str]]:
+        return isinstance(value, list) and all(_fits(item, list[str]) for item in value)
+    return type(value) is wanted

@@ -1,0 +1,253 @@
+"""The parent's end of one child process: starts it, talks to it, and makes sure that it is gone."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import trio
+
+from node.backends import GenerationRequest
+from node.backends.llama_cpp import pipe
+
+LOAD_S_MAX = 300.0  # 40 GB from a slow disk. A file that makes the engine loop is given up after it.
+CANCEL_S_MAX = 0.8  # The contract gives a second; a child that does not stop by then is killed.
+FRAMES_WAITING_MAX = 256  # To the child, which reads at once. More means that it is frozen.
+REAP_S_MAX = 5.0  # A killed process is gone in milliseconds, unless the disk under its model hangs.
+TEXT_WAITING_MAX = 1 << 20  # Characters of an answer that nobody reads; the longest answers are a tenth of it.
+
+
+class ChildEnded(Exception):
+    """The child is gone. The message is why, for people, and completes "its process …"."""
+
+
+class ModelUnfit(Exception):
+    """The child has found that it cannot use the model. The message completes "FILE: …"."""
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """One answer on its way: text that waits for its reader, and how it ended."""
+
+    number: int
+    text: str = ""
+    ended: pipe.Ended | None = None
+    news: trio.Event = field(default_factory=trio.Event)
+
+    def add(self, text: str, ended: pipe.Ended | None) -> None:
+        self.text += text
+        self.ended = ended
+        self.news.set()
+
+
+class Child:
+    """One process of `node.backends.llama_cpp.child`. `serve` must run for anything else to make progress."""
+
+    def __init__(self, model: Path, threads: int, log: Path) -> None:
+        """Starts the process. Raises OSError if that is impossible."""
+        self._process = _spawn(model, threads, log)
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._to_child = trio.lowlevel.FdStream(os.dup(self._process.stdin.fileno()))
+        self._from_child = trio.lowlevel.FdStream(os.dup(self._process.stdout.fileno()))
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._outbox, self._outgoing = trio.open_memory_channel[bytes](FRAMES_WAITING_MAX)
+        self._numbers = count(1)
+        self._calls: dict[int, Call] = {}
+        self._said: pipe.Ready | pipe.Unfit | None = None
+        self._settled = trio.Event()
+        self.ended = trio.Event()
+        self.cause = ""
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def signal(self) -> int | None:
+        """Which signal ended the child, if one did."""
+        code = self._process.returncode
+        return -code if code is not None and code < 0 else None
+
+    async def serve(self) -> None:
+        """Carry frames until the child ends, however that comes about; then `ended` is set and `cause` says why."""
+        cause = ""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write)
+                cause = await self._read()
+                nursery.cancel_scope.cancel()
+        finally:
+            self.kill()
+            await self._reap()
+            self.cause = cause or self._death()
+            self.ended.set()
+            self._settled.set()
+            for call in self._calls.values():
+                call.news.set()
+
+    def kill(self) -> None:
+        """The child holds nothing worth saving."""
+        if self._process.poll() is None:
+            self._process.kill()
+
+    async def wait_ready(self) -> pipe.Ready:
+        """Raises ModelUnfit or ChildEnded."""
+        with trio.move_on_after(LOAD_S_MAX):
+            await self._settled.wait()
+        if isinstance(self._said, pipe.Ready) and not self.ended.is_set():
+            return self._said
+        if isinstance(self._said, pipe.Unfit):
+            raise ModelUnfit(self._said.reason)
+        if self.ended.is_set():
+            raise ChildEnded(self.cause)
+        self.kill()
+        raise ModelUnfit(f"it was not loaded within {LOAD_S_MAX:.0f} s")
+
+    async def answer(self, request: GenerationRequest) -> AsyncGenerator[str | pipe.Ended, None]:
+        """The pieces, joined to what has come since the last was taken, and then Ended. Raises ChildEnded.
+
+        Must be closed (`aclosing`): a call that is left before its end is cancelled in the child, and if that does not
+        obey in time, it is killed.
+        """
+        call = Call(next(self._numbers))
+        self._calls[call.number] = call
+        try:
+            self._tell(
+                pipe.Generate(
+                    call.number,
+                    request.skill,
+                    [[turn.role, turn.text] for turn in request.turns],
+                    request.tokens_max,
+                    float(request.temperature),
+                    float(request.top_p),
+                    request.seed,
+                    list(request.stops),
+                )
+            )
+            while True:
+                if call.text:
+                    text, call.text = call.text, ""
+                    yield text
+                elif call.ended is not None:
+                    yield call.ended
+                    return
+                elif self.ended.is_set():
+                    raise ChildEnded(self.cause)
+                else:
+                    call.news = trio.Event()
+                    await call.news.wait()
+        finally:
+            if call.ended is None and not self.ended.is_set():
+                self._tell(pipe.Cancel(call.number))
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + CANCEL_S_MAX):
+                    while call.ended is None and not self.ended.is_set():
+                        call.text, call.news = "", trio.Event()
+                        await call.news.wait()
+                if call.ended is None:
+                    self.kill()
+            del self._calls[call.number]
+
+    def _tell(self, said: pipe.Said) -> None:
+        try:
+            self._outbox.send_nowait(pipe.pack(said))
+        except (trio.WouldBlock, trio.BrokenResourceError):
+            self.kill()  # Frozen, or just dying: either way `serve` ends, and all calls with it.
+
+    async def _write(self) -> None:
+        try:
+            async for frame in self._outgoing:
+                await self._to_child.send_all(frame)
+        except trio.BrokenResourceError:
+            pass  # The child has closed its end; reading tells the rest.
+
+    async def _read(self) -> str:
+        """Until the child closes its end. Returns why the child must go, or nothing if it went by itself."""
+        unpacker = pipe.Unpacker()
+        try:
+            while chunk := await self._from_child.receive_some(65_536):
+                for said in unpacker.feed(chunk):
+                    self._hear(said)
+        except pipe.PipeBroken as error:
+            return f"broke the protocol: {error}"
+        except trio.BrokenResourceError:
+            pass
+        return ""
+
+    def _hear(self, said: pipe.Said) -> None:
+        match said:
+            case pipe.Piece(number, text):
+                call = self._calls.get(number)
+                if call is not None and call.ended is None:
+                    if len(call.text) + len(text) > TEXT_WAITING_MAX:
+                        raise pipe.PipeBroken("an answer without end")
+                    call.add(text, None)
+            case pipe.Ended(number):
+                call = self._calls.get(number)
+                if call is not None and call.ended is None:
+                    call.add("", said)
+            case pipe.Ready() | pipe.Unfit():
+                if self._said is None:
+                    self._said = said
+                self._settled.set()
+            case pipe.Generate() | pipe.Cancel():
+                raise pipe.PipeBroken("a child that asks")
+
+    async def _reap(self) -> None:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + REAP_S_MAX):
+            await trio.to_thread.run_sync(self._process.wait, abandon_on_cancel=True)
+            await self._to_child.aclose()
+            await self._from_child.aclose()
+
+    def _death(self) -> str:
+        if self.signal is not None:
+            return f"crashed ({signal_name(self.signal)})"
+        return f"ended by itself (exit code {self._process.returncode})"
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _spawn(model: Path, threads: int, log: Path) -> "subprocess.Popen[bytes]":
+    """Start the child in a session of its own, out of reach of the terminal's Ctrl-C, with next to no environment.
+
+    Not by way of trio: it starts processes on a worker thread, and PR_SET_PDEATHSIG would kill the child when that ends.
+    """
+    environment = {
+        # The child finds its modules where this process does, and never in the folder that it happens to stand in.
+        "PYTHONPATH": os.pathsep.join(str(Path(place or ".").absolute()) for place in sys.path),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "LANG": "C.UTF-8",
+        # Threads that exist before the sandbox does would be outside of it.
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+    environment |= {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if name in os.environ}
+    with _open_log(log) as errors:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "node.backends.llama_cpp.child", str(model), str(threads), str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=environment,
+            cwd=log.parent if log.parent.is_dir() else "/",
+            start_new_session=True,
+        )
+
+
+def _open_log(log: Path):  # type: ignore[no-untyped-def]
+    """The log, new; the one before is kept beside it. A disk that takes no log does not keep a model from running."""
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        if log.exists():
+            log.replace(log.with_name(log.name + ".1"))
+        return log.open("wb")
+    except OSError:
+        return open(os.devnull, "wb")

@@ -1,0 +1,114 @@
+"""Makes the text that a model continues out of a request: by its own chat template, which came with a file that nobody vouches for.
+
+The template runs in jinja2's immutable sandbox, in the child only, within bounds of time and memory. Marks of the template that
+occur in a user's text are broken up, so that a text cannot pretend to be another turn.
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, NoReturn
+
+import jinja2
+import jinja2.debug  # Imported on the first error otherwise, when files can no longer be read.
+import jinja2.ext
+import jinja2.sandbox
+
+from node.backends.llama_cpp.sandbox import Overdue, bounded
+
+TEMPLATE_CHARACTERS_MAX = 65_536  # The longest in use are near 20,000.
+PROMPT_CHARACTERS_MAX = 262_144  # Twice what a request may bring.
+RENDER_S_MAX = 2.0  # Templates take a millisecond.
+RENDER_BYTES_MAX = 256 << 20
+
+SUMMARIZE_SYSTEM = "You are a careful editor."
+SUMMARIZE = "Summarize the following text in one sentence.\n\nText: {text}"
+"""What a model that chats is told for the skill `summarize`."""
+
+
+class Refused(Exception):
+    """No prompt can be made of this request. The message is for people."""
+
+
+class _Marks(jinja2.ext.Extension):
+    """Lets `{% generation %}` pass, which some templates use to mark what a model said."""
+
+    tags = {"generation"}  # noqa: RUF012 (jinja2's own shape)
+
+    def parse(self, parser: Any) -> Any:
+        parser.stream.skip(1)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class ChatTemplate:
+    """A model's chat template, compiled. `marks` are the texts of its control tokens."""
+
+    def __init__(self, source: str, begin: str, end: str, marks: Sequence[str]) -> None:
+        """Raises Refused if the template cannot be used."""
+        if len(source) > TEMPLATE_CHARACTERS_MAX:
+            raise Refused(f"its chat template has {len(source)} characters, {TEMPLATE_CHARACTERS_MAX} are the most")
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Marks, jinja2.ext.loopcontrols]
+        )
+        environment.filters["tojson"] = _tojson
+        self._begin, self._end = begin, end
+        self._marks = re.compile("|".join(map(re.escape, marks))) if marks else None
+        with _bounded():
+            self._template = environment.from_string(source)
+        self.render([["user", "Hello"]])
+
+    def render(self, turns: Sequence[Sequence[str]]) -> str:
+        """The prompt. Raises Refused."""
+        messages = [{"role": role, "content": self._broken_up(text)} for role, text in turns]
+        with _bounded():
+            prompt = self._template.render(
+                messages=messages,
+                bos_token=self._begin,
+                eos_token=self._end,
+                add_generation_prompt=True,
+                raise_exception=_refuse,
+                strftime_now=_strftime_now,
+                tools=None,
+                documents=None,
+            )
+        if len(prompt) > PROMPT_CHARACTERS_MAX:
+            raise Refused(f"its chat template makes {len(prompt)} characters, {PROMPT_CHARACTERS_MAX} are the most")
+        return prompt
+
+    def _broken_up(self, text: str) -> str:
+        return self._marks.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", text) if self._marks else text
+
+
+@contextlib.contextmanager
+def _bounded() -> Iterator[None]:
+    """Turns whatever a template may do within its bounds into Refused."""
+    try:
+        with bounded(RENDER_S_MAX, RENDER_BYTES_MAX):
+            yield
+    except Refused:
+        raise
+    except Overdue:
+        raise Refused(f"its chat template takes longer than {RENDER_S_MAX:.0f} s") from None
+    except MemoryError:
+        raise Refused("its chat template wants too much memory") from None
+    except Exception as error:  # noqa: BLE001 A template's own code can raise anything.
+        raise Refused(f"its chat template fails: {str(error)[:160]}") from None
+
+
+def _refuse(message: object) -> NoReturn:
+    raise Refused(f"the model's chat template refuses this conversation: {str(message)[:160]}")
+
+
+def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, **more: Any) -> str:
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **more)
+
+
+def _strftime_now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
+def summarize(text: str) -> list[list[str]]:
+    """The turns that ask a model that chats for a summary of this text."""
+    return [["system", SUMMARIZE_SYSTEM], ["user", SUMMARIZE.format(text=text.strip())]]
