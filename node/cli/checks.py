@@ -34,6 +34,7 @@ LIBRARIES = (
     "httpx",
     "platformdirs",
 )
+ENGINE = "llama_cpp"
 ENGINE_S = 120.0  # To import the engine; seconds where the disk is idle.
 FREE_BYTES_MIN = 100_000_000  # Less, and logs and keys cannot be written for long.
 FREE_BYTES_GOOD = 2_000_000_000  # Room for some small models.
@@ -161,12 +162,12 @@ def libraries(about: Surroundings) -> Check:
 
 def engine(about: Surroundings) -> Check:
     """In a process of its own: a broken engine ends the process that imports it."""
-    if importlib.util.find_spec("llama_cpp") is None:
+    if importlib.util.find_spec(ENGINE) is None:
         hint = "Without it this node can ask, and offer other kinds of models. Install: pip install llama-cpp-python"
         return Check("engine", State.WARNING, "llama engine is missing", hint)
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-c", "import llama_cpp; print(llama_cpp.__version__)"],
+            [sys.executable, "-P", "-c", f"import {ENGINE} as engine; print(engine.__version__)"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -210,7 +211,7 @@ def models(about: Surroundings) -> Check:
     found = about.status.get("models", []) if about.status else []
     failed = [model for model in found if isinstance(model, dict) and model.get("state") == "failed"]
     if failed:
-        finding = f"{failed[0].get('ref')}: {failed[0].get('detail')}"
+        finding = f"model {failed[0].get('ref')} failed: {failed[0].get('detail')}"
         return Check("models", State.FAILED, finding, "See: swarm models")
     if about.status is None:
         return Check("models", State.OK, "models are loaded when the node runs")

@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from node import notation
 from node.cli.terminal import Terminal
 
 
@@ -23,6 +22,8 @@ class Duration(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from node import notation  # Here, since most commands need no duration and the module brings ipaddress along.
+
         try:
             found = value if isinstance(value, float) else notation.seconds(value)
         except ValueError as error:

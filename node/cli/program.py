@@ -2,11 +2,9 @@
 
 import importlib
 import os
-import secrets
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
@@ -65,6 +63,16 @@ class Program(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _MODULES and not args[0].startswith("-"):
+            import difflib
+
+            close = difflib.get_close_matches(args[0], _MODULES, n=1)
+            ctx.fail(f'no command "{args[0]}".' + (f' Did you mean "{close[0]}"?' if close else ""))
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         width = max(map(len, _MODULES))
         for title, section in COMMANDS.items():
@@ -112,7 +120,7 @@ def run(arguments: Sequence[str]) -> int:
         return ExitCode.TERMINATED
     except BrokenPipeError:  # `swarm peers | head`: the reader has what it wanted.
         return ExitCode.FAILED
-    except Exception as bug:  # noqa: BLE001  The edge: whatever it is, it becomes exit code 70 and a line in the log.
+    except Exception as bug:  # noqa: BLE001  The edge: whatever it is becomes exit code 70 and a line in the log.
         return _told_bug(terminal, bug)
 
 
@@ -161,7 +169,9 @@ def _told_usage(terminal: Terminal, error: click.UsageError) -> int:
 
 def _told_bug(terminal: Terminal, bug: Exception) -> int:
     """A traceback is for the log; people get its id."""
-    identifier = secrets.token_hex(4)
+    import traceback  # Only bugs need it.
+
+    identifier = os.urandom(4).hex()
     text = "".join(traceback.format_exception(bug))
     where = ""
     with suppress(OSError, Failure):

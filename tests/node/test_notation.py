@@ -42,7 +42,8 @@ def test_other_text_is_no_host_and_port(text: str) -> None:
 def test_only_loopback_is_loopback() -> None:
     assert all(map(is_loopback, ["127.0.0.1", "127.8.8.8", "::1", "localhost"]))
     assert not any(map(is_loopback, ["0.0.0.0", "::", "192.168.1.1", "example.org", "127.0.0.1.example.org"]))
-    assert on_loopback_only("/ip4/127.0.0.1/tcp/1") and not on_loopback_only("/dns4/localhost/tcp/1")
+    assert on_loopback_only("/ip4/127.0.0.1/tcp/1")
+    assert not on_loopback_only("/dns4/localhost/tcp/1")
 
 
 def test_addresses_to_listen_on_have_a_host_and_a_port() -> None:

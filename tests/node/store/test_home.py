@@ -37,7 +37,8 @@ def test_without_swarm_home_the_platforms_folders_are_used(tmp_path: Path, monke
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     home = find_home({})
-    assert home.data.name == "swarm" and home.data.is_relative_to(tmp_path)
+    assert home.data.name == "swarm"
+    assert home.data.is_relative_to(tmp_path)
     assert home.runtime == home.state, "the temporary folder is shared; without XDG_RUNTIME_DIR the state folder serves"
     assert find_home({"XDG_RUNTIME_DIR": str(tmp_path)}).socket == tmp_path / "swarm" / "control.sock"
 

@@ -78,7 +78,8 @@ def test_a_pipe_in_place_of_the_key_does_not_hang(tmp_path: Path) -> None:
 def test_an_api_key_is_made_once_and_can_be_replaced_by_hand(tmp_path: Path) -> None:
     file = tmp_path / "api.key"
     key = api_key(file)
-    assert key.startswith("sk-swarm-") and api_key(file) == key
+    assert key.startswith("sk-swarm-")
+    assert api_key(file) == key
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     file.write_text("my-own-key-0123456789\n")
     assert api_key(file) == "my-own-key-0123456789"

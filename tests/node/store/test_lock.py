@@ -27,7 +27,8 @@ def test_a_home_that_is_held_refuses_a_second_node_and_names_the_first(home: Hom
         assert str(os.getpid()) in caught.value.message
         assert caught.value.exit == ExitCode.ALREADY_HELD
         holder = held(home)
-        assert holder is not None and (holder.pid, holder.socket) == (os.getpid(), home.socket)
+        assert holder is not None
+        assert (holder.pid, holder.socket) == (os.getpid(), home.socket)
     assert held(home) is None
 
 
@@ -56,9 +57,11 @@ def test_the_lock_of_a_killed_node_is_free_at_once(home: Home) -> None:
         stdout=subprocess.PIPE,
     )
     with node:
-        assert node.stdout and node.stdout.readline() == b"held\n"
+        assert node.stdout
+        assert node.stdout.readline() == b"held\n"
         holder = held(home)
-        assert holder is not None and holder.pid == node.pid
+        assert holder is not None
+        assert holder.pid == node.pid
         node.send_signal(signal.SIGKILL)
         node.wait(timeout=30)
     assert held(home) is None
@@ -75,7 +78,8 @@ def test_somebody_who_only_asks_does_not_keep_a_node_from_starting(home: Home) -
     asker = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE)
     with asker:
         try:
-            assert asker.stdout and asker.stdout.readline() == b"asking\n"
+            assert asker.stdout
+            assert asker.stdout.readline() == b"asking\n"
             for _ in range(20):
                 with hold(home):
                     pass
