@@ -82,7 +82,7 @@ class Member:
         self.node, self.name = node, name
         self._settings = settings
         self.roster = Roster(settings)
-        self.index = CapabilityIndex(settings)
+        self.index = CapabilityIndex(node, settings)
         self.contacts = Contacts(node, settings, dice)
         self.standings = Standings(settings)
         self.serving = Serving(node, settings)

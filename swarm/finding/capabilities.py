@@ -20,10 +20,13 @@ class Known:
 
 
 class CapabilityIndex:
-    """Adverts by node and capabilities by skill. Walks are in the order of learning, newest last."""
+    """Adverts by node and capabilities by skill. Walks are in the order of learning, newest last.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    This node's own advert is among them; it neither expires nor makes room for others.
+    """
+
+    def __init__(self, self_node: NodeId, settings: Settings) -> None:
+        self._self, self._settings = self_node, settings
         self._known: dict[NodeId, Known] = {}
         self._by_skill: dict[str, dict[NodeId, tuple[Capability, ...]]] = {}
         self._forgotten: dict[NodeId, int] = {}  # Node to the newest version that must not come back.
@@ -44,13 +47,14 @@ class CapabilityIndex:
             return signed.issued_at_ms > known.signed.issued_at_ms
         return signed.issued_at_ms > self._forgotten.get(signed.issuer, -1)
 
-    def learn(self, signed: SignedAdvert, now: float) -> None:
-        """Take in an advert that is news and holds."""
+    def learn(self, signed: SignedAdvert, now: float, first_hand: bool) -> None:
+        """Take in an advert that is news and holds. `first_hand`: its issuer itself has just said so."""
         node = signed.issuer
         self._drop(node)
-        # Believed for its lifetime from when it was issued, whatever the two clocks say, but never longer than from now on.
+        # A rumour is believed for its lifetime from when it was issued, but never longer than from now on. Whoever speaks for
+        # itself is here now: its clock may be wrong by more than a lifetime.
         lifetime_s = signed.lifetime_ms / 1000
-        age_s = min(max(0.0, now - signed.issued_at_ms / 1000), lifetime_s)
+        age_s = 0.0 if first_hand else min(max(0.0, now - signed.issued_at_ms / 1000), lifetime_s)
         self._known[node] = Known(signed, now, now + lifetime_s - age_s)
         by_skill: dict[str, tuple[Capability, ...]] = {}
         for capability in signed.advert.capabilities:
@@ -59,7 +63,7 @@ class CapabilityIndex:
             self._by_skill.setdefault(skill, {})[node] = capabilities
         self._forgotten.pop(node, None)
         if len(self._known) > self._settings.adverts_max:
-            self._drop(next(iter(self._known)))
+            self._drop(next(known for known in self._known if known != self._self))
 
     def revive(self, node: NodeId) -> None:
         """The node itself has spoken: what was forgotten of it may be learned again."""
@@ -78,7 +82,7 @@ class CapabilityIndex:
 
     def sweep(self, now: float) -> list[NodeId]:
         """Drops what has expired, and says who."""
-        expired = [node for node, known in self._known.items() if known.expires_at <= now]
+        expired = [node for node, known in self._known.items() if known.expires_at <= now and node != self._self]
         for node in expired:
             self.forget(node)
         return expired

@@ -6,9 +6,11 @@ flooding costs each node as many messages as there are nodes.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Protocol
 
+from protocol import codec
 from protocol import limits as lim
 from protocol.identity import NodeId
 from protocol.messages import Advert, AdvertPull, AdvertPush, Capability, SignedAdvert
@@ -17,6 +19,7 @@ from swarm.finding.capabilities import CapabilityIndex
 from swarm.settings import Settings
 
 JITTER = (0.8, 1.2)
+SEAL_BYTES = lim.HEADER_BYTES_MAX + 128  # What an envelope puts around an advert, and room for its load to grow.
 
 
 class Notary(Protocol):
@@ -59,12 +62,13 @@ class Gossip:
 
     def start(self, addresses: tuple[str, ...], neighbours: list[NodeId], now: float) -> list[Effect]:
         self._addresses = addresses[: lim.ADDRESSES_MAX]
+        self._capabilities = self._fitting(self._capabilities)
         round_due = SetTimer(self._settings.gossip_period_s * self._dice.uniform(*JITTER), GossipDue())
         return [round_due, *self.issue(neighbours, now)]
 
     def offer(self, capabilities: tuple[Capability, ...], neighbours: list[NodeId], now: float) -> list[Effect]:
         """What this node's models can do has changed: everybody near hears it at once."""
-        self._capabilities = capabilities[: lim.CAPABILITIES_MAX]
+        self._capabilities = self._fitting(capabilities[: lim.CAPABILITIES_MAX])
         skills = tuple(sorted(dict.fromkeys(capability.skill for capability in self._capabilities)))
         return [Provide(skills), *self.issue(neighbours, now)]
 
@@ -74,12 +78,12 @@ class Gossip:
 
     def issue(self, neighbours: list[NodeId], now: float) -> list[Effect]:
         """A new version of this node's advert, told to all neighbours."""
-        slots, busy, queued = self._load()
+        slots, busy, queued = (min(count, lim.SLOTS_MAX) for count in self._load())
         advert = Advert(self._name, self._addresses, self._capabilities, slots, busy, queued, self._draining)
         if self._own is not None and round(now * 1000) <= self._own.issued_at_ms:
             now = (self._own.issued_at_ms + 1) / 1000  # Versions grow even when two are issued within a millisecond.
         self._own = self._notary.sign(advert, self._settings.advert_lifetime_s, now)
-        self._index.learn(self._own, now)
+        self._index.learn(self._own, now, True)
         self._issues += 1
         self._told_full = _is_full(advert)
         due_s = self._settings.advert_period_s * self._dice.uniform(*JITTER)
@@ -112,14 +116,17 @@ class Gossip:
         """The adverts of a push that were news; they are learned, and will be passed on."""
         news = []
         for signed in push.adverts:
-            if signed.issuer == sender:
+            first_hand = signed.issuer == sender
+            if first_hand:
                 self._index.revive(sender)
             if signed.issuer == self._node or not self._index.is_news(signed):
                 continue
+            if not first_hand and signed.issued_at_ms + signed.lifetime_ms <= now * 1000:
+                continue  # The ghost of a node that has stopped renewing it. Its seal still holds, for clocks that differ.
             if not self._notary.holds(signed, now):
                 self.forged += 1
                 continue
-            self._index.learn(signed, now)
+            self._index.learn(signed, now, first_hand)
             self._hot.pop(signed.issuer, None)
             self._hot[signed.issuer] = self._settings.gossip_copies
             news.append(signed)
@@ -148,6 +155,16 @@ class Gossip:
             if len(adverts) >= self._settings.gossip_adverts:
                 break
         return [Send(to, AdvertPush(tuple(adverts))), again] if adverts else [again]
+
+    def _fitting(self, capabilities: tuple[Capability, ...]) -> tuple[Capability, ...]:
+        """The capabilities as they fit into one advert: if they are too long, the last ones lose their texts first."""
+        fitted = list(capabilities)
+        for at in reversed(range(len(fitted))):
+            advert = Advert(self._name, self._addresses, tuple(fitted), 0, 0, 0, False)
+            if len(codec.encode(advert)) <= lim.ADVERT_BYTES_MAX - SEAL_BYTES:
+                break
+            fitted[at] = replace(fitted[at], description="", labels=())
+        return tuple(fitted)
 
 
 def _is_full(advert: Advert) -> bool:
