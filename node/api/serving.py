@@ -1,8 +1,8 @@
 """Listens: one app on loopback TCP and on a Unix socket, in one nursery, with bounds on what a client may hold.
 
 anycorn speaks HTTP; accepting is done here. anycorn's own loop ends the process when accept runs out of descriptors or
-a connection raises, has no bound on connections, and shields its sends: one client that stops reading would hold up
-the shutdown of the node for as long as it likes.
+a connection raises, has no bound on connections, keeps those of clients that have left, and shields its sends: one
+client that stops reading would hold up the shutdown of the node for as long as it likes.
 """
 
 import errno
@@ -80,7 +80,6 @@ class _Server:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = ASGIWrapper(app)  # type: ignore[arg-type]
-        self._context = WorkerContext(None)
         self._open: dict[_Connection, None] = {}
         self._config = Config()
         self._config.accesslog = None
@@ -106,11 +105,12 @@ class _Server:
                 nursery.start_soon(self._converse, stream, trusted, slots)
 
     async def _converse(self, stream: trio.SocketStream, trusted: bool, slots: trio.Semaphore) -> None:
-        connection = _Connection(stream)
+        context = WorkerContext(None)
+        connection = _Connection(stream, context)
         self._open[connection] = None
         state = ConnectionState({TRUSTED: trusted})
         try:
-            await TCPServer(self._app, self._config, self._context, state, connection).run()  # type: ignore[arg-type]
+            await TCPServer(self._app, self._config, context, state, connection).run()  # type: ignore[arg-type]
         except Exception:
             # One connection's oddity is not the others' affair.
             log.exception("a connection of the API broke")
@@ -128,8 +128,9 @@ class _Server:
 class _Connection:
     """An accepted stream as anycorn wants it (anyio's interface), with a limit on how long a send may take."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream, context: WorkerContext) -> None:
         self._stream = stream
+        self._context = context
         self._patience_s = SEND_S_MAX
         self._sending = trio.CancelScope()
 
@@ -142,11 +143,11 @@ class _Connection:
     async def receive(self, max_bytes: int) -> bytes:
         try:
             data = await self._stream.receive_some(max_bytes)
-        except trio.BrokenResourceError:
-            raise anyio.BrokenResourceError from None
-        except trio.ClosedResourceError:
-            raise anyio.ClosedResourceError from None
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            data = b""
         if not data:
+            # Otherwise anycorn keeps the connection of a client that has left until KEEP_ALIVE_S are over.
+            await self._context.terminated.set()
             raise anyio.EndOfStream
         return bytes(data)
 

@@ -68,18 +68,33 @@ class Conversation:
         headers = {name.decode(): value.decode() for name, value in event.headers}
         return event.status_code, headers
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it comes. Raises h11.RemoteProtocolError if it is cut off."""
-        while True:
-            event = await self._next()
-            if isinstance(event, h11.EndOfMessage):
-                return
-            assert isinstance(event, h11.Data), event
-            yield bytes(event.data)
+    async def chunk(self) -> bytes:
+        """The next of the body; empty at its end. Raises h11.RemoteProtocolError if it is cut off."""
+        event = await self._next()
+        if isinstance(event, h11.EndOfMessage):
+            return b""
+        assert isinstance(event, h11.Data), event
+        return bytes(event.data)
+
+    async def until(self, text: bytes) -> bytes:
+        """The body up to a chunk that contains this text."""
+        received = b""
+        while text not in received:
+            chunk = await self.chunk()
+            assert chunk, received
+            received += chunk
+        return received
+
+    async def rest(self) -> bytes:
+        """What is left of the body."""
+        received = []
+        while chunk := await self.chunk():
+            received.append(chunk)
+        return b"".join(received)
 
     async def reply(self) -> Reply:
         status, headers = await self.begin()
-        body = b"".join([chunk async for chunk in self.chunks()])
+        body = await self.rest()
         if self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE:
             self._h11.start_next_cycle()
         return Reply(status, headers, body)
@@ -98,7 +113,8 @@ class Served:
     desk: ScriptedDesk
     port: int
     socket: Path
-    nursery: trio.Nursery
+    stop: trio.CancelScope
+    stopped: trio.Event
 
     @property
     def url(self) -> str:
@@ -153,10 +169,18 @@ async def served(folder: Path, desk: ScriptedDesk | None = None, **rules: Any) -
     desk = desk or ScriptedDesk()
     app = make_app(desk, AccessRules(KEY, **rules))  # type: ignore[arg-type]
     path = folder / "control.sock"
+    scope = trio.CancelScope()
+    stopped = trio.Event()
+
+    async def run(*, task_status: trio.TaskStatus[int]) -> None:
+        with scope:
+            await serve(app, ("127.0.0.1", 0), path, task_status=task_status)
+        stopped.set()
+
     async with desk.opened(), trio.open_nursery() as nursery:
-        port = await nursery.start(serve, app, ("127.0.0.1", 0), path)
-        yield Served(desk, port, path, nursery)
-        nursery.cancel_scope.cancel()
+        port = await nursery.start(run)
+        yield Served(desk, port, path, scope, stopped)
+        scope.cancel()
 
 
 def events(body: bytes) -> list[tuple[str, Any]]:

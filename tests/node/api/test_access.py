@@ -2,6 +2,9 @@
 
 import pytest
 import trio
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ResponseReceived
 
 from tests.node.api.raw_http import KEY, Served, served
 
@@ -130,10 +133,17 @@ async def test_websocket_is_refused(api: Served) -> None:
         assert (await conversation.begin())[0] == 403
 
 
-async def test_http2_without_asking_gets_nowhere(api: Served) -> None:
+async def test_http2_does_not_lead_around_the_rules(api: Served) -> None:
+    h2 = H2Connection(H2Configuration(client_side=True))
+    h2.initiate_connection()
+    pseudo = [(":method", "GET"), (":path", "/v1/models"), (":scheme", "http"), (":authority", "localhost")]
+    h2.send_headers(1, [*pseudo, BEARER], end_stream=True)
     async with api.connected() as conversation:
-        await conversation.stream.send_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0")
+        await conversation.stream.send_all(h2.data_to_send())
         with trio.fail_after(20):
-            first = await conversation.stream.receive_some(65_536)
-    assert b" 200 " not in first
-    assert (await api.get("/healthz")).status == 200
+            while True:
+                events = h2.receive_data(await conversation.stream.receive_some(65_536))
+                answered = [event for event in events if isinstance(event, ResponseReceived)]
+                if answered:
+                    break
+    assert dict(answered[0].headers)[b":status"] == b"505"

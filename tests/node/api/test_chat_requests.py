@@ -3,16 +3,53 @@
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from node.api.access import AccessRules
 from node.api.bodies import decode_json
 from node.api.chat_requests import DECODER, ChatRequest, turns_of, wishes_of
-from node.api.errors import ApiError
+from node.api.errors import ApiError, error_body
+from node.api.names import Wanted
+from node.api.tasks import Service, make_task
 from protocol.messages import Turn
+from tests.node.api.scripted_desk import ScriptedDesk
 
 
 def parsed(**fields: object) -> ChatRequest:
     body = {"model": "auto", "messages": [{"role": "user", "content": "hello"}], **fields}
     return decode_json(json.dumps(body).encode(), DECODER)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["type", "text", "role"]), inner),
+    max_leaves=5,
+)
+wild_messages = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "system", "assistant", "tool"])}, optional={"content": anything}
+    ),
+    max_size=3,
+)
+wild_bodies = st.fixed_dictionaries(
+    {"messages": wild_messages | anything},
+    optional={name: anything for name in ChatRequest.__struct_fields__ if name != "messages"},
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(wild_bodies)
+def test_any_json_is_a_task_or_a_refusal_and_never_a_bug(body: dict[str, object]) -> None:
+    service = Service(ScriptedDesk(), AccessRules("k"), lambda size: bytes(size), started=0)
+    try:
+        request = decode_json(json.dumps(body).encode(), DECODER)
+        task = make_task(service, Wanted("chat", "", None), turns_of(request), wishes_of(request))
+    except ApiError as refused:
+        assert refused.status == 400
+        error_body(refused, openai=True)
+    else:
+        assert task.turns
 
 
 def said(*messages: object) -> list[Turn]:

@@ -164,9 +164,7 @@ async def test_client_that_leaves_in_mid_stream_cancels_the_task(
     async with api.connected() as conversation:
         await api.begin_post(conversation, path, body)
         await conversation.begin()
-        async for chunk in conversation.chunks():
-            if b"begun" in chunk:
-                break
+        await conversation.until(b"begun")
         assert api.desk.cancelled == []
         if leave == "reset":
             conversation.stream.setsockopt(1, 13, b"\1\0\0\0\0\0\0\0")  # SO_LINGER of 0 s: close sends RST.
@@ -183,11 +181,9 @@ async def test_silence_is_filled_with_comments_and_failures_become_events(
     async with api.connected() as conversation:
         await api.begin_post(conversation, path, body)
         assert (await conversation.begin())[0] == 200
-        received = b""
-        async for chunk in conversation.chunks():
-            received += chunk
-            if received == b": keep-alive\n\n" * 2:
-                waited.set()
+        received = await conversation.until(b": keep-alive\n\n" * 2)
+        waited.set()
+        received += await conversation.rest()
     assert b"[DONE]" not in received
     assert received.startswith(b": keep-alive\n\n")
     _, last = events(received)[-1]
@@ -204,23 +200,20 @@ async def test_node_that_stops_says_so_to_whoever_waits(tmp_path, path: str, bod
         streams = text_first and body.get("stream") is not False
         if streams:
             await conversation.begin()
-            chunks = conversation.chunks()
-            first = await anext(chunks)
-            assert b"begun" in first
+            await conversation.until(b"begun")
         else:
             await desk.wait_until(lambda: len(desk.asked) == 1)
             # The request has reached the desk; what it does next is wait.
             await trio.testing.wait_all_tasks_blocked()
-        api.nursery.cancel_scope.cancel()
-        with trio.CancelScope(shield=True), trio.fail_after(20):
-            if streams:
-                rest = b"".join([chunk async for chunk in chunks])
-                assert b'"code":"shutting_down"' in rest
-                assert b"[DONE]" not in rest
-            else:
-                reply = await conversation.reply()
-                assert reply.status == 503
-                assert reply.error["code"] == "shutting_down"
+        api.stop.cancel()
+        if streams:
+            rest = await conversation.rest()
+            assert b'"code":"shutting_down"' in rest
+            assert b"[DONE]" not in rest
+        else:
+            reply = await conversation.reply()
+            assert reply.status == 503
+            assert reply.error["code"] == "shutting_down"
     assert len(desk.cancelled) == 1
 
 
@@ -257,7 +250,6 @@ async def test_client_that_reads_nothing_does_not_hold_the_others_up(api: Served
             assert b"quick" in (await api.post(CHAT, HELLO)).body
         # It finds its whole answer when it does read.
         await stuck.begin()
-        with trio.fail_after(30):
-            received = b"".join([chunk async for chunk in stuck.chunks()])
+        received = await stuck.rest()
     assert len(received) > 32_000_000
     assert received.endswith(b"data: [DONE]\n\n")
