@@ -17,8 +17,8 @@ HEAVY = {
     "anycorn", "anyio", "asyncio", "cryptography", "httpx", "libp2p", "llama_cpp", "msgpack", "msgspec", "multiaddr", "nacl",
     "numpy", "rich", "simulations", "starlette", "trio",
 }  # fmt: skip
-MODULES_MAX = 260  # Python itself, click, http.client and json are about 200; a library more is at least some dozens.
-OURS_MAX = 25  # Of node, protocol and swarm: the command, its client, the home.
+MODULES_MAX = 220  # Python itself, click, http.client and json are about 160; a library more is at least some dozens.
+OURS_MAX = 20  # Of node, protocol and swarm: the command, its client, the home.
 
 _PROGRAM = """
 import json, sys
