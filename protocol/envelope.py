@@ -95,16 +95,17 @@ def _pack_header(header: Header) -> bytes:
 
 
 def _parse_header(packed: bytes) -> Header:
+    # The version is told by two bytes, so that whatever another version means by the rest, people hear of a version.
+    if len(packed) > 1 and 0x91 <= packed[0] <= 0x9F and packed[1] < 0x80 and packed[1] != VERSION:
+        raise RemoteProtocolError("foreign", f"envelope version {packed[1]}; this node speaks {VERSION}")
     parts = _unpack(packed, lim.HEADER_BYTES_MAX)
-    if type(parts) is not list or not parts or type(parts[0]) is not int:
+    if type(parts) is not list or len(parts) != 7:
         raise RemoteProtocolError("garbage", "not a header")
-    if parts[0] != VERSION:
-        raise RemoteProtocolError("foreign", f"envelope version {parts[0]}; this node speaks {VERSION}")
-    if len(parts) != 7:
-        raise RemoteProtocolError("garbage", "not a header")
-    _, swarm, issuer, audience, nonce, sent_at_ms, lifetime_ms = parts
+    version, swarm, issuer, audience, nonce, sent_at_ms, lifetime_ms = parts
     if not (
-        _is_bytes(swarm, SWARM_BYTES)
+        type(version) is int
+        and version == VERSION
+        and _is_bytes(swarm, SWARM_BYTES)
         and _is_bytes(issuer, NODE_ID_BYTES)
         and (audience is None or _is_bytes(audience, NODE_ID_BYTES))
         and _is_bytes(nonce, NONCE_BYTES)

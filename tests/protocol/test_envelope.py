@@ -51,7 +51,7 @@ def fields(header: Header = HEADER) -> list[Any]:
     ]  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(headers(), st.binary(max_size=500))
 def test_what_was_sealed_opens_again(header: Header, body: bytes) -> None:
     """[ENV-1] [ENV-2] Every header within bounds, any body."""
@@ -86,14 +86,14 @@ def test_every_cut_is_refused() -> None:
     assert refused(SEALED + b"\x00") == "garbage"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=300) | plain().map(packed))
 def test_noise_is_refused_and_does_nothing_else(noise: bytes) -> None:
     """[ENV-1] Only one error leaves."""
     assert refused(noise) == "garbage"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(plain(), max_size=8).map(packed) | st.binary(max_size=300))
 def test_any_header_with_a_good_signature_is_refused_or_is_the_one_encoding_of_a_header(header: bytes) -> None:
     """[ENV-2] [ENV-4] A signature does not make nonsense true."""
@@ -169,11 +169,12 @@ def test_a_longer_encoding_is_refused() -> None:
         assert refused(signed_by(ADA, longer, body)) == "garbage"
 
 
-@pytest.mark.parametrize("version", [0, 2, 255])
+@pytest.mark.parametrize("version", [0, 2, 127])
 def test_another_version_is_foreign_whatever_follows(version: int) -> None:
     """[ENV-5] Said by the first field alone, so that people hear of a version and not of garbage."""
-    for rest in (fields()[1:], fields()[1:6], []):
+    for rest in (fields()[1:], fields()[1:6], [], ["text", {"map": None}]):
         assert refused(signed_by(ADA, packed([version, *rest]), b"body")) == "foreign"
+    assert refused(signed_by(ADA, bytes([0x91, version]) + b"\xc1 no msgpack at all", b"body")) == "foreign"
 
 
 def test_a_signature_for_another_purpose_is_refused() -> None:

@@ -310,7 +310,7 @@ def _unsigned(header: Header, body: bytes) -> bytes:
     return framing.frame(Form.SEALED, envelope.seal(signer, header, body)[:-64] + bytes(64))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=200), st.booleans(), st.sampled_from(Form))
 def test_noise_on_a_link_raises_one_error_or_nothing(noise: bytes, greeted: bool, form: Form) -> None:
     """[LNK-7] As a stream, and well framed."""

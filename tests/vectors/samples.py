@@ -1,0 +1,114 @@
+"""What the vectors are made of: three nodes, one message of every kind, and how a field is written as JSON."""
+
+import dataclasses
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import msgpack
+
+from protocol import codec, envelope
+from protocol import limits as lim
+from protocol.envelope import Header
+from protocol.errors import RemoteProtocolError
+from protocol.genesis import swarm_id
+from protocol.identity import Identity
+from protocol.messages import (
+    Advert,
+    AdvertPull,
+    AdvertPush,
+    AttemptId,
+    Capability,
+    Goodbye,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    SignedAdvert,
+    TaskAccepted,
+    TaskCancelled,
+    TaskFailed,
+    TaskFinished,
+    TaskId,
+    TaskPiece,
+    TaskRefused,
+    TaskRequest,
+    Turn,
+)  # fmt: skip
+from protocol.notary import Notary
+
+ADA, BOB, EVE = (Identity(bytes([number]) * 32) for number in (1, 2, 3))
+SWARM = swarm_id("vectors")
+NOW_MS = 1_790_000_000_000
+NOW_S = NOW_MS / 1000
+ATTEMPT, TASK = AttemptId(bytes(range(16))), TaskId(bytes(range(16, 32)))
+HEADER = Header(SWARM, ADA.node, BOB.node, b"n" * 16, NOW_MS, lim.MESSAGE_LIFETIME_MS)
+
+CAPABILITY = Capability(
+    "classify:language",
+    "language",
+    bytes(range(32)),
+    16_384,
+    25_000.0,
+    1,
+    64,
+    ("English", "Português"),
+    "Names a language.",
+)
+ADVERT = Advert("kestrel", ("/ip4/192.0.2.7/tcp/4976",), (CAPABILITY,), 64, 3, 0, False)
+REQUEST = TaskRequest(
+    ATTEMPT, TASK, "chat", "", (Turn("system", "Be brief."), Turn("user", "Why is the sky blue? 🐦")),
+    256, 0.7, 0.95, 4_294_967_295, ("\n\n",), 30_000,
+)  # fmt: skip
+SIGNED = Notary(EVE, SWARM, Random(3)).sign(ADVERT, 60.0, NOW_S)
+MESSAGES: tuple[Message, ...] = (
+    Hello(b"tokentok", "kestrel", "starlings/1", ("/ip4/192.0.2.7/tcp/4976", "/ip6/2001:db8::7/tcp/4976")),
+    Ping(128),
+    Pong(127),
+    Goodbye(True, "stopping"),
+    ADVERT,
+    AdvertPush((SIGNED,)),
+    AdvertPull("", 64),
+    REQUEST,
+    TaskAccepted(ATTEMPT, "smollm2-135m", 2),
+    TaskRefused(ATTEMPT, 1, "2 at work, 16 waiting"),
+    TaskPiece(ATTEMPT, 65_536, " scattered"),
+    TaskFinished(ATTEMPT, 65_537, "stop", 24, 65_537, 0, 80, 60_000),
+    TaskFailed(ATTEMPT, 17, "the model failed while it worked"),
+    TaskCancelled(ATTEMPT),
+)
+
+
+def as_json(value: Any) -> Any:
+    """A message, a part or a field as JSON."""
+    if isinstance(value, SignedAdvert):
+        return as_json(value.sealed)
+    if isinstance(value, bytes):
+        return {"hex": value.hex()}
+    if isinstance(value, tuple):
+        return [as_json(item) for item in value]
+    if dataclasses.is_dataclass(value):
+        return {item.name: as_json(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    return value
+
+
+def named(message: Message) -> dict[str, Any]:
+    return {"message": type(message).__name__, "fields": as_json(message)}
+
+
+def packed(parts: Any) -> bytes:
+    result: bytes = msgpack.packb(parts, use_bin_type=True)
+    return result
+
+
+def sealed_by_issuer(message: Message, header: Header) -> bytes:
+    return envelope.seal({ADA.node: ADA, EVE.node: EVE}[header.issuer], header, codec.encode(message))
+
+
+def kind_of(read: Callable[[], object]) -> str:
+    """The kind of the refusal that must come."""
+    try:
+        read()
+    except RemoteProtocolError as error:
+        return error.kind
+    raise AssertionError("a bad vector is good")
