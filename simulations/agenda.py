@@ -11,8 +11,13 @@ from simulations.machines import Process
 class Target(Protocol):
     """Whom an entry is for. Nothing happens to a target that has closed in the meantime."""
 
-    open: bool
-    process: Process
+    @property
+    def open(self) -> bool:
+        """Whether it can still be told something."""
+
+    @property
+    def process(self) -> Process:
+        """Which process is told."""
 
 
 class Agenda:

@@ -34,7 +34,8 @@ def main(args: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="swarm sim", description="Members in a virtual world: the same decisions as in a node, under a virtual clock."
+        prog="swarm sim",
+        description="Members in a virtual world: the same decisions as in a node, under a virtual clock.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     run = verbs.add_parser("run", help="play scenarios and check invariants, goals and baselines")
@@ -93,7 +94,11 @@ def _list(chosen: argparse.Namespace) -> int:
     for scenario in map(load, names()):
         members = sum(table.count for table in scenario.members)
         if chosen.json:
-            print(json.dumps({"name": scenario.name, "about": scenario.about, "members": members, "seconds": scenario.seconds}))
+            print(
+                json.dumps(
+                    {"name": scenario.name, "about": scenario.about, "members": members, "seconds": scenario.seconds}
+                )
+            )
         else:
             print(f"{scenario.name:<12}{members:>6} members{scenario.seconds:>6g} s   {scenario.about}")
             for variant in scenario.variants:
@@ -124,7 +129,7 @@ def _report_or_run(reference: str, seed: int | None) -> dict[str, Any]:
 def _baseline(chosen: argparse.Namespace) -> int:
     for scenario in [load(reference) for reference in chosen.scenarios]:
         report = play(scenario, scenario.seed)
-        path = BASELINES / f"{scenario.name}.json"
+        path = _baseline_path(scenario)
         kept = {"scenario": scenario.name, "seed": report.seed, "figures": report.figures}
         path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
         print(table_of(report, None))
@@ -133,12 +138,18 @@ def _baseline(chosen: argparse.Namespace) -> int:
 
 
 def _baseline_of(scenario: Scenario, seed: int) -> dict[str, float] | None:
-    path = BASELINES / f"{scenario.name}.json"
+    path = _baseline_path(scenario)
     if not path.exists():
         return None
     kept = json.loads(path.read_bytes())
     figures: dict[str, float] = kept["figures"]
     return figures if kept["seed"] == seed else None
+
+
+def _baseline_path(scenario: Scenario) -> Path:
+    if scenario.name.endswith(".toml"):
+        return Path(scenario.name).with_suffix(".baseline.json")
+    return BASELINES / f"{scenario.name.replace(':', '-')}.json"
 
 
 def _drift(scenario: Scenario, report: Report, baseline: dict[str, float] | None) -> list[str]:

@@ -171,7 +171,9 @@ class QueuesAreBounded:
                 continue
             _, busy, queued = process.member.serving.load()
             if len(process.member.asking) or busy or queued:
-                raise Violation(f"{machine.name} is not done: {len(process.member.asking)} asked, {busy} busy, {queued} queued")
+                raise Violation(
+                    f"{machine.name} is not done: {len(process.member.asking)} asked, {busy} busy, {queued} queued"
+                )
 
     def _look_into(self, world: World, process: Process, member: Member) -> None:
         settings = world.settings
@@ -188,4 +190,3 @@ class QueuesAreBounded:
 def _within(what: str, count: int, bound: int, process: Process) -> None:
     if count > bound:
         raise Violation(f"{process.machine.name}: {count} {what}, {bound} allowed")
-

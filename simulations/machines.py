@@ -24,8 +24,9 @@ class Handles(Protocol):
 class Machine:
     """One computer with its identity. It outlives crashes of the node that runs on it.
 
-    `x` and `y` place it on a map of side 1, which decides distances. Two machines hear each other only while they have the same
-    `island`. `pace` multiplies the time that its models take; a share `failing` of their answers breaks off. `has_power` False: nobody there even refuses a connection.
+    `x` and `y` place it on a map of side 1, which decides distances. Two machines hear each other only while they have the
+    same `island`. `pace` multiplies the time that its models take; a share `failing` of their answers breaks off.
+    `has_power` False: nobody there even refuses a connection.
     """
 
     index: int

@@ -40,8 +40,6 @@ REPLACED = "The peer opened a new connection."
 NOT_READING = "The peer does not read what is sent to it."
 
 
-
-
 @dataclass(slots=True, eq=False)
 class DialUnderWay:
     """One dial, and who asked for it, until the link is up or the dial has failed."""

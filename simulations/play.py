@@ -18,7 +18,12 @@ SETTLE_S = 5.0  # After the last deadline: stopped models, last words.
 
 
 def play(
-    scenario: Scenario, seed: int, *, make_member: MakeMember = Member, hashed: bool = False, trace: TextIO | None = None
+    scenario: Scenario,
+    seed: int,
+    *,
+    make_member: MakeMember = Member,
+    hashed: bool = False,
+    trace: TextIO | None = None,
 ) -> Report:
     """The report of a run in which every invariant held. Raises WorldFailure, which says how to see it again."""
     began = perf_counter()
@@ -26,7 +31,8 @@ def play(
     workload, faults, tally = Workload(world), Faults(world), Tally()
     ends = EveryTaskEndsOnce(world)
     invariants: list[Invariant] = [ends, WorkersKeepTheirSlots(), QueuesAreBounded()]
-    for watcher in (tally, *invariants):
+    world.watch(tally)
+    for watcher in invariants:
         world.watch(watcher)
     digest = TraceHash()
     if hashed or trace is not None:

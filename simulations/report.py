@@ -132,7 +132,8 @@ def _load(world: World, tally: Tally) -> float:
     """How much longer the busiest worker worked than the mean of all: 1 if each got its share by speed and slots."""
     workers = [machine for machine in world.machines if machine.is_worker]
     busy = [
-        tally.busy_s.get(machine.index, 0.0) / max(offered.slots for offered in machine.capabilities) for machine in workers
+        tally.busy_s.get(machine.index, 0.0) / max(offered.slots for offered in machine.capabilities)
+        for machine in workers
     ]
     return max(busy) * len(busy) / sum(busy) if sum(busy) else 0.0
 
@@ -147,7 +148,9 @@ def missed_goals(scenario: Scenario, report: Report) -> list[str]:
         name, _, side = goal.rpartition("_")
         if name not in report.figures or side not in ("min", "max"):
             known = ", ".join(report.figures)
-            raise ScenarioError(f"{scenario.name}: goals.{goal}: a figure with _min or _max is expected; figures: {known}.")
+            raise ScenarioError(
+                f"{scenario.name}: goals.{goal}: a figure with _min or _max is expected; figures: {known}."
+            )
         figure = report.figures[name]
         if (side == "min" and figure < bound) or (side == "max" and figure > bound):
             missed.append(f"{name} is {figure:g}; the goal is {'at least' if side == 'min' else 'at most'} {bound:g}")

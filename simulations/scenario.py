@@ -26,7 +26,7 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A table of a scenario file. Unknown keys are errors: a misspelt fault would be a fault that never happens."""
 
 
-class NetworkTable(Table, kw_only=True):
+class NetworkTable(Table, frozen=True, kw_only=True):
     """What lies between machines."""
 
     latency_ms: Range = (5.0, 80.0)
@@ -45,7 +45,7 @@ class NetworkTable(Table, kw_only=True):
     """How long a search for provider records takes."""
 
 
-class MembersTable(Table, kw_only=True):
+class MembersTable(Table, frozen=True, kw_only=True):
     """Machines of one kind. Without skills they only ask."""
 
     name: str
@@ -67,7 +67,7 @@ class MembersTable(Table, kw_only=True):
     """Clocks are wrong by up to this much, either way."""
 
 
-class WorkloadTable(Table, kw_only=True):
+class WorkloadTable(Table, frozen=True, kw_only=True):
     """Who asks what, when. Rates are of the whole group."""
 
     skills: list[str]
@@ -90,7 +90,7 @@ class WorkloadTable(Table, kw_only=True):
     patience_s: Range = (0.1, 5.0)
 
 
-class FaultTable(Table, kw_only=True):
+class FaultTable(Table, frozen=True, kw_only=True):
     """What goes wrong, and for how long. `crash` resets links, `vanish` and `blackhole` tell nobody, `freeze` stops a process that
     catches up later, `partition` parts a share of the machines from the others, `slow` multiplies the time that models take,
     `leave` is a clean stop."""
@@ -111,10 +111,11 @@ class FaultTable(Table, kw_only=True):
     factor: Annotated[float, Meta(gt=0)] = 1.0
 
 
-class Scenario(Table, kw_only=True):
+class Scenario(Table, frozen=True, kw_only=True):
     """One world and what happens in it."""
 
-    name: str = ""
+    name: str = "?"
+    """What was loaded: the reference that plays it again."""
     about: str
     seed: Whole = 1
     seconds: Annotated[float, Meta(gt=0)]
@@ -161,8 +162,7 @@ def load(reference: str) -> Scenario:
     if variant and variant not in scenario.variants:
         raise ScenarioError(f"{path}: no variant {variant!r}{_perhaps(variant, list(scenario.variants))}.")
     overrides = {**scenario.swarm, **scenario.variants.get(variant, {})}
-    name = f"{path.stem}:{variant}" if variant else path.stem
-    return msgspec.structs.replace(scenario, name=name, swarm=overrides)
+    return msgspec.structs.replace(scenario, name=reference, swarm=overrides)
 
 
 def names() -> list[str]:
@@ -176,12 +176,17 @@ def parse(text: str, origin: str) -> Scenario:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as wrong:
         raise ScenarioError(f"{origin}: {wrong}") from None
+    if "name" in raw:
+        raise ScenarioError(f"{origin}: unknown key name. A scenario is named as its file is.")
     _refuse_unknown(raw, Scenario, origin, "")
     try:
         scenario = msgspec.convert(raw, Scenario)
     except msgspec.ValidationError as wrong:
         raise ScenarioError(f"{origin}: {wrong}") from None
-    for label, overrides in [("swarm", scenario.swarm), *((f"variants.{name}", of) for name, of in scenario.variants.items())]:
+    for label, overrides in [
+        ("swarm", scenario.swarm),
+        *((f"variants.{name}", of) for name, of in scenario.variants.items()),
+    ]:
         _check_settings(overrides, scenario.swarm, origin, label)
     _check_groups(scenario, origin)
     return scenario

@@ -13,6 +13,8 @@ from swarm.events import Event
 Recorded = tuple[float, Process, Event | Effect]
 """When, where, what."""
 
+TEXT_SHOWN_MAX = 80  # Inputs are long, and all alike.
+
 _FIELDS: dict[type, tuple[str, ...]] = {}
 
 
@@ -24,7 +26,7 @@ def line_of(at: float, name: str, what: Any, names: dict[NodeId, str]) -> str:
 def _text(value: Any, names: dict[NodeId, str]) -> str:
     kind = type(value)
     if kind is str:
-        return repr(value)
+        return repr(value) if len(value) <= TEXT_SHOWN_MAX else f"{value[:TEXT_SHOWN_MAX]!r}… {len(value)} characters"
     if kind is bytes:
         return names.get(value) or value.hex() if len(value) == NODE_ID_BYTES else value.hex()
     if kind is tuple:

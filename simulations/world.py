@@ -17,8 +17,8 @@ from protocol.messages import Capability
 from protocol.notary import Notary
 from protocol.replay import ReplayWindow
 from simulations.agenda import Agenda
-from simulations.machines import Generation, Handles, Machine, Process
-from simulations.network import End, Network
+from simulations.machines import Handles, Machine, Process
+from simulations.network import Network
 from simulations.notary import TrustingNotary
 from simulations.registry import Registry
 from simulations.scenario import MembersTable, Scenario
@@ -29,6 +29,7 @@ from swarm.effects import (
     Conclude,
     Dial,
     Disconnect,
+    Effect,
     FindProviders,
     Generate,
     Notify,
@@ -105,10 +106,10 @@ class World:
         self._watching: dict[type, list[Callable[[Process, Any], None]]] = {}
         self._recent: deque[Recorded] = deque(maxlen=LINES_KEPT)
         self._trace: Callable[[str], None] | None = None
-        self._perform: dict[type, Callable[[Process, Any], None]] = {
+        self._performers: dict[type, Callable[[Process, Any], None]] = {
             Send: lambda process, effect: self.network.send(process, effect.to, effect.message),
             SetTimer: lambda process, effect: self.agenda.post(effect.delay_s, process, TimerFired(effect.timer)),
-            Dial: self._dial,
+            Dial: self.network.dial,
             Disconnect: lambda process, effect: self.network.disconnect(process, effect.node, effect.cause),
             Generate: self.workers.generate,
             StopGenerating: lambda process, effect: self.workers.stop(process, effect.attempt),
@@ -166,7 +167,7 @@ class World:
             assert self._wire is not None
             for event in self._wire.read(target, what):
                 if event.__class__ is NeighbourUp:
-                    self.network.reached(target, event)  # type: ignore[arg-type]
+                    self.network.reached(target, event)
                 self.handle(process, event)
             return
         if target is not process:
@@ -182,7 +183,7 @@ class World:
 
     def handle(self, process: Process, event: Event) -> None:
         """Let a member handle an event, and perform the effects in order."""
-        now, recent, watching, perform = self.agenda.now, self._recent, self._watching, self._perform
+        now, recent, watching, performers = self.agenda.now, self._recent, self._watching, self._performers
         self.events += 1
         recent.append((now, process, event))
         for see in watching.get(event.__class__, ()):
@@ -196,10 +197,11 @@ class World:
                 see(process, effect)
             if self._trace is not None:
                 self._trace(line_of(now, process.machine.name, effect, self._names()))
-            perform[kind](process, effect)
+            performers[kind](process, effect)
 
-    def _dial(self, process: Process, effect: Dial) -> None:
-        self.network.dial(process, effect)
+    def perform(self, process: Process, effect: Effect) -> None:
+        """Perform one effect of a process, as if its member had just asked for it."""
+        self._performers[effect.__class__](process, effect)
 
     # --- Machines: what faults do to them -----------------------------------------------------------------------------
 
