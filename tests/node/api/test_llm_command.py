@@ -36,7 +36,7 @@ async def llm(env: dict[str, str], *arguments: str) -> subprocess.CompletedProce
         )
 
 
-@pytest.mark.parametrize("streaming", [[], ["--no-stream"]])
+@pytest.mark.parametrize("streaming", [[], pytest.param(["--no-stream"], marks=pytest.mark.slow)])
 async def test_prompt_is_answered(api: Served, tmp_path: Path, streaming: list[str]) -> None:
     env = configured(tmp_path / "llm", api.url, KEY)
     ended = await llm(env, "prompt", "-m", "swarm-auto", *streaming, "one two three")
@@ -44,6 +44,7 @@ async def test_prompt_is_answered(api: Served, tmp_path: Path, streaming: list[s
     assert api.desk.asked[0].skill == "chat"
 
 
+@pytest.mark.slow
 async def test_skill_and_options_reach_the_task(api: Served, tmp_path: Path) -> None:
     env = configured(tmp_path / "llm", api.url, KEY)
     ended = await llm(
@@ -74,6 +75,7 @@ async def test_worker_lost_in_mid_stream_is_not_a_success(api: Served, tmp_path:
     assert b"wren is gone" in ended.stderr
 
 
+@pytest.mark.slow
 async def test_wrong_key_and_unknown_model_are_told(api: Served, tmp_path: Path) -> None:
     wrong = await llm(configured(tmp_path / "wrong", api.url, "sk-wrong"), "prompt", "-m", "swarm-auto", "x")
     assert wrong.returncode != 0
