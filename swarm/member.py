@@ -22,7 +22,7 @@ from protocol.messages import (
     TaskRefused,
     TaskRequest,
 )
-from swarm.choosing.routing import Router, without_draw
+from swarm.choosing.routing import Router
 from swarm.choosing.standing import Standings
 from swarm.doing.asking import Asking
 from swarm.doing.serving import Serving
@@ -90,9 +90,11 @@ class Member:
         self._router = Router(node, settings, dice, self.index, self.roster, self.standings)
         self.asking = Asking(settings, dice, self._router.route, self._reach, self.standings)
         self._searched_at = float("-inf")
+        self._now = 0.0
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """What this member wants done about an event. `now`: seconds since the epoch on a clock that never steps back."""
+        self._now = now
         effects = self._handle(event, now)
         # What a member sends to itself never leaves it, and takes the same way as what comes from others.
         outward: list[Effect] = []
@@ -107,8 +109,8 @@ class Member:
         return outward
 
     def route(self, task: Task) -> Routing:
-        """Who could do a task now; a dry run."""
-        return without_draw(self._router.route(task, ()))
+        """Who could do a task, as of the latest event; a dry run."""
+        return self._router.consider(task, (), self._now)
 
     def _handle(self, event: Event, now: float) -> list[Effect]:
         match event:

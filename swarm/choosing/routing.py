@@ -50,8 +50,18 @@ class Router:
         self._node, self._settings, self._dice = node, settings, dice
         self._index, self._roster, self._standings = index, roster, standings
 
-    def route(self, task: Task, tried: Iterable[NodeId]) -> Routing:
+    def route(self, task: Task, tried: Iterable[NodeId], now: float) -> Routing:
         """The decision for the next attempt of a task, with all reasons. Costs one draw of the dice."""
+        routing = self.consider(task, tried, now)
+        draws = self._settings.choosing_draws
+        # Drawn by rank, so that the walk over the index does not matter.
+        ranks = range(len(routing.candidates))
+        drawn = sorted(self._dice.sample(ranks, draws)) if 0 < draws < len(ranks) else list(ranks)
+        nodes = tuple(routing.candidates[rank].node for rank in drawn)
+        return replace(routing, drawn=nodes, chosen=nodes[0] if nodes else None)
+
+    def consider(self, task: Task, tried: Iterable[NodeId], now: float) -> Routing:
+        """Who could do it, best first, and who not; nobody is drawn, so that looking changes no decision to come."""
         candidates: list[Candidate] = []
         excluded: list[Excluded] = []
         tried = list(tried)
@@ -66,17 +76,7 @@ class Router:
             else:
                 neighbour = self._roster.get(node)
                 rtt_s = neighbour.rtt_s if neighbour else None
-            standing = self._standings.of(node)
+            standing = self._standings.of(node, now)
             candidates.append(score(task, advert, found, node, rtt_s, standing, self._settings.tokens_expected))
         candidates.sort(key=lambda candidate: (candidate.cost_s, candidate.node))
-        draws = self._settings.choosing_draws
-        # Drawn by rank, so that the walk over the index does not matter.
-        ranks = range(len(candidates))
-        drawn = sorted(self._dice.sample(ranks, draws)) if 0 < draws < len(candidates) else list(ranks)
-        nodes = tuple(candidates[rank].node for rank in drawn)
-        return Routing(tuple(candidates), nodes, nodes[0] if nodes else None, tuple(excluded))
-
-
-def without_draw(routing: Routing) -> Routing:
-    """The same candidates for a dry run, where nobody is chosen."""
-    return replace(routing, drawn=(), chosen=None)
+        return Routing(tuple(candidates), (), None, tuple(excluded))

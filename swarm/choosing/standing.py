@@ -1,6 +1,6 @@
 """What this node itself has seen of each worker, decaying. Nobody else's praise is heard."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp
 
 from protocol.errors import ErrorCode
@@ -36,8 +36,13 @@ class Standings:
         self._settings = settings
         self._workers: dict[NodeId, Standing] = {}
 
-    def of(self, node: NodeId) -> Standing | None:
-        return self._workers.get(node)
+    def of(self, node: NodeId, now: float) -> Standing | None:
+        """A worker's standing as it counts now: a worker that is never chosen must recover by itself, or it never will be."""
+        standing = self._workers.get(node)
+        if standing is None:
+            return None
+        kept = self._kept(standing, now)
+        return replace(standing, successes=standing.successes * kept, failures=standing.failures * kept)
 
     def begun(self, node: NodeId, now: float) -> None:
         self._touch(node, now).inflight += 1
@@ -78,6 +83,9 @@ class Standings:
         return standing
 
     def _decay(self, standing: Standing, now: float) -> None:
-        kept = 0.5 ** ((now - standing.as_of) / self._settings.success_half_life_s)
+        kept = self._kept(standing, now)
         standing.successes *= kept
         standing.failures *= kept
+
+    def _kept(self, standing: Standing, now: float) -> float:
+        return 0.5 ** ((now - standing.as_of) / self._settings.success_half_life_s)

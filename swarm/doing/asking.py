@@ -45,8 +45,8 @@ from swarm.values import AttemptEnd, Candidate, Outcome, Routing, Task, Usage
 
 PIECE_BYTES_COUNTED = 16  # A piece counts for this many bytes at least, or empty ones would never add up.
 
-Choose = Callable[[Task, list[NodeId]], Routing]
-"""Who gets the next attempt of a task, given who was tried."""
+Choose = Callable[[Task, list[NodeId], float], Routing]
+"""Who gets the next attempt of a task, given who was tried and the time."""
 Reach = Callable[[NodeId], list[Effect]]
 """What makes a worker reachable before a message is sent to it: a Dial, or nothing."""
 
@@ -260,7 +260,7 @@ class Asking:
         task = opened.task
         if len(opened.tried) >= self._settings.attempts_max:
             return self._give_up(opened, errors.EXHAUSTED, "", now)
-        routing = self._choose(task, opened.tried)
+        routing = self._choose(task, opened.tried, now)
         if routing.chosen is None:
             return self._search(opened, now)
         worker = next(candidate for candidate in routing.candidates if candidate.node == routing.chosen)

@@ -1,0 +1,200 @@
+"""Which worker gets an attempt: who may be asked at all, and the draw."""
+
+from collections import Counter
+from random import Random
+from typing import Any
+
+import pytest
+
+from protocol import errors
+from protocol.identity import NodeId
+from protocol.messages import Capability, Turn
+from swarm.choosing.routing import BYTES_PER_TOKEN_MAX, Router, eligible
+from swarm.choosing.standing import Standings
+from swarm.finding.capabilities import CapabilityIndex
+from swarm.finding.roster import Roster
+from swarm.settings import Settings
+from swarm.values import Excluded, Privacy, Routing, Task
+from tests.swarm.samples import ADA, BOB, CYD, DAN, NOW, capability, node_id, signed, task
+
+CHAT = capability("chat", "smollm2")
+
+
+class Knowledge:
+    """What ada knows, and her router over it."""
+
+    def __init__(self, dice: Random, **settings: float) -> None:
+        self.settings = Settings(**settings)
+        self.index = CapabilityIndex(ADA, self.settings)
+        self.roster = Roster(self.settings)
+        self.standings = Standings(self.settings)
+        self.router = Router(ADA, self.settings, dice, self.index, self.roster, self.standings)
+
+    def knows(self, node: NodeId, *capabilities: Capability, **changes: Any) -> None:
+        self.index.learn(signed(node, *(capabilities or (CHAT,)), **changes), NOW, True)
+
+    def route(self, asked: Task | None = None, tried: tuple[NodeId, ...] = ()) -> Routing:
+        return self.router.route(asked or task(), tried, NOW)
+
+
+def reason(asked: Task, *offered: Capability, node: NodeId = BOB, tried: tuple[NodeId, ...] = (), **changes: Any) -> str:
+    """Why a worker may not be asked, or the model that would serve."""
+    knowledge = Knowledge(Random(1))
+    knowledge.knows(node, *(offered or (CHAT,)), **changes)
+    [(known, found)] = knowledge.index.able("chat")
+    verdict = eligible(asked, node, known, found, ADA, tried)
+    return verdict if isinstance(verdict, str) else verdict.model
+
+
+# --- Eligibility --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "asked, details, expected",
+    [
+        (task(), {}, "smollm2"),
+        (task(), {"tried": (CYD, BOB)}, "already tried"),
+        (task(worker=CYD), {}, "another worker was asked for"),
+        (task(worker=BOB), {}, "smollm2"),
+        (task(privacy=Privacy.LOCAL), {}, "the task may not leave this node"),
+        (task(privacy=Privacy.LOCAL), {"node": ADA}, "smollm2"),
+        (task(), {"draining": True}, "is about to stop"),
+        (task(model="smollm2"), {}, "smollm2"),
+        (task(model="qwen"), {}, "offers smollm2, not qwen"),
+    ],
+)
+def test_who_may_be_asked(asked: Task, details: dict[str, Any], expected: str) -> None:
+    assert reason(asked, **details) == expected
+
+
+@pytest.mark.parametrize("size, fits", [(100 * BYTES_PER_TOKEN_MAX, True), (101 * BYTES_PER_TOKEN_MAX, False)])
+def test_a_context_must_hold_the_input(size: int, fits: bool) -> None:
+    asked = task(turns=(Turn("user", "x" * (size - 4)), Turn("user", "more")))
+    verdict = reason(asked, capability(context_tokens=100))
+    assert verdict == ("smollm2" if fits else "context of 100 tokens is too short")
+
+
+def test_the_fastest_of_several_fitting_models_serves() -> None:
+    slow, fast = capability(model="slow", tokens_per_second=5.0), capability(model="fast", tokens_per_second=50.0)
+    short = capability(model="short", tokens_per_second=500.0, context_tokens=1)
+    assert reason(task(), slow, fast, short) == "fast"
+    assert reason(task(model="slow"), slow, fast, short) == "slow"
+
+
+def test_everybody_left_out_is_named_with_the_reason() -> None:
+    knowledge = Knowledge(Random(1))
+    knowledge.knows(BOB)
+    knowledge.knows(CYD, draining=True)
+    knowledge.knows(DAN, capability("embed"))
+    routing = knowledge.route(tried=(BOB,))
+    assert routing == Routing((), (), None, (Excluded(BOB, "bob", "already tried"), Excluded(CYD, "bob", "is about to stop")))
+
+
+# --- The draw -----------------------------------------------------------------------------------------------------------
+
+
+def speeds(dice: Random, *tokens_per_second: float, **settings: float) -> Knowledge:
+    """Workers 100, 101, … with these speeds."""
+    knowledge = Knowledge(dice, **settings)
+    for number, speed in enumerate(tokens_per_second):
+        knowledge.knows(node_id(100 + number), capability(tokens_per_second=speed))
+    return knowledge
+
+
+def test_candidates_come_best_first_and_ties_go_to_the_smaller_id() -> None:
+    knowledge = Knowledge(Random(1))
+    for node in (DAN, CYD, BOB):
+        knowledge.knows(node)
+    knowledge.knows(node_id(9), capability(tokens_per_second=90.0))
+    assert [found.node for found in knowledge.route().candidates] == [node_id(9), BOB, CYD, DAN]
+
+
+def test_the_better_of_those_drawn_is_taken() -> None:
+    knowledge = speeds(Random(1), 10, 20, 30, 40, 50)
+    for _ in range(50):
+        routing = knowledge.route()
+        ranks = [candidate.node for candidate in routing.candidates]
+        assert len(routing.drawn) == 2
+        assert routing.chosen == routing.drawn[0] == min(routing.drawn, key=ranks.index)
+
+
+def test_two_drawn_spread_the_tasks_and_still_do_better_than_one() -> None:
+    """Ten workers; always the best would herd, one drawn ignores all that is known, two drawn do neither."""
+    costs = {}
+    for draws in (0, 1, 2):
+        knowledge = speeds(Random(7), *range(10, 110, 10), choosing_draws=draws)
+        routings = [knowledge.route() for _ in range(2_000)]
+        cost = {found.node: found.cost_s for found in routings[0].candidates}
+        chosen = Counter(routing.chosen for routing in routings)
+        costs[draws] = sum(cost[node] * count for node, count in chosen.items()) / 2_000
+        shares = sorted(count / 2_000 for count in chosen.values())
+        match draws:
+            case 0:
+                assert len(chosen) == 1
+            case 1:
+                assert shares[0] > 0.07 and shares[-1] < 0.13
+            case 2:
+                # The best of n is taken whenever it is drawn: two times in n. The worst of them never is.
+                assert shares[-1] == pytest.approx(0.2, abs=0.04)
+                assert len(chosen) == 9
+    assert costs[0] < costs[2] < 0.75 * costs[1]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_few_workers_are_all_drawn(workers: int) -> None:
+    routing = speeds(Random(1), *range(10, 10 + workers)).route()
+    assert routing.drawn == tuple(found.node for found in routing.candidates)
+
+
+def test_nobody_able_is_a_routing_without_a_choice() -> None:
+    assert Knowledge(Random(1)).route() == Routing((), (), None, ())
+
+
+def test_only_the_dice_that_are_handed_in_are_thrown() -> None:
+    once, again = ([speeds(dice, 10, 20, 30, 40).route().drawn for _ in range(9)] for dice in (Random(5), Random(5)))
+    assert once == again
+
+
+def test_the_draw_does_not_depend_on_the_order_in_which_workers_became_known() -> None:
+    forward, backward = Knowledge(Random(3)), Knowledge(Random(3))
+    nodes = [node_id(100 + number) for number in range(8)]
+    for knowledge, order in ((forward, nodes), (backward, nodes[::-1])):
+        for node in order:
+            knowledge.knows(node)
+    assert [forward.route() for _ in range(9)] == [backward.route() for _ in range(9)]
+
+
+def test_a_dry_run_chooses_nobody_and_changes_no_later_choice() -> None:
+    looking, not_looking = (speeds(Random(1), 10, 20, 30, 40) for _ in range(2))
+    for _ in range(9):
+        dry = looking.router.consider(task(), (), NOW)
+        assert (dry.drawn, dry.chosen) == ((), None)
+        assert looking.route() == not_looking.route()
+        assert dry.candidates == not_looking.router.consider(task(), (), NOW).candidates
+
+
+# --- What goes into the cost --------------------------------------------------------------------------------------------
+
+
+def test_this_node_itself_is_not_far_away() -> None:
+    knowledge = Knowledge(Random(1))
+    knowledge.knows(ADA)
+    knowledge.knows(BOB)
+    assert [found.node for found in knowledge.route().candidates] == [ADA, BOB]
+
+
+def test_the_distance_of_a_neighbour_is_the_one_measured() -> None:
+    knowledge = Knowledge(Random(1))
+    for node in (BOB, CYD):
+        knowledge.knows(node)
+    knowledge.roster.add(CYD, "cyd", (), "", NOW)
+    knowledge.roster.pong(CYD, 1, NOW + 0.001)
+    assert [found.node for found in knowledge.route().candidates] == [CYD, BOB]
+
+
+def test_what_this_node_has_seen_counts() -> None:
+    knowledge = Knowledge(Random(1))
+    for node in (BOB, CYD):
+        knowledge.knows(node)
+    knowledge.standings.ended(BOB, errors.STALLED, True, NOW)
+    assert [found.node for found in knowledge.route().candidates] == [CYD, BOB]

@@ -1,0 +1,107 @@
+"""What a worker would cost a task, held against a dumb version of the formula and against what people expect of it."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swarm.choosing.scoring import RTT_UNKNOWN_S, SPEED_UNKNOWN, score
+from swarm.choosing.standing import Standing
+from swarm.values import Candidate
+from tests.swarm.samples import BOB, advert, capability, task
+
+SEEN = Standing(inflight=0, successes=2.0, failures=0.0, first_token_s=0.5, tokens_per_second=40.0)
+
+
+def cost(
+    *, rtt_s: float | None = 0.01, standing: Standing | None = SEEN, busy: int = 0, queued: int = 0, slots: int = 1,
+    tokens: int = 100, speed: float = 20.0, first_ms: int = 200,
+) -> Candidate:  # fmt: skip
+    offered = capability("chat", tokens_per_second=speed, first_token_ms=first_ms, slots=slots)
+    told = advert(offered, busy=busy, queued=queued)
+    return score(task(tokens_max=tokens), told, offered, BOB, rtt_s, standing, 128)
+
+
+def dumb_cost_s(rtt_s, first_token_s, tokens, speed, busy, queued, inflight, slots, successes, failures):  # type: ignore[no-untyped-def]
+    """The same, step by step, as one would explain it."""
+    alone_s = rtt_s + first_token_s
+    for _ in range(tokens):
+        alone_s += 1 / speed
+    others = busy + queued
+    if inflight > others:
+        others = inflight
+    rounds = 1 + others / slots
+    tries = (2 + successes + failures) / (1 + successes)
+    return alone_s * rounds * tries
+
+
+@given(
+    rtt_s=st.floats(0, 1),
+    first_token_s=st.floats(0, 10),
+    tokens=st.integers(1, 128),
+    speed=st.floats(0.1, 1000),
+    busy=st.integers(0, 8),
+    queued=st.integers(0, 16),
+    inflight=st.integers(0, 30),
+    slots=st.integers(1, 8),
+    successes=st.floats(0, 100),
+    failures=st.floats(0, 100),
+)
+def test_the_cost_agrees_with_a_dumb_version_of_itself(  # type: ignore[no-untyped-def]
+    rtt_s, first_token_s, tokens, speed, busy, queued, inflight, slots, successes, failures
+) -> None:
+    standing = Standing(inflight, successes, failures, first_token_s, speed)
+    found = cost(rtt_s=rtt_s, standing=standing, busy=busy, queued=queued, slots=slots, tokens=tokens)
+    expected = dumb_cost_s(rtt_s, first_token_s, tokens, speed, busy, queued, inflight, slots, successes, failures)
+    assert found.cost_s == pytest.approx(expected)
+
+
+def test_the_parts_of_a_cost_have_names_and_units() -> None:
+    found = cost(busy=1, slots=2)
+    assert found.parts == (
+        ("distance", "10 ms"),
+        ("first token", "500 ms seen"),
+        ("speed", "40 tok/s"),
+        ("load", "1/2"),
+        ("success", "0.75"),
+    )
+    assert (found.node, found.name, found.model) == (BOB, "bob", "smollm2")
+
+
+@pytest.mark.parametrize("standing", [None, Standing()])
+def test_a_stranger_is_taken_at_its_word_until_it_has_been_seen(standing: Standing | None) -> None:
+    found = cost(standing=standing)
+    assert found.cost_s == pytest.approx((0.01 + 0.2 + 100 / 20) * 2)
+    assert ("first token", "200 ms claimed") in found.parts
+
+
+def test_what_cannot_be_known_is_guessed() -> None:
+    found = cost(rtt_s=None, standing=None, speed=0.0)
+    assert found.cost_s == pytest.approx((RTT_UNKNOWN_S + 0.2 + 100 / SPEED_UNKNOWN) * 2)
+
+
+def test_a_model_without_slots_costs_and_does_not_fail() -> None:
+    assert cost(slots=0, busy=1).cost_s == cost(slots=1, busy=1).cost_s
+
+
+def test_long_answers_are_compared_at_the_expected_length() -> None:
+    assert cost(tokens=128).cost_s == cost(tokens=4096).cost_s
+
+
+@pytest.mark.parametrize(
+    "worse",
+    [
+        {"rtt_s": 0.3},
+        {"busy": 1},
+        {"queued": 1},
+        {"standing": replace(SEEN, inflight=1)},
+        {"standing": replace(SEEN, failures=1.0)},
+        {"standing": replace(SEEN, first_token_s=2.0)},
+        {"standing": replace(SEEN, tokens_per_second=10.0)},
+        {"standing": None, "first_ms": 900, "speed": 5.0},
+    ],
+    ids=str,
+)
+def test_whatever_is_worse_costs_more(worse: dict) -> None:  # type: ignore[type-arg]
+    assert cost(**worse).cost_s > cost().cost_s

@@ -1,0 +1,132 @@
+"""What this node has seen of each worker: peak EWMA of first tokens, EWMA of speed, decaying successes and failures."""
+
+from dataclasses import replace
+from math import exp
+
+import pytest
+
+from protocol import errors
+from protocol.errors import ERROR_CODES, ErrorCode
+from swarm.choosing.standing import SAMPLE_WEIGHT_MIN, WORKERS_MAX, Standing, Standings
+from swarm.settings import Settings
+from tests.swarm.samples import BOB, CYD, NOW, USAGE, node_id
+
+SETTINGS = Settings()
+DAY_S = SETTINGS.success_half_life_s
+
+
+def standings() -> Standings:
+    return Standings(SETTINGS)
+
+
+def answered(seen: Standings, first_s: float, at: float, tokens_per_second: float = 10.0) -> None:
+    seen.begun(BOB, at)
+    seen.answered(BOB, replace(USAGE, tokens_out=11, first_token_s=0.0, total_s=10 / tokens_per_second), first_s, at)
+
+
+def test_nothing_is_known_of_a_stranger() -> None:
+    assert standings().of(BOB, NOW) is None
+
+
+def test_attempts_under_way_are_counted() -> None:
+    seen = standings()
+    seen.begun(BOB, NOW)
+    seen.begun(BOB, NOW)
+    assert seen.of(BOB, NOW).inflight == 2
+    seen.ended(BOB, errors.BUSY, True, NOW)
+    seen.answered(BOB, USAGE, 1.0, NOW)
+    assert seen.of(BOB, NOW).inflight == 0
+    seen.ended(BOB, errors.BUSY, True, NOW)
+    assert seen.of(BOB, NOW).inflight == 0, "never below nothing"
+
+
+def test_the_first_answer_is_taken_as_it_is() -> None:
+    seen = standings()
+    seen.begun(BOB, NOW)
+    seen.answered(BOB, USAGE, 0.7, NOW + 3)
+    assert seen.of(BOB, NOW + 3) == Standing(0, 1.0, 0.0, 0.7, 10.0, NOW + 3)
+
+
+def test_a_worse_first_token_is_believed_at_once_and_a_better_one_slowly() -> None:
+    seen = standings()
+    answered(seen, 1.0, NOW)
+    answered(seen, 5.0, NOW + 1)
+    assert seen.of(BOB, NOW + 1).first_token_s == 5.0
+    answered(seen, 1.0, NOW + 2)
+    assert seen.of(BOB, NOW + 2).first_token_s == pytest.approx(5.0 - SAMPLE_WEIGHT_MIN * 4.0)
+
+
+def test_a_sample_weighs_more_the_older_the_last_one_is() -> None:
+    seen = standings()
+    answered(seen, 5.0, NOW)
+    later = NOW + SETTINGS.speed_tau_s
+    answered(seen, 1.0, later, tokens_per_second=20.0)
+    weight = 1 - exp(-1)
+    assert seen.of(BOB, later).first_token_s == pytest.approx(5.0 - weight * 4.0)
+    assert seen.of(BOB, later).tokens_per_second == pytest.approx(10.0 + weight * 10.0)
+
+
+@pytest.mark.parametrize("changes", [{"tokens_out": 1}, {"tokens_out": 0}, {"total_s": 0.5, "first_token_s": 0.5}])
+def test_an_answer_too_short_to_measure_tells_nothing_of_speed(changes: dict[str, float]) -> None:
+    seen = standings()
+    seen.answered(BOB, replace(USAGE, **changes), 1.0, NOW)
+    assert seen.of(BOB, NOW).tokens_per_second is None
+
+
+@pytest.mark.parametrize(("successes", "failures", "expected"), [(0, 0, 1 / 2), (1, 0, 2 / 3), (0, 1, 1 / 3), (8, 0, 0.9)])
+def test_success_is_the_mean_of_a_beta_distribution(successes: float, failures: float, expected: float) -> None:
+    assert Standing(successes=successes, failures=failures).success == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("code", ERROR_CODES.values(), ids=lambda code: code.name)
+def test_only_indefinite_ends_count_against_a_worker(code: ErrorCode) -> None:
+    """A refusal is not a failure: the work was not done and was never promised."""
+    seen = standings()
+    seen.ended(BOB, code, True, NOW)
+    assert seen.of(BOB, NOW).failures == (0.0 if code.definite else 1.0)
+
+
+def test_an_excused_end_counts_against_nobody() -> None:
+    seen = standings()
+    seen.ended(BOB, errors.STALLED, False, NOW)
+    assert seen.of(BOB, NOW).failures == 0.0
+
+
+def test_what_is_remembered_halves_with_each_half_life() -> None:
+    seen = standings()
+    seen.answered(BOB, USAGE, 1.0, NOW)
+    seen.ended(BOB, errors.STALLED, True, NOW)
+    seen.answered(BOB, USAGE, 1.0, NOW + DAY_S)
+    standing = seen.of(BOB, NOW + DAY_S)
+    assert (standing.successes, standing.failures) == pytest.approx((1.5, 0.5))
+
+
+def test_a_worker_that_is_never_tried_again_recovers_all_the_same() -> None:
+    """Or it would never be tried again."""
+    seen = standings()
+    for _ in range(7):
+        seen.ended(BOB, errors.CONNECTION_LOST, True, NOW)
+    assert seen.of(BOB, NOW).success == pytest.approx(1 / 9)
+    assert seen.of(BOB, NOW + 10 * DAY_S).success == pytest.approx(1 / 2, abs=0.01)
+
+
+def test_looking_changes_nothing() -> None:
+    seen = standings()
+    seen.ended(BOB, errors.STALLED, True, NOW)
+    seen.of(BOB, NOW + DAY_S)
+    seen.ended(BOB, errors.STALLED, True, NOW + DAY_S)
+    assert seen.of(BOB, NOW + DAY_S).failures == pytest.approx(1.5)
+
+
+def test_the_longest_unused_are_forgotten_first() -> None:
+    seen = standings()
+    nodes = [node_id(100 + number) for number in range(WORKERS_MAX)]
+    seen.begun(BOB, NOW)
+    for node in nodes[:-1]:
+        seen.begun(node, NOW)
+    seen.begun(BOB, NOW)
+    seen.begun(nodes[-1], NOW)
+    assert seen.of(BOB, NOW).inflight == 2
+    assert seen.of(nodes[0], NOW) is None
+    assert seen.of(nodes[1], NOW) is not None
+    assert seen.of(CYD, NOW) is None
