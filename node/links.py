@@ -1,11 +1,12 @@
-"""The links of one node over any byte streams: greeting, one link per peer, order, bounded queues. Both transports use it.
+"""The links of one node over any byte streams: greeting, one link per peer, order, bounded queues; for every transport.
 
-Nothing here cancels a read or a write that is under way, because a cancelled py-libp2p call can ruin the connection that it
-shares with others: what takes too long has its pipe ended instead, and the call then ends by itself.
+Nothing here cancels a read or a write that is under way, because a cancelled py-libp2p call can ruin the connection
+that it shares with others: what takes too long has its pipe ended instead, and the call then ends by itself.
 
-Which link stays when two nodes dial each other at once: a side greets on a pipe only while it knows no better one, so a Hello
-from the peer means that the peer has no other link. Only the side with the smaller NodeId may have greeted on its own pipe
-just before; it holds the peer's pipe back until its own is up or gone. So the link dialled by the smaller NodeId is kept.
+Which link stays when two nodes dial each other at once: a side greets on a pipe only while it knows no better one, so a
+Hello from the peer means that the peer has no other link. Only the side with the smaller NodeId may have greeted on its
+own pipe just before; it holds the peer's pipe back until its own is up or gone. So the link dialled by the smaller
+NodeId is kept.
 """
 
 from collections import deque
@@ -177,7 +178,7 @@ class Links:
             self._end(session, cause)
 
     def dial(self, contact: Contact, reach: Reach) -> None:
-        """Open a link through `reach`. Messages for the peer wait meanwhile; if no link comes of it, they are Undelivered."""
+        """Open a link through `reach`. Messages for the peer wait, and are Undelivered if no link comes of it."""
         if contact.node in self._up or self._nursery is None:
             return
         if contact.node is not None:
@@ -211,7 +212,7 @@ class Links:
     ) -> None:
         """Greet on a pipe that we opened and carry its link to the end.
 
-        Reports, once that is settled, why no link came of it, or nothing if the peer is now, or was already, a neighbour.
+        Reports, once that is settled, why no link came of it, or nothing if the peer is now or was already a neighbour.
         """
         while pipe.peer in self._greeting and pipe.peer not in self._up:
             await self._greeting[pipe.peer].settled.wait()
@@ -396,7 +397,7 @@ class Links:
 async def uninterrupted() -> AsyncIterator[tuple[trio.Event, trio.Nursery]]:
     """A nursery whose tasks are not cancelled from outside, and an event that tells that they should have been.
 
-    Whoever enters waits for the event, ends the tasks' work in its own way and leaves; what then still runs is cancelled.
+    Whoever enters waits for the event, ends the tasks' work in its own way and leaves; what is left is then cancelled.
     """
 
     async def set_when_cancelled(stop: trio.Event) -> None:

@@ -1,6 +1,7 @@
 """The public contract of every Transport, as checks to run: `for check in CHECKS: await check(bench)`.
 
-In the spirit of `trio.testing.check_two_way_stream`: the fake is worth something only because it passes what the real thing passes.
+In the spirit of `trio.testing.check_two_way_stream`: the fake is worth something because it passes what the real one
+passes.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -64,7 +64,7 @@ async def dial_any(swarm: Swarm, targets: Sequence[Target], expected: ID | None)
 
 
 async def dial_one(swarm: Swarm, target: Target, expected: ID | None) -> Any:
-    """One address: TCP, Noise, yamux. The library's own dial insists on knowing the peer id beforehand; this one need not."""
+    """One address: TCP, Noise, yamux. Unlike the library's own dial it need not know the peer id beforehand."""
     transport = swarm.transport_manager.transport_for_dialing(target.address)
     if transport is None:
         raise DialError(f"{target.text} is not an address that this node can dial. It dials /ip4|ip6|dns/…/tcp/….")

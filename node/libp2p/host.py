@@ -1,8 +1,8 @@
-"""Builds the libp2p host with every choice made explicitly: TCP, Noise and yamux, nothing else, and bounds on all of it."""
+"""Builds the libp2p host with every choice made explicitly: TCP, Noise and yamux, nothing else, all of it bounded."""
 
 import logging
 from collections.abc import Callable
-from typing import cast
+from typing import Any, Final, cast
 
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
@@ -32,8 +32,6 @@ PEERS_REMEMBERED_MAX = 512  # Addresses and keys in the library's book; ours is 
 def build_host(identity_seed: bytes, announced: Callable[[], list[Multiaddr]]) -> BasicHost:
     """A host that is not running yet. `announced` tells the addresses that others may dial."""
     mends.apply()
-    # Every layer logs each frame; a log line that nobody reads is still formatted, and warnings are for strangers to cause.
-    logging.getLogger("libp2p").setLevel(logging.CRITICAL)
     keys = create_new_key_pair(identity_seed)
     noise = Noise(keys, noise_privkey=create_new_x25519_key_pair().private_key)
     peerstore = PeerStore(max_records=PEERS_REMEMBERED_MAX, max_peers=PEERS_REMEMBERED_MAX)
@@ -69,9 +67,41 @@ def build_host(identity_seed: bytes, announced: Callable[[], list[Multiaddr]]) -
     return host
 
 
+# At import the library takes its logger out of the program's logging; whoever configures that should still decide.
+logging.getLogger("libp2p").propagate = True
+
+
+class _Hush:
+    """Keeps the library from logging while a host runs: any stranger can make it warn, with a traceback, at will."""
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._level = logging.NOTSET
+
+    def __enter__(self) -> None:
+        logger = logging.getLogger("libp2p")
+        if not self._running:
+            self._level = logger.level
+            logger.setLevel(logging.CRITICAL)
+        self._running += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._running -= 1
+        if not self._running:
+            logging.getLogger("libp2p").setLevel(self._level)
+
+
+HUSHED: Final = _Hush()
+
+
 def network_of(host: BasicHost) -> Swarm:
     """The host's network, by its true type."""
     return cast(Swarm, host.get_network())
+
+
+def alive(swarm: Swarm, peer: ID | None = None) -> list[Any]:
+    """The open connections, all or those with one peer. The library lists closed ones for some time too."""
+    return [connection for connection in swarm.get_connections(peer) if not connection.is_closed]
 
 
 def peer_of(node: NodeId) -> ID:

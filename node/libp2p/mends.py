@@ -1,7 +1,7 @@
-"""Mends for faults of py-libp2p 0.8.1 that this project meets, each with its reason; `apply` them before any host is made.
+"""Mends for faults of py-libp2p 0.8.1 that this project meets, each with its reason; applied before any host is made.
 
 They replace methods at run time, so they fit one version only and refuse any other. Each has a test in
-`tests/node/libp2p/test_mends.py` that fails without it. The muxer's are in `muxer_mends`.
+`tests/node/libp2p/test_mends.py` that fails without it. The muxer's are in `muxer_mends`, the DHT's in `dht_mends`.
 """
 
 import logging
@@ -11,6 +11,7 @@ from typing import Any
 
 import libp2p.transport.tcp.tcp as tcp
 import trio
+from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.exceptions import SwarmDialAllFailedError, SwarmException
@@ -19,16 +20,14 @@ from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
 
-from node.libp2p import muxer_mends
+from node.libp2p import dht_mends, muxer_mends
 from node.libp2p.dialling import DialError, Target, dial_any
 
 LIBP2P_VERSION = "0.8.1"
-INBOUND_STREAMS_MAX = (
-    64  # At once on one connection: one link, identify, ping, and the DHT's lookups with room to spare.
-)
+INBOUND_STREAMS_MAX = 64  # At once on one connection: a link, identify, ping, and lookups with room to spare.
 CLOSE_S = 3.0  # For a stream's last frame while its task is being cancelled.
 
-log = logging.getLogger("swarm.libp2p")
+log = logging.getLogger(__name__)
 
 _applied = False
 
@@ -52,8 +51,8 @@ def apply(without: Collection[str] = ()) -> None:
 
 def every_address_is_dialled() -> None:
     """Replace `Swarm.dial_peer`, which waits 250 ms for a failure after each success, dials one address per kind of
-    transport, and then refuses the peer for 60 s. Seen: every connect took 251 ms; [dead, good] failed; a restarted peer
-    stayed unreachable for a minute."""
+    transport, and then refuses the peer for 60 s. Seen: every connect took 251 ms; [dead, good] failed; a restarted
+    peer stayed unreachable for a minute."""
 
     async def dial_peer(self: Swarm, peer_id: ID) -> list[Any]:
         alive = [connection for connection in self.get_connections(peer_id) if not connection.is_closed]
@@ -73,8 +72,8 @@ def every_address_is_dialled() -> None:
 
 
 def inbound_slots_come_back() -> None:
-    """Replace the handler of inbound connections, which holds its slot until the whole host stops. Seen: deaf after exactly
-    `max_connections` inbound connections in a lifetime, and one task leaked for each."""
+    """Replace the handler of inbound connections, which holds its slot until the whole host stops. Seen: deaf after
+    exactly `max_connections` inbound connections in a lifetime, and one task leaked for each."""
 
     async def handle(self: Swarm, stream: Any, listen_address: Any, failure_event: Any) -> None:
         try:
@@ -92,8 +91,9 @@ def inbound_slots_come_back() -> None:
 
 
 def handler_errors_end_one_stream() -> None:
-    """Guard stream handlers: any exception in one ends `host.run()` and with it the process. Seen: three ways for a stranger
-    to kill a node after a mere handshake, among them multistream text that is not UTF-8 and protobuf garbage."""
+    """Guard stream handlers: any exception in one ends `host.run()` and with it the process. Seen: three ways for a
+    stranger to kill a node after a mere handshake, among them multistream text that is not UTF-8 and protobuf
+    garbage."""
     handle = SwarmConn._handle_muxed_stream
 
     async def guarded(self: SwarmConn, stream: Any) -> None:
@@ -108,8 +108,8 @@ def handler_errors_end_one_stream() -> None:
 
 
 def inbound_streams_are_bounded() -> None:
-    """Bound the streams that a peer may hold open: stock accepts any number, with buffers and a task for each. Seen: 20,000
-    silent streams on one connection cost 190 MB and held until their negotiation timed out."""
+    """Bound the streams that a peer may hold open: stock accepts any number, with buffers and a task for each. Seen:
+    5,000 silent streams on one connection cost 47 MB, and every few seconds as many may come."""
     handle = SwarmConn._handle_muxed_stream
     counts: dict[int, int] = {}
 
@@ -131,8 +131,8 @@ def inbound_streams_are_bounded() -> None:
 
 
 def streams_close_when_cancelled() -> None:
-    """Shield `NetStream.close` and `reset`: in a cancelled task they do nothing, so the muxed stream leaks. The DHT cancels
-    its own lookups. Seen: 220 leaked streams in four minutes on one node."""
+    """Shield `NetStream.close` and `reset`: in a cancelled task they do nothing, so the muxed stream leaks. The DHT
+    cancels its own lookups. Seen: 220 leaked streams in four minutes on one node."""
 
     def shielded(close: Callable[[NetStream], Awaitable[None]]) -> Callable[[NetStream], Awaitable[None]]:
         async def closed(self: NetStream) -> None:
@@ -146,13 +146,25 @@ def streams_close_when_cancelled() -> None:
 
 
 def ports_are_exclusive() -> None:
-    """Listen without SO_REUSEPORT, which lets a second node of the same user take the same port unnoticed; the kernel then
-    deals the connections out between the two. Seen: both listened, half of the dials reached the wrong identity."""
+    """Listen without SO_REUSEPORT, which lets a second node of the same user take the same port unnoticed; the kernel
+    then deals the connections out between the two. Seen: two hosts listened on one port."""
 
     def set_reuse_address(sock: Any) -> None:
         sock.setsockopt(tcp.stdlib_socket.SOL_SOCKET, tcp.stdlib_socket.SO_REUSEADDR, 1)
 
     tcp._set_reuse_flags = set_reuse_address
+
+
+def nobody_is_dialled_unasked() -> None:
+    """Silence the auto-connector: with every watermark at zero it still dials each known peer until 64 connections are
+    open."""
+
+    async def do_nothing(self: AutoConnector, *_: object) -> None: ...
+
+    def note_nothing(self: AutoConnector, peer_id: ID) -> None: ...
+
+    AutoConnector.maybe_connect = AutoConnector.run_background_task = do_nothing
+    AutoConnector.record_disconnect = note_nothing
 
 
 MENDS: tuple[Callable[[], None], ...] = (
@@ -162,5 +174,7 @@ MENDS: tuple[Callable[[], None], ...] = (
     inbound_streams_are_bounded,
     streams_close_when_cancelled,
     ports_are_exclusive,
+    nobody_is_dialled_unasked,
     *muxer_mends.MENDS,
+    *dht_mends.MENDS,
 )

@@ -1,4 +1,4 @@
-"""Mends for the yamux muxer of py-libp2p 0.8.1; applied by `mends.apply`, tested in `tests/node/libp2p/test_mends.py`."""
+"""Mends for the yamux muxer of py-libp2p 0.8.1, in the manner of `mends`."""
 
 import logging
 import socket
@@ -12,17 +12,15 @@ import trio
 from libp2p.io.trio import TrioTCPStream
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
-# A peer that was stopped or unplugged is dropped within ALIVE_INTERVAL_S + ALIVE_TIMEOUT_S, under the ten seconds that we promise.
+# A peer that was stopped or unplugged is dropped within their sum, under the ten seconds that we promise.
 ALIVE_INTERVAL_S = 3.0
 ALIVE_TIMEOUT_S = 4.0
-ALIVE_SLICES = (
-    4  # The timeout is counted in slices, so that a pause of our own process costs one slice and not the peer.
-)
+ALIVE_SLICES = 4  # The timeout is counted in slices: a pause of our own process costs one slice and not the peer.
 WINDOW_SLACK_BYTES = 1024 * 1024  # A peer may have missed our latest window; honest ones never exceed it at all.
 STALL_S = 60.0  # For a reader that has paused with a full window.
 STALL_POLL_S = (0.005, 0.1)  # Shortest and longest wait between looks at a closed window.
 
-log = logging.getLogger("swarm.libp2p")
+log = logging.getLogger(__name__)
 
 
 def abort(muxed: Any) -> None:
@@ -33,8 +31,8 @@ def abort(muxed: Any) -> None:
 
 
 def frames_are_written_whole() -> None:
-    """Shield the write of one frame: a cancelled writer leaves half a frame or a skipped Noise nonce, and every stream of the
-    connection dies. Seen: 42 to 49 of 200 cancelled calls broke the connection, none of 300 with this."""
+    """Shield the write of one frame: a cancelled writer leaves half a frame or a skipped Noise nonce, and every stream
+    of the connection dies. Seen: 42 to 49 of 200 cancelled calls broke the connection, none of 300 with this."""
 
     async def write_frame(self: Yamux, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
@@ -46,8 +44,8 @@ def frames_are_written_whole() -> None:
 
 
 def dead_peers_are_noticed() -> None:
-    """Turn yamux's ping, a mere measurement whose timeout is ignored, into a keepalive that cuts dead connections. Seen: a
-    stopped peer went unnoticed for 80 s, and writes to it blocked for ever."""
+    """Turn yamux's ping, a mere measurement whose timeout is ignored, into a keepalive that cuts dead connections.
+    Seen: a stopped peer went unnoticed for 80 s, and writes to it blocked for ever."""
 
     async def keep_alive(self: Yamux) -> None:
         while not self.event_shutting_down.is_set():
@@ -85,8 +83,8 @@ def dead_peers_are_noticed() -> None:
 
 
 def sockets_notice_dead_hosts() -> None:
-    """Let the kernel give up on data that nobody acknowledges: stock sets no option, so a connection to a host that lost its
-    power lives on for fifteen minutes even while something is being sent."""
+    """Let the kernel give up on data that nobody acknowledges: stock sets no option, so a connection to a host that
+    lost its power lives on for fifteen minutes even while something is being sent."""
     initialise = TrioTCPStream.__init__
 
     def with_timeout(self: TrioTCPStream, stream: trio.SocketStream) -> None:
@@ -99,8 +97,8 @@ def sockets_notice_dead_hosts() -> None:
 
 
 def windows_are_enforced() -> None:
-    """Cut a peer that sends more than its window: stock logs a warning and keeps the bytes. Seen: 131 MB pushed into one
-    stream that nobody read."""
+    """Cut a peer that sends more than its window: stock logs a warning and keeps the bytes. Seen: 131 MB pushed into
+    one stream that nobody read."""
 
     def get_window(self: YamuxStream) -> int:
         return self.__dict__.get("recv_window", 0)
@@ -120,8 +118,8 @@ def windows_are_enforced() -> None:
 
 
 def window_updates_are_rare() -> None:
-    """Announce a window once half of it is used, as go-yamux does: stock sends a frame, an encryption and a system call for
-    every read. Seen: half of the CPU time of a busy link."""
+    """Announce a window once half of it is used, as go-yamux does, and keep it as it is: stock sends a frame, an
+    encryption and a system call for every read, and lets the window of each stream grow to 16 MB."""
 
     async def update(self: YamuxStream, *, bytes_read: int = 0) -> None:
         async with self.window_lock:
@@ -164,6 +162,44 @@ def slow_readers_are_waited_for() -> None:
     YamuxStream.write = write
 
 
+def resets_wake_readers() -> None:
+    """Wake whoever reads a stream that a sibling task resets: stock forgets the stream and leaves its reader asleep
+    until the whole connection ends. Seen: every link that was given up kept its task."""
+    reset = YamuxStream.reset
+
+    async def reset_and_wake(self: YamuxStream) -> None:
+        event = self.conn.stream_events.get(self.stream_id)
+        await reset(self)
+        if event is not None:
+            event.set()
+
+    YamuxStream.reset = reset_and_wake
+
+
+def ended_streams_leave_nothing() -> None:
+    """Keep no event for a stream that has ended: stock's readers put a fresh one back after the stream was forgotten,
+    one for each stream that ends under a reader, for as long as the connection lives."""
+    initialise = Yamux.__init__
+
+    def with_guarded_events(self: Yamux, *args: Any, **options: Any) -> None:
+        initialise(self, *args, **options)
+        self.stream_events = _EventsOfStreams(self.streams)
+
+    Yamux.__init__ = with_guarded_events
+
+
+class _EventsOfStreams(dict[int, trio.Event]):
+    """Takes events only for streams that exist."""
+
+    def __init__(self, streams: dict[int, YamuxStream]) -> None:
+        super().__init__()
+        self._streams = streams
+
+    def __setitem__(self, stream_id: int, event: trio.Event) -> None:
+        if stream_id in self._streams:
+            super().__setitem__(stream_id, event)
+
+
 MENDS: tuple[Callable[[], None], ...] = (
     frames_are_written_whole,
     dead_peers_are_noticed,
@@ -171,4 +207,6 @@ MENDS: tuple[Callable[[], None], ...] = (
     windows_are_enforced,
     window_updates_are_rare,
     slow_readers_are_waited_for,
+    resets_wake_readers,
+    ended_streams_leave_nothing,
 )

@@ -1,6 +1,7 @@
 """The Transport over libp2p: one warm stream per peer on a host with explicit options, the DHT and mDNS as finders."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -13,14 +14,17 @@ from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicat
 from multiaddr import Multiaddr
 
 from node.libp2p import addresses
+from node.libp2p.connections import Connections, close_all
 from node.libp2p.dialling import DialError, Target, dial_any
-from node.libp2p.host import HANDSHAKE_S, build_host, network_of, peer_of
+from node.libp2p.host import HANDSHAKE_S, HUSHED, alive, build_host, network_of, node_of, peer_of
 from node.libp2p.pipes import StreamPipe
+from node.libp2p.rendezvous import Rendezvous
 from node.links import Links, Pipe, PipeBroken, uninterrupted
-from node.transport import ListenError, Post
+from node.transport import ListenError, Post, TransportEvent
 from protocol.identity import Identity, NodeId, node_text
 from protocol.messages import Message
 from swarm.effects import Dial
+from swarm.events import NeighbourUp
 from swarm.values import Contact
 
 WIRE = "/starlings/wire/1"
@@ -45,9 +49,13 @@ class Libp2pTransport:
         """`clock` gives Unix seconds that never step back. `announce` replaces the addresses that others are told."""
         identity = Identity(identity_seed)
         self._seed, self._listen, self._announce, self._mdns = identity_seed, listen, announce, mdns
+        self._swarm = swarm
         self._links = Links(identity, swarm, name, agent, clock, dice)
         self._reachable: list[Multiaddr] = []
+        self._dice = dice
         self._host: BasicHost | None = None
+        self._rendezvous: Rendezvous | None = None
+        self._provided: tuple[str, ...] = ()
         self._nursery: trio.Nursery | None = None
 
     @property
@@ -66,16 +74,18 @@ class Libp2pTransport:
         host = build_host(self._seed, lambda: self._reachable)
         missing: list[Multiaddr] = []
         async with uninterrupted() as (stop, nursery):
-            async with host.run(wanted):
-                missing = [address for address in wanted if str(address) not in network_of(host).listeners]
-                if not missing:
-                    self._open(host, nursery, post)
-                    task_status.started(self._links.addresses)
-                    await stop.wait()
-                    self._nursery = None
-                    await self._links.close()
-                with trio.move_on_after(CLOSE_S):
-                    await host.close()  # Left to `host.run`, sockets leak.
+            with HUSHED:
+                async with host.run(wanted):
+                    missing = [address for address in wanted if str(address) not in network_of(host).listeners]
+                    if not missing:
+                        self._open(host, nursery, post)
+                        task_status.started(self._links.addresses)
+                        await stop.wait()
+                        self._nursery = None
+                        await self._links.close()
+                    with trio.move_on_after(CLOSE_S):
+                        await close_all(network_of(host))
+                        await host.close()  # Left to `host.run`, sockets leak.
         if missing:
             raise ListenError(f"{missing[0]} cannot be listened on. Choose another address with --listen.")
 
@@ -86,8 +96,19 @@ class Libp2pTransport:
         else:
             self._reachable = addresses.reachable(host.get_transport_addrs())
         own = node_text(self.node)
-        self._links.open(post, tuple(f"{address}/p2p/{own}" for address in self._reachable), nursery)
+        rendezvous = Rendezvous(host, self._swarm, self.node, self._dice, self._links.post)
+        rendezvous.provide(self._provided)
+
+        def post_and_note(event: TransportEvent) -> None:
+            if isinstance(event, NeighbourUp):
+                nursery.start_soon(rendezvous.met, event.node, event.addresses)
+            post(event)
+
+        self._rendezvous = rendezvous
+        self._links.open(post_and_note, tuple(f"{address}/p2p/{own}" for address in self._reachable), nursery)
         host.set_stream_handler(WIRE, self._accept)
+        nursery.start_soon(rendezvous.run)
+        nursery.start_soon(Connections(network_of(host), self._is_neighbour).run)
 
     def send(self, to: NodeId, message: Message) -> None:
         self._links.send(to, message)
@@ -99,10 +120,19 @@ class Libp2pTransport:
         self._links.disconnect(node, cause)
 
     def provide(self, skills: tuple[str, ...]) -> None:
-        pass
+        self._provided = skills
+        if self._rendezvous is not None:
+            self._rendezvous.provide(skills)
 
     def find_providers(self, skill: str) -> None:
-        pass
+        if self._rendezvous is not None and self._nursery is not None:
+            self._nursery.start_soon(self._rendezvous.find, skill)
+
+    def _is_neighbour(self, peer: ID) -> bool:
+        try:
+            return self._links.is_up(node_of(peer))
+        except ValueError:
+            return False
 
     async def _accept(self, stream: NetStream) -> None:
         if self._nursery is None:
@@ -115,8 +145,8 @@ class Libp2pTransport:
         network = network_of(self._host)
         try:
             targets, expected = _targets(contact)
-            for connection in network.get_connections(expected) if expected is not None else []:
-                if not connection.is_closed:
+            for connection in alive(network, expected) if expected is not None else []:
+                with suppress(PipeBroken):  # It may be dying unnoticed; then a fresh one is dialled.
                     return await self._open_wire(connection, targets[0].text), targets[0].text
             connection, text = await dial_any(network, targets, expected)
         except (DialError, ValueError) as error:

@@ -1,0 +1,94 @@
+"""Keeps the host's connections few: links stay, the unused are closed, and strangers cannot crowd neighbours out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import trio
+from libp2p.network.swarm import Swarm
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStoreError
+
+from node.libp2p.host import alive
+
+SWEEP_S = 10.0
+IDLE_S = 30.0  # A connection without any stream: the DHT asks several questions in a row, then none for minutes.
+STRANGERS_MAX = 64  # Connections that are nobody's link. Half of CONNECTIONS_MAX, so the other half is for neighbours.
+PER_PEER_MAX = 4  # Two nodes that dial each other at once need two; a third and fourth while dead ones linger.
+
+
+class Connections:
+    """Registered with the swarm as its notifee; `run` sweeps."""
+
+    def __init__(self, swarm: Swarm, is_neighbour: Callable[[ID], bool]) -> None:
+        self._swarm, self._is_neighbour = swarm, is_neighbour
+        self._idle_since: dict[Any, float] = {}
+        self._nursery: trio.Nursery | None = None
+        swarm.register_notifee(self)
+
+    async def run(self) -> None:
+        """Close what has been idle for IDLE_S, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            while True:
+                self._sweep(trio.current_time())
+                await trio.sleep(SWEEP_S)
+
+    def _sweep(self, now: float) -> None:
+        idle = {each: self._idle_since.get(each, now) for each in alive(self._swarm) if not each.get_streams()}
+        self._idle_since = idle
+        for connection, since in idle.items():
+            if now - since >= IDLE_S:
+                self._close(connection)
+
+    def _close(self, connection: Any) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(_close_quietly, connection)
+
+    async def connected(self, network: Any, connection: Any) -> None:
+        peer = connection.muxed_conn.peer_id
+        if len(alive(self._swarm, peer)) > PER_PEER_MAX:
+            self._close(connection)
+            return
+        strangers = [each for each in alive(self._swarm) if not self._is_neighbour(each.muxed_conn.peer_id)]
+        for crowding in strangers[: max(0, len(strangers) - STRANGERS_MAX)]:
+            self._close(crowding)
+
+    async def disconnected(self, network: Any, connection: Any) -> None:
+        """Forget what the book says of a stranger. Neighbours' addresses stay for the DHT, within the book's own
+        bound."""
+        peer = connection.muxed_conn.peer_id
+        self._idle_since.pop(connection, None)
+        if not alive(self._swarm, peer) and not self._book_has_addresses(peer):
+            try:
+                self._swarm.peerstore.clear_peerdata(peer)
+            except PeerStoreError:
+                pass  # It was not in the book.
+
+    def _book_has_addresses(self, peer: ID) -> bool:
+        try:
+            return bool(self._swarm.peerstore.addrs(peer))
+        except PeerStoreError:
+            return False
+
+    async def opened_stream(self, network: Any, stream: Any) -> None: ...
+
+    async def closed_stream(self, network: Any, stream: Any) -> None: ...
+
+    async def listen(self, network: Any, address: Any) -> None: ...
+
+    async def listen_close(self, network: Any, address: Any) -> None: ...
+
+
+async def close_all(swarm: Swarm) -> None:
+    """Close every connection at once; the library's own way takes a fifth of a second for each, one after the other."""
+    async with trio.open_nursery() as nursery:
+        for connection in alive(swarm):
+            nursery.start_soon(_close_quietly, connection)
+
+
+async def _close_quietly(connection: Any) -> None:
+    """The keepalive ends a close that a frozen peer holds up."""
+    try:
+        await connection.close()
+    except Exception:  # It is going away; how it failed to say goodbye matters to nobody.
+        pass
