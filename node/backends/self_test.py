@@ -43,6 +43,7 @@ async def measure(backend: Backend, capability: Capability) -> Capability:
     limit = trio.CancelScope(deadline=trio.current_time() + FIRST_TOKEN_S)
     started = trio.current_time()
     first: float | None = None
+    failure: BackendError | None = None
     pieces = 0
     tokens = 0
 
@@ -58,8 +59,12 @@ async def measure(backend: Backend, capability: Capability) -> Capability:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)
             async with send:
-                generated = await backend.generate(request, send)
-            tokens = generated.tokens_out
+                try:
+                    tokens = (await backend.generate(request, send)).tokens_out
+                except BackendError as error:
+                    failure = error  # Raised below, where it is not wrapped in the nursery's group.
+    if failure is not None:
+        raise failure
     if first is None:
         raise BackendError(
             f"{capability.model} gave no text within {FIRST_TOKEN_S:.0f} s when tried with {capability.skill}."

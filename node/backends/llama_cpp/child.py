@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from node.backends.llama_cpp import pipe
 from node.backends.llama_cpp.sandbox import restrict_files, restrict_process
 from node.backends.stops import StopFilter
+from node.backends.summaries import summary_turns
 
 if TYPE_CHECKING:
     from node.backends.llama_cpp.engine import AbortFlag, Engine
@@ -102,7 +103,7 @@ class Worker:
             return pipe.Ended(request.call, "failed", len(tokens), 0, str(error))
 
     def _prompt(self, request: pipe.Generate) -> str:
-        from node.backends.llama_cpp.prompts import Refused, summarize
+        from node.backends.llama_cpp.prompts import Refused
 
         if not request.turns:
             raise Refused("there is no turn to answer")
@@ -111,7 +112,7 @@ class Worker:
         if self._template is None:
             raise Refused(f"the model has no chat template and cannot {request.skill}")
         if request.skill == "summarize":
-            return self._template.render(summarize(request.turns[-1][1]))
+            return self._template.render(summary_turns(request.turns[-1][1]))
         return self._template.render(request.turns)
 
     def _stream(self, request: pipe.Generate, tokens: list[int]) -> tuple[str, int]:

@@ -23,10 +23,6 @@ PROMPT_CHARACTERS_MAX = 262_144  # Twice what a request may bring.
 RENDER_S_MAX = 2.0  # Templates take a millisecond.
 RENDER_BYTES_MAX = 256 << 20
 
-SUMMARIZE_SYSTEM = "You are a careful editor."
-SUMMARIZE = "Summarize the following text in one sentence.\n\nText: {text}"
-"""What a model that chats is told for the skill `summarize`."""
-
 
 class Refused(Exception):
     """No prompt can be made of this request. The message is for people."""
@@ -107,8 +103,3 @@ def _tojson(value: Any, ensure_ascii: bool = False, indent: int | None = None, *
 
 def _strftime_now(form: str) -> str:
     return datetime.now().strftime(form)
-
-
-def summarize(text: str) -> list[list[str]]:
-    """The turns that ask a model that chats for a summary of this text."""
-    return [["system", SUMMARIZE_SYSTEM], ["user", SUMMARIZE.format(text=text.strip())]]

@@ -1,0 +1,171 @@
+"""The backend `openai_http`: a model behind any OpenAI-compatible endpoint (Ollama, llama-server, vLLM, LM Studio, a cloud).
+
+Reference: `http://127.0.0.1:11434/v1#llama3`. Without a path, `/v1` is meant; without `#MODEL`, the first model that the server
+lists and whose name does not speak of embeddings. A key comes from the URL (`https://:KEY@host/v1`) or else from the environment
+variable SWARM_OPENAI_KEY; it is sent to this server and appears in no message and no log.
+"""
+
+import logging
+from dataclasses import replace
+from typing import Any
+
+import trio
+
+from node.backends import BackendError, Generated, GenerationRequest, Surroundings
+from node.backends.openai_endpoint import Endpoint, Response
+from node.backends.openai_stream import Event, EventReader
+from node.backends.self_test import measure_each
+from node.backends.stops import StopFilter
+from node.backends.summaries import summary_turns
+from node.backends.words import send
+from protocol.limits import CONTEXT_TOKENS_MAX, MODEL_BYTES_MAX
+from protocol.messages import Capability
+
+SLOTS = 4  # Servers queue by themselves; this keeps one node from filling that queue.
+CONTEXT_TOKENS = 4_096  # Claimed where the server does not tell.
+
+_log = logging.getLogger(__name__)
+
+
+class OpenAIHttpBackend:
+    """One model of one server."""
+
+    def __init__(self, argument: str, surroundings: Surroundings) -> None:
+        """Opens nothing. Raises BackendError for what is no URL."""
+        self._endpoint = Endpoint(argument)
+        self.url, self.model = self._endpoint.url, self._endpoint.fragment
+        self._with_usage = True
+        self._serving = False
+        self._slots = trio.Semaphore(SLOTS)
+
+    async def run(self, *, task_status: trio.TaskStatus[tuple[Capability, ...]]) -> None:
+        """As `Backend.run`. A server that goes away later makes calls fail; the next call asks it again."""
+        if self._endpoint.key_in_the_clear:
+            _log.warning("%s: the key is sent without encryption", self.url)
+        offered = self._choose(await self._endpoint.get("/models"))
+        self._serving = True
+        try:
+            task_status.started(await self._measured(offered))
+            await trio.sleep_forever()
+        finally:
+            self._serving = False
+
+    async def generate(self, request: GenerationRequest, pieces: trio.MemorySendChannel[str]) -> Generated:
+        """As `Backend.generate`."""
+        if not self._serving:
+            raise BackendError(f"{self.url} is not in use.")
+        if request.model != self.model or request.skill not in ("chat", "summarize"):
+            raise BackendError(
+                f'{self.model} does chat and summarize; not "{request.skill}" with "{request.model}".', retryable=False
+            )
+        if not request.turns:
+            raise BackendError(f"{request.skill} needs at least one turn.", retryable=False)
+        async with self._slots, self._endpoint.open("POST", "/chat/completions", self._body(request)) as response:
+            return await self._relay(request, response, pieces)
+
+    async def _relay(
+        self, request: GenerationRequest, response: Response, pieces: trio.MemorySendChannel[str]
+    ) -> Generated:
+        """Pass the stream on. One that ends without saying that the answer is complete is a failure."""
+        reader, stops = EventReader(), StopFilter(request.stops)
+        finish: str | None = None
+        tokens_in, tokens_out, events, done = 0, 0, 0, False
+        while not done and (chunk := await response.receive()):
+            for event in self._events(reader, chunk):
+                # Servers may ignore max_tokens; each event with text holds at least one.
+                events += bool(event.text)
+                if events > request.tokens_max:
+                    await _flush(stops, pieces)
+                    return Generated("length", tokens_in, request.tokens_max)
+                text = stops.push(event.text)
+                if text:
+                    await send(pieces, text)
+                if stops.stopped:
+                    return Generated("stop", tokens_in, events)
+                finish = event.finish or finish
+                tokens_in, tokens_out = event.tokens_in or tokens_in, event.tokens_out or tokens_out
+                done = done or event.done
+        if finish is None and not done:
+            raise BackendError(f"{self.url}: its stream ended in the middle of an answer.")
+        await _flush(stops, pieces)
+        return Generated(finish or "stop", tokens_in, min(tokens_out or events, request.tokens_max))
+
+    def _events(self, reader: EventReader, chunk: bytes) -> list[Event]:
+        try:
+            return reader.feed(chunk)
+        except BackendError as error:
+            raise BackendError(f"{self.url}: {self._endpoint.clean(str(error))}.") from error
+
+    def _body(self, request: GenerationRequest) -> dict[str, Any]:
+        turns = [[turn.role, turn.text] for turn in request.turns]
+        if request.skill == "summarize":
+            turns = summary_turns(request.turns[-1].text)
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": role, "content": text} for role, text in turns],
+            "max_tokens": request.tokens_max,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "stream": True,
+        }
+        if self._with_usage:
+            body["stream_options"] = {"include_usage": True}
+        if request.seed:
+            body["seed"] = request.seed
+        if request.stops:
+            body["stop"] = list(request.stops)
+        return body
+
+    def _choose(self, said: dict[str, Any]) -> Capability:
+        """The model named in the reference, or else the first that may be able to chat."""
+        listed = said.get("data")
+        models = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+        names = [item["id"] for item in models if isinstance(item.get("id"), str) and item["id"]]
+        names = [name for name in names if len(name.encode("utf-8", "replace")) <= MODEL_BYTES_MAX]
+        if not self.model:
+            able = [name for name in names if "embed" not in name.lower()]
+            if not able:
+                raise BackendError(f"{self.url} lists no model that could chat; load one there first.", retryable=False)
+            self.model = able[0]
+            if len(able) > 1:
+                _log.info("%s: using %s; name another with %s#MODEL", self.url, self.model, self.url)
+        elif names and self.model not in names and f"{self.model}:latest" not in names:
+            some = ", ".join(names[:8])
+            raise BackendError(f'{self.url} has no model "{self.model}"; it has {some}.', retryable=False)
+        details = next((item for item in models if item.get("id") == self.model), {})
+        return Capability(
+            "chat", self.model, b"", _context_tokens(details), 0.0, 0, SLOTS, (), "Answers in conversation."
+        )
+
+    async def _measured(self, offered: Capability) -> tuple[Capability, ...]:
+        both = (offered, replace(offered, skill="summarize", description="Sums a text up in a sentence or two."))
+        try:
+            return await measure_each(self, both)
+        except BackendError as error:
+            if error.retryable:
+                raise
+        # Older servers refuse to count tokens in a stream.
+        self._with_usage = False
+        return await measure_each(self, both)
+
+
+async def _flush(stops: StopFilter, pieces: trio.MemorySendChannel[str]) -> None:
+    rest = stops.flush()
+    if rest:
+        await send(pieces, rest)
+
+
+def _context_tokens(details: dict[str, Any]) -> int:
+    """vLLM, OpenRouter and llama-server tell it, each by its own word."""
+    meta = details.get("meta")
+    places = ((details, "max_model_len"), (details, "context_length"), (meta, "n_ctx"), (meta, "n_ctx_train"))
+    for holder, name in places:
+        value = holder.get(name) if isinstance(holder, dict) else None
+        if type(value) is int and value > 0:
+            return min(value, CONTEXT_TOKENS_MAX)
+    return CONTEXT_TOKENS
+
+
+def open_openai_http(argument: str, surroundings: Surroundings) -> OpenAIHttpBackend:
+    """The entry point `openai_http`."""
+    return OpenAIHttpBackend(argument, surroundings)

@@ -1,0 +1,298 @@
+"""The backend for OpenAI-compatible servers, against a real one on loopback: good, bad and broken."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from node.backends import BackendError, GenerationRequest, Surroundings
+from node.backends.contract import ask, check_backend, running
+from node.backends.openai_endpoint import KEY_VARIABLE
+from node.backends.openai_http import OpenAIHttpBackend
+from protocol.messages import Turn
+from tests.node.backends.openai_server import Exchange, Server, serving
+
+SURROUNDINGS = Surroundings(Path("unused"), 1)
+
+
+def request(text: str = "one two three", *, skill: str = "chat", tokens_max: int = 50) -> GenerationRequest:
+    return GenerationRequest(skill, "parrot", (Turn("user", text),), tokens_max, 0.0, 1.0, 7, ())
+
+
+@asynccontextmanager
+async def backend_and_server() -> AsyncIterator[tuple[OpenAIHttpBackend, Server]]:
+    async with serving() as server, running(backend := OpenAIHttpBackend(server.url, SURROUNDINGS)):
+        yield backend, server
+
+
+async def failure_at_load(url: str) -> BackendError:
+    with pytest.RaisesGroup(BackendError, flatten_subgroups=True, allow_unwrapped=True) as raised:
+        async with running(OpenAIHttpBackend(url, SURROUNDINGS)):
+            raise AssertionError("it must not load")
+    error = raised.value
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, BackendError)
+    return error
+
+
+async def test_backend_keeps_the_contract() -> None:
+    async with serving() as server:
+        capabilities = await check_backend(lambda: OpenAIHttpBackend(server.url, SURROUNDINGS))
+    assert {(c.skill, c.model, c.context_tokens) for c in capabilities} == {
+        ("chat", "parrot", 2048),
+        ("summarize", "parrot", 2048),
+    }
+
+
+async def test_counts_come_from_the_server() -> None:
+    async with backend_and_server() as (backend, _):
+        answer = await ask(backend, request())
+    assert (answer.text, answer.generated.finish) == ("one two three", "stop")
+    assert (answer.generated.tokens_in, answer.generated.tokens_out) == (7, 3)
+
+
+async def test_the_request_says_what_was_asked_for() -> None:
+    async with backend_and_server() as (backend, server):
+        await ask(
+            backend,
+            GenerationRequest("chat", "parrot", (Turn("system", "be"), Turn("user", "a")), 9, 0.5, 0.9, 3, ("x",)),
+        )
+        body = server.asked[-1].body
+    assert body["messages"] == [{"role": "system", "content": "be"}, {"role": "user", "content": "a"}]
+    assert (body["max_tokens"], body["temperature"], body["top_p"], body["seed"], body["stop"]) == (
+        9,
+        0.5,
+        0.9,
+        3,
+        ["x"],
+    )
+
+
+async def test_summarize_asks_the_model_for_a_summary() -> None:
+    async with backend_and_server() as (backend, server):
+        await ask(backend, request("the text", skill="summarize"))
+        said = server.asked[-1].body["messages"][-1]["content"]
+    assert "ummar" in said and "the text" in said
+
+
+async def test_fragment_picks_the_model() -> None:
+    async with serving() as server, running(OpenAIHttpBackend(f"{server.url}#other", SURROUNDINGS)) as capabilities:
+        assert {capability.model for capability in capabilities} == {"other"}
+        assert server.asked[-1].body["model"] == "other"
+
+
+async def test_url_without_path_means_v1() -> None:
+    async with serving() as server, running(OpenAIHttpBackend(f"http://127.0.0.1:{server.port}", SURROUNDINGS)):
+        assert server.asked[0].path == "/v1/models"
+
+
+async def test_a_model_that_is_not_there_is_named_with_those_that_are() -> None:
+    async with serving() as server:
+        error = await failure_at_load(f"{server.url}#perrot")
+    assert '"perrot"' in str(error) and "parrot" in str(error)
+    assert not error.retryable
+
+
+async def test_nothing_listening_is_said_plainly() -> None:
+    async with serving() as server:
+        url = server.url
+    error = await failure_at_load(url)
+    assert f"Nothing answers at {url}" in str(error) and "is it running?" in str(error)
+
+
+async def test_a_web_server_without_the_api_is_said_to_be_one() -> None:
+    async with serving() as server:
+        error = await failure_at_load(f"http://127.0.0.1:{server.port}/wiki")
+    assert "no OpenAI-compatible endpoint" in str(error)
+
+
+@pytest.mark.parametrize("models", [{"data": []}, {"data": [{"id": "embedder"}]}, {"data": 5}, {}])
+async def test_a_server_without_models_is_refused(models: object) -> None:
+    async with serving() as server:
+        server.models = models
+        assert "lists no model" in str(await failure_at_load(server.url))
+
+
+async def stalled_after_two_words(exchange: Exchange) -> None:
+    await exchange.begin()
+    await exchange.word("one")
+    await exchange.word(" two")
+
+
+async def cut_off(exchange: Exchange) -> None:
+    await stalled_after_two_words(exchange)
+    # The connection closes inside of a chunked body.
+
+
+async def ended_early(exchange: Exchange) -> None:
+    await stalled_after_two_words(exchange)
+    await exchange.end()
+
+
+async def error_event(exchange: Exchange) -> None:
+    await stalled_after_two_words(exchange)
+    await exchange.event({"error": {"message": "out of memory\n(all of it)"}})
+    await exchange.end()
+
+
+async def no_json(exchange: Exchange) -> None:
+    await stalled_after_two_words(exchange)
+    await exchange.data(b"data: {oops\n\n")
+    await exchange.end()
+
+
+async def endless_line(exchange: Exchange) -> None:
+    await stalled_after_two_words(exchange)
+    for _ in range(40):
+        await exchange.data(b"data: " + b"x" * 65_536)
+
+
+async def deep_json(exchange: Exchange) -> None:
+    await stalled_after_two_words(exchange)
+    await exchange.data(b"data: " + b"[" * 100_000 + b"\n\n")
+
+
+@pytest.mark.parametrize(
+    ("chat", "says"),
+    [
+        (cut_off, "broke off"),
+        (ended_early, "ended in the middle"),
+        (error_event, "out of memory (all of it)"),
+        (no_json, "no JSON"),
+        (endless_line, "an event of more than"),
+        (deep_json, "no JSON"),
+    ],
+)
+async def test_a_broken_stream_is_a_failure_after_what_had_come(chat, says: str) -> None:  # type: ignore[no-untyped-def]
+    async with backend_and_server() as (backend, server):
+        server.chat = chat
+        send, receive = trio.open_memory_channel[str](10)
+        with pytest.raises(BackendError) as raised:
+            await backend.generate(request(), send)
+        assert says in str(raised.value) and server.url in str(raised.value)
+        assert raised.value.retryable
+        assert [receive.receive_nowait(), receive.receive_nowait()] == ["one", " two"]
+
+
+async def finished_without_done(exchange: Exchange) -> None:
+    await exchange.begin()
+    await exchange.word("all")
+    await exchange.word("", "stop")
+    await exchange.end()
+
+
+async def done_without_finish(exchange: Exchange) -> None:
+    await exchange.begin()
+    await exchange.data(b": a comment\r\n\r\nevent: message\r\n")
+    await exchange.data(b'data: {"choices": [{"delta": {"content": "al')
+    await exchange.data(b'l"}}]}\r\n\r\ndata:[DONE]\r\n\r\n')
+    await exchange.end()
+
+
+@pytest.mark.parametrize("chat", [finished_without_done, done_without_finish])
+async def test_either_sign_of_the_end_is_enough(chat) -> None:  # type: ignore[no-untyped-def]
+    async with backend_and_server() as (backend, server):
+        server.chat = chat
+        answer = await ask(backend, request())
+    assert (answer.text, answer.generated.finish, answer.generated.tokens_out) == ("all", "stop", 1)
+
+
+async def test_a_server_that_ignores_max_tokens_is_cut() -> None:
+    async def talkative(exchange: Exchange) -> None:
+        await exchange.begin()
+        while True:
+            await exchange.word("la ")
+
+    async with backend_and_server() as (backend, server):
+        server.chat = talkative
+        answer = await ask(backend, request(tokens_max=5))
+        assert (answer.text, answer.generated.finish) == ("la la la la la ", "length")
+        with trio.fail_after(20):
+            await server.broken_off.wait()
+
+
+@pytest.mark.parametrize(
+    ("status", "retryable"), [(400, False), (422, False), (404, False), (429, True), (500, True), (503, True)]
+)
+async def test_refusals_keep_the_servers_words(status: int, retryable: bool) -> None:
+    async def refuse(exchange: Exchange) -> None:
+        await exchange.json({"error": {"message": "context of 2048 is full"}}, status)
+
+    async with backend_and_server() as (backend, server):
+        server.chat = refuse
+        with pytest.raises(BackendError, match=f"{status}: context of 2048 is full") as raised:
+            await ask(backend, request())
+        assert raised.value.retryable is retryable
+
+
+async def test_older_servers_that_cannot_count_in_a_stream_are_served_too() -> None:
+    async with serving() as server:
+        good = server.chat
+
+        async def strict(exchange: Exchange) -> None:
+            if "stream_options" in exchange.body:
+                await exchange.json({"detail": "extra field stream_options"}, 422)
+            else:
+                await good(exchange)
+
+        server.chat = strict
+        async with running(backend := OpenAIHttpBackend(server.url, SURROUNDINGS)):
+            assert (await ask(backend, request())).text == "one two three"
+
+
+async def test_the_key_reaches_the_server_and_nobody_else(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setenv(KEY_VARIABLE, "sk-from-environment")
+
+    async def refuse(exchange: Exchange) -> None:
+        await exchange.json({"error": {"message": f"bad {exchange.headers['authorization']}"}}, 400)
+
+    async with serving() as server:
+        async with running(OpenAIHttpBackend(server.url, SURROUNDINGS)):
+            assert server.asked[-1].headers["authorization"] == "Bearer sk-from-environment"
+        url = server.url.replace("//", "//:sk-from-url@")
+        async with running(backend := OpenAIHttpBackend(url, SURROUNDINGS)):
+            assert server.asked[-1].headers["authorization"] == "Bearer sk-from-url"
+            server.chat = refuse
+            with pytest.raises(BackendError) as raised:
+                await ask(backend, request())
+    assert "bad Bearer …" in str(raised.value)
+    assert "sk-from" not in str(raised.value) + caplog.text + backend.url
+
+
+async def test_a_refused_key_names_the_variable() -> None:
+    async def unauthorized(exchange: Exchange) -> None:
+        await exchange.json({"error": {"message": "no"}}, 401)
+
+    async with serving(unauthorized) as server:
+        error = await failure_at_load(server.url)
+    assert KEY_VARIABLE in str(error) and not error.retryable
+
+
+@pytest.mark.parametrize("argument", ["", "ftp://host/v1", "http://", "http://[::1", "http://host:99999/v1", "//x"])
+def test_what_is_no_url_is_refused(argument: str) -> None:
+    with pytest.raises(BackendError, match="needs a URL"):
+        OpenAIHttpBackend(argument, SURROUNDINGS)
+
+
+async def test_cancelling_a_call_ends_it_at_the_server() -> None:
+    async def endless(exchange: Exchange) -> None:
+        await exchange.begin()
+        while True:
+            await exchange.word("la ")
+
+    async with backend_and_server() as (backend, server):
+        server.chat = endless
+        send, receive = trio.open_memory_channel[str](0)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(backend.generate, request(tokens_max=32_768), send)
+            await receive.receive()
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(20):
+            await server.broken_off.wait()
