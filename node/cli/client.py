@@ -89,6 +89,7 @@ class ControlClient:
 
     def _connect(self, connection: "_Connection") -> None:
         """Connects, or says why not. The lock knows whether a node runs, and where its socket is if not where we think."""
+        self._home.check_runtime()
         try:
             connection.connect()
         except (FileNotFoundError, ConnectionRefusedError):

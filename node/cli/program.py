@@ -83,12 +83,25 @@ class Program(click.Group):
 def _program() -> Program:
     return Program(
         "swarm",
-        params=list(shared_options(hidden=False)),
+        params=[*shared_options(hidden=False), _version_option()],
         help="A peer-to-peer swarm of small AI models. Start with: swarm up",
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         callback=lambda: None,
         no_args_is_help=True,
         epilog="The shared options may also follow the command. Each command explains itself with --help.",
+    )
+
+
+def _version_option() -> click.Option:
+    def show(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        if value and not context.resilient_parsing:
+            from node.version import program_version
+
+            click.echo(f"swarm {program_version()}")
+            context.exit()
+
+    return click.Option(
+        ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=show, help="Show the version."
     )
 
 

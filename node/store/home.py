@@ -69,8 +69,25 @@ class Home:
                     f"the folder {folder} cannot be made: {error.strerror}",
                     hint="Set SWARM_HOME to a folder that you can write to.",
                 ) from None
-        if self.runtime not in (self.data, self.state):
-            _check_private(self.runtime)
+        self.check_runtime()
+
+    def check_runtime(self) -> None:
+        """Raises Failure if the socket's folder is in a place that all users share and is not this user's alone.
+
+        Another user may have put it there, to be asked in this node's stead. A folder that is not there is no danger.
+        """
+        if self.runtime in (self.data, self.state):
+            return
+        try:
+            found = self.runtime.lstat()
+        except FileNotFoundError:
+            return
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise Failure(
+                "foreign_socket",
+                f"others can write to {self.runtime}, where this node's socket would be",
+                hint=f"Remove {self.runtime}, or set SWARM_HOME to a shorter path.",
+            )
 
 
 def find_home(environ: Mapping[str, str] = os.environ) -> Home:
@@ -84,17 +101,6 @@ def find_home(environ: Mapping[str, str] = os.environ) -> Home:
     config = environ.get("SWARM_CONFIG", "")
     config_file = Path(os.path.abspath(os.path.expanduser(config))) if config else home.config_file
     return Home(config_file, home.data, home.state, _short_enough(home.runtime, home.state, environ))
-
-
-def _check_private(folder: Path) -> None:
-    """A folder in a place that all users share may have been put there by another, who would then read the prompts."""
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
-        raise Failure(
-            "foreign_socket",
-            f"others can write to {folder}, where this node's socket would be",
-            hint=f"Remove {folder}, or set SWARM_HOME to a shorter path.",
-        )
 
 
 def _platform_home(environ: Mapping[str, str]) -> Home:

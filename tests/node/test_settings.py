@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -185,3 +186,21 @@ def test_model_files_are_found_from_the_folder_of_the_config(home: Home) -> None
 def test_port_zero_is_allowed(home: Home) -> None:
     settings = load(home, {"api.listen": "127.0.0.1:0", "node.listen": ["/ip4/127.0.0.1/tcp/0"]}, environ={})
     assert settings.api.port == 0
+
+
+def test_whatever_is_in_the_file_the_only_failure_is_a_config_error(home: Home) -> None:
+    whole = (
+        'version = 1\n[node]\nname = "wren"\nlisten = ["/ip4/0.0.0.0/tcp/4976"]\nmdns = true\n[api]\nlisten = "127.0.0.1:1"\n'
+        '[offer]\nmodels = ["echo:"]\nmax_parallel = 2\n[ask]\ndeadline = "60s"\n'
+    )
+    for seed in range(600):
+        dice = Random(seed)
+        text = list(whole)
+        for _ in range(dice.randint(1, 6)):
+            at = dice.randrange(len(text))
+            text[at : at + dice.randint(0, 8)] = dice.choices('[]"=.\n0a/:-{},\\ \u00e9\x00', k=dice.randint(0, 3))
+        home.config_file.write_text("".join(text))
+        try:
+            read(home)
+        except ConfigError as failure:
+            assert str(home.config_file) in failure.message, seed

@@ -29,11 +29,16 @@ WREN = "12D3KooWWrEn4K7MB2Dx3TsEcbkYEyd8RAQyVvnZ7HqkbXNbYk4wReN"
 
 @dataclass(slots=True)
 class Answer:
-    """What the control API says to one route: a status and JSON, or the raw bytes of a stream."""
+    """What the control API says to one route: a status and JSON, or the raw bytes of a stream.
+
+    `stays_open` keeps the stream open until the client leaves, and then says so in `left`.
+    """
 
     data: Any = None
     status: int = 200
     stream: bytes | None = None
+    stays_open: bool = False
+    left: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(slots=True)
@@ -78,6 +83,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json" if answer.stream is None else "text/event-stream")
         self.end_headers()
         self.wfile.write(json.dumps(answer.data).encode() if answer.stream is None else answer.stream)
+        if answer.stays_open:
+            self.rfile.read(1)
+            answer.left.set()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet."""

@@ -131,6 +131,18 @@ def test_ctrl_c_before_the_question_is_complete_sends_nothing(home: Home, contro
     assert control.asked == []
 
 
+def test_ctrl_c_while_an_answer_comes_keeps_what_came_and_hangs_up(home: Home, control: Control) -> None:
+    begun = Answer(stream=b'event: text\ndata: {"text":"half\\n"}\n\n', stays_open=True)
+    control.answers["POST /ask"] = begun
+    with command("ask", "hi") as asking:
+        assert asking.stdout is not None
+        assert asking.stdout.readline() == "half\n"
+        asking.send_signal(signal.SIGINT)
+        out, err = asking.communicate(timeout=60)
+    assert (asking.returncode, out, err.strip()) == (ExitCode.INTERRUPTED, "", "")
+    assert begun.left.wait(60), "the node learns that nobody listens any more"
+
+
 def test_a_reader_that_has_enough_ends_it_quietly(home: Home, control: Control) -> None:
     control.answers["GET /peers"] = Answer({"peers": [], "padding": "x" * 1_000_000})
     with command("peers", "--json") as talking:

@@ -71,8 +71,11 @@ def test_a_socket_folder_that_others_can_write_to_is_refused(tmp_path: Path, sho
     home = find_home({"SWARM_HOME": str(tmp_path / ("a" * 60)), "XDG_RUNTIME_DIR": str(short)})
     home.runtime.mkdir()
     home.runtime.chmod(0o777)
-    with pytest.raises(Failure, match="others can write to"):
-        home.create()
+    for use in (home.create, home.check_runtime):
+        with pytest.raises(Failure, match="others can write to"):
+            use()
+    home.runtime.chmod(0o700)
+    home.create()
 
 
 def test_a_symbolic_link_as_socket_folder_is_refused(tmp_path: Path, short: Path) -> None:
