@@ -228,7 +228,7 @@ class Member:
 
     def _down(self, node: NodeId, cause: str, now: float) -> list[Effect]:
         neighbour = self.roster.remove(node)
-        self.contacts.unlinked(node, now)
+        self.contacts.unlinked(node, neighbour is not None and neighbour.parting, now)
         if neighbour is None or not neighbour.parting:
             # First-hand knowledge beats rumours: until it speaks again, this worker is not there.
             self.index.forget(node)

@@ -25,8 +25,8 @@ class _Entry:
     contact: Contact
     source: str
     proven: tuple[str, ...] = ()
-    is_awaited: bool = False  # The user has just asked for it.
     failures: int = 0
+    turned_away: int = 0  # How often the peer has closed a link because it has too many.
     due_at: float = 0.0
     told: bool = False
 
@@ -38,6 +38,7 @@ class Contacts:
         self._self, self._settings, self._dice = self_node, settings, dice
         self._entries: dict[_Key, _Entry] = {}
         self._dialling: dict[_Key, float] = {}  # Since when.
+        self._awaited: dict[_Key, None] = {}  # The user has just asked for these.
 
     def learn(self, source: str, contacts: Iterable[Contact]) -> None:
         for contact in contacts:
@@ -49,8 +50,9 @@ class Contacts:
                 entry = self._entries[key] = _Entry(contact, source)
                 self._bound()
             if source == KEPT_SOURCE:
-                entry.source, entry.proven, entry.is_awaited = source, contact.addresses, True
+                entry.source, entry.proven = source, contact.addresses
                 entry.due_at, entry.told = 0.0, False
+                self._awaited[key] = None
             entry.contact = Contact(contact.node, _joined(entry.proven, contact.addresses))
 
     def addresses(self, node: NodeId) -> tuple[str, ...]:
@@ -62,24 +64,23 @@ class Contacts:
         self._give_up(now)
         have = dict.fromkeys(linked)
         missing = self._settings.neighbours_target - len(have) - len(self._dialling)
+        if missing <= 0 and have and not self._awaited:
+            return []  # The usual case, on every sweep: without a look at hundreds of entries.
         due = [
-            (key, entry)
+            key
             for key, entry in self._entries.items()
-            if key not in have and key not in self._dialling and entry.due_at <= now
+            if entry.due_at <= now and key not in have and key not in self._dialling
         ]
-        awaited = [(key, entry) for key, entry in due if entry.is_awaited]
-        kept = [(key, entry) for key, entry in due if entry.source == KEPT_SOURCE and not entry.is_awaited]
-        others = [(key, entry) for key, entry in due if entry.source != KEPT_SOURCE]
-        self._dice.shuffle(others)
-        if missing <= 0 and have:
-            kept = []
-        chosen = [*awaited, *kept]
-        chosen += others[: max(0, missing - len(chosen))]
+        chosen = [key for key in due if key in self._awaited]
+        if missing > 0 or not have:
+            chosen += [key for key in due if self._entries[key].source == KEPT_SOURCE and key not in self._awaited]
+        others = [key for key in due if self._entries[key].source != KEPT_SOURCE]
+        chosen += self._dice.sample(others, min(len(others), max(0, missing - len(chosen))))
         effects: list[Effect] = []
-        for key, entry in chosen[: max(0, self._settings.dials_max - len(self._dialling))]:
-            entry.is_awaited = False
+        for key in chosen[: max(0, self._settings.dials_max - len(self._dialling))]:
+            self._awaited.pop(key, None)
             self._dialling[key] = now
-            effects.append(Dial(entry.contact))
+            effects.append(Dial(self._entries[key].contact))
         return effects
 
     def asked_for(self, contacts: Iterable[Contact], linked: Iterable[NodeId], now: float) -> list[Effect]:
@@ -102,10 +103,12 @@ class Contacts:
         self._dialling.pop(node, None)
         entry = self._entries.get(node)
         if entry is not None:
-            entry.failures, entry.told, entry.is_awaited = 0, False, False
+            entry.failures, entry.told = 0, False
+        self._awaited.pop(node, None)
         # An address without a node id has found its node; from now on it is known by its id.
-        for key in [key for key in self._entries if not isinstance(key, bytes) and dialled in key]:
+        for key in [key for key in self._entries if not isinstance(key, bytes) and dialled in key] if dialled else ():
             self._dialling.pop(key, None)
+            self._awaited.pop(key, None)
             unnamed = self._entries.pop(key)
             known = self._entries.pop(node, None) or _Entry(Contact(node, addresses), unnamed.source)
             if unnamed.source == KEPT_SOURCE:
@@ -114,11 +117,16 @@ class Contacts:
             known.contact = Contact(node, _joined(known.proven, known.contact.addresses))
             self._entries[node] = known
 
-    def unlinked(self, node: NodeId, now: float) -> None:
-        """A link has closed; dial again, but not in step with everybody else."""
+    def unlinked(self, node: NodeId, turned_away: bool, now: float) -> None:
+        """A link has closed; dial again, but not in step with everybody else.
+
+        A peer that has `turned_away` this node for want of room is asked ever more rarely, or two such nodes would link and
+        unlink for ever.
+        """
         entry = self._entries.get(node)
         if entry is not None:
-            entry.due_at = now + self._settings.dial_retry_first_s * self._dice.uniform(*JITTER)
+            entry.turned_away = entry.turned_away + 1 if turned_away else 0
+            entry.due_at = now + self._wait_s(entry.turned_away)
 
     def failed(self, contact: Contact, cause: str, now: float) -> list[Effect]:
         key = _key(contact)
@@ -133,6 +141,7 @@ class Contacts:
         entry = self._entries.get(node)
         if entry is not None and entry.source != KEPT_SOURCE:
             del self._entries[node]
+            self._awaited.pop(node, None)
 
     def _put_off(self, key: _Key, now: float) -> _Entry | None:
         """Dial later, or never again. The entry, if it is kept."""
@@ -143,10 +152,13 @@ class Contacts:
         if entry.source != KEPT_SOURCE and entry.failures >= FAILURES_MAX:
             del self._entries[key]
             return None
-        # The exponent is bounded because the user's addresses fail for ever.
-        wait_s = min(self._settings.dial_retry_max_s, self._settings.dial_retry_first_s * 2 ** min(entry.failures - 1, 32))
-        entry.due_at = now + wait_s * self._dice.uniform(*JITTER)
+        entry.due_at = now + self._wait_s(entry.failures - 1)
         return entry
+
+    def _wait_s(self, tries: int) -> float:
+        """How long to wait after so many tries in vain. The exponent is bounded because the user's addresses fail for ever."""
+        wait_s = min(self._settings.dial_retry_max_s, self._settings.dial_retry_first_s * 2.0 ** min(tries, 32))
+        return wait_s * self._dice.uniform(*JITTER)
 
     def _give_up(self, now: float) -> None:
         for key in [key for key, since in self._dialling.items() if now - since >= DIAL_LIMIT_S]:
@@ -155,11 +167,10 @@ class Contacts:
 
     def _bound(self) -> None:
         if len(self._entries) > self._settings.contacts_max:
-            for key, entry in self._entries.items():
-                if entry.source != KEPT_SOURCE:
-                    del self._entries[key]
-                    return
-            del self._entries[next(iter(self._entries))]
+            others = (key for key, entry in self._entries.items() if entry.source != KEPT_SOURCE)
+            key = next(others, None) or next(iter(self._entries))
+            del self._entries[key]
+            self._awaited.pop(key, None)
 
 
 def _joined(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:

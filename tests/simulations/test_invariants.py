@@ -9,7 +9,6 @@ import pytest
 from protocol.identity import NodeId
 from protocol.messages import TaskAccepted, TaskPiece
 from simulations.play import play
-from simulations.workers import Workers
 from simulations.world import WorldFailure
 from swarm.effects import Conclude, DeadlinePassed, Effect, Generate, Reply, Send, SetTimer
 from swarm.events import Event, Received

@@ -113,17 +113,33 @@ def test_a_link_clears_the_failures_before_it() -> None:
     for number in range(FAILURES_MAX - 1):
         contacts.failed(AT_BOB, "no answer", NOW + number)
     contacts.linked(BOB, ("/memory/bob",), "")
-    contacts.unlinked(BOB, NOW + 10)
+    contacts.unlinked(BOB, False, NOW + 10)
     assert not contacts.wanted([], NOW + 10), "not in step with everybody who lost the same node"
     assert dialled(contacts.wanted([], NOW + 10 + JITTER[1])) == [AT_BOB]
     contacts.failed(AT_BOB, "no answer", NOW + 12)
     assert contacts.addresses(BOB)
 
 
+def test_a_peer_without_room_for_us_is_asked_ever_more_rarely_until_a_link_has_lasted() -> None:
+    contacts, now, waits = contacts_of("join", AT_BOB), NOW, []
+    for _ in range(9):
+        contacts.linked(BOB, ("/memory/bob",), "")
+        contacts.unlinked(BOB, True, now)
+        began = now
+        while not contacts.wanted([CYD], now):
+            now += 0.25
+        waits.append(now - began)
+    assert waits[1] > 1.4 * waits[0] or waits[2] > 1.4 * waits[0]
+    assert SETTINGS.dial_retry_max_s * JITTER[0] <= waits[-1] <= SETTINGS.dial_retry_max_s * JITTER[1] + 0.25
+    contacts.linked(BOB, ("/memory/bob",), "")
+    contacts.unlinked(BOB, False, now)
+    assert contacts.wanted([CYD], now + SETTINGS.dial_retry_first_s * JITTER[1])
+
+
 def test_failures_and_links_of_strangers_change_nothing() -> None:
     contacts = contacts_of("dht", AT_BOB)
     contacts.linked(CYD, ("/memory/cyd",), "")
-    contacts.unlinked(CYD, NOW)
+    contacts.unlinked(CYD, False, NOW)
     contacts.forget(CYD)
     assert contacts.failed(Contact(CYD, ("/memory/cyd",)), "no answer", NOW) == []
     assert dialled(contacts.wanted([], NOW)) == [AT_BOB]
@@ -149,7 +165,7 @@ def test_an_address_without_id_is_known_by_its_node_once_it_has_answered() -> No
     contacts = contacts_of("join", SOMEWHERE)
     contacts.wanted([], NOW)
     contacts.linked(BOB, ("/memory/bob",), "/memory/somewhere")
-    contacts.unlinked(BOB, NOW)
+    contacts.unlinked(BOB, False, NOW)
     assert dialled(contacts.wanted([], LONG_AFTER)) == [Contact(BOB, ("/memory/somewhere", "/memory/bob"))]
 
 
