@@ -4,6 +4,8 @@ from dataclasses import dataclass, fields
 
 from protocol import limits as lim
 
+PULL_ADVERTS_MAX = 256  # The bound of AdvertPull.adverts_max.
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -77,7 +79,7 @@ class Settings:
 
     # --- Doing, as worker ---------------------------------------------------------------------------------------------
     queue_max: int = 16
-    """Attempts accepted but not begun; more are refused as busy."""
+    """Attempts accepted but not begun, those of peers and those of this node's own user each; more are refused as busy."""
 
     def validate(self) -> None:
         """Raises ValueError naming the setting and the relation that is broken."""
@@ -95,6 +97,8 @@ class Settings:
                 raise ValueError(f"{smaller} must not exceed {larger}: {why}")
         if self.gossip_adverts > lim.ADVERTS_PER_PUSH_MAX:
             raise ValueError(f"gossip_adverts must not exceed {lim.ADVERTS_PER_PUSH_MAX}, the most that one message carries")
+        if self.pull_adverts > PULL_ADVERTS_MAX:
+            raise ValueError(f"pull_adverts must not exceed {PULL_ADVERTS_MAX}, the most that one message asks for")
         if self.advert_lifetime_s < 2 * self.advert_period_s:
             raise ValueError("advert_lifetime_s must be at least twice advert_period_s: one lost renewal hides a worker")
         if self.advert_lifetime_s * 1000 > lim.LIFETIME_MS_MAX:

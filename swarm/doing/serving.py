@@ -46,7 +46,7 @@ class Serving:
         self.served = 0
 
     def load(self) -> tuple[int, int, int]:
-        """Slots, busy slots and queue length now."""
+        """Slots, busy slots and queue length now, whoever asked."""
         busy = sum(service.begun_at is not None for service in self._services.values())
         return sum(self._slots().values()), busy, len(self._services) - busy
 
@@ -70,11 +70,11 @@ class Serving:
 
     def requested(self, sender: NodeId, request: TaskRequest, now: float) -> list[Effect]:
         """Admission: a typed refusal, or a promise."""
-        refusal, model = self._admit(request)
+        refusal, model = self._admit(sender, request)
         if refusal is not None:
             code, reason = refusal
             return [Send(sender, TaskRefused(request.attempt, code.number, reason or code.meaning))]
-        ahead = sum(other.model == model and other.begun_at is None for other in self._services.values())
+        ahead = self._ahead(sender, model)
         self._services[request.attempt] = _Service(sender, request, model, now)
         return [
             Send(sender, TaskAccepted(request.attempt, model, ahead)),
@@ -106,7 +106,8 @@ class Serving:
         if service is None or service.ending is not None:
             return []
         effects: list[Effect] = []
-        for part in _split(text):
+        # Half a surrogate pair, as some servers send it, is no text; it must not end this node.
+        for part in _split(text.encode(errors="replace").decode()):
             effects.append(Send(service.requester, TaskPiece(attempt, service.pieces, part)))
             service.pieces += 1
         return effects
@@ -139,11 +140,11 @@ class Serving:
             slots[capability.model] = max(slots.get(capability.model, 0), capability.slots)
         return slots
 
-    def _admit(self, request: TaskRequest) -> tuple[tuple[ErrorCode, str] | None, str]:
+    def _admit(self, sender: NodeId, request: TaskRequest) -> tuple[tuple[ErrorCode, str] | None, str]:
         fitting = [
             offered
             for offered in self._capabilities
-            if offered.skill == request.skill and request.model in ("", offered.model)
+            if offered.skill == request.skill and request.model in ("", offered.model) and offered.slots > 0
         ]
         if self._draining:
             return (errors.DRAINING, ""), ""
@@ -157,10 +158,23 @@ class Serving:
         if request.deadline_ms == 0:
             return (errors.DEADLINE_EXCEEDED, ""), ""
         best = max(fitting, key=lambda offered: offered.tokens_per_second)
-        slots, busy, queued = self.load()
-        if busy >= slots and queued >= self._settings.queue_max:
-            return (errors.BUSY, f"{busy} at work, {queued} waiting"), ""
+        # This node's own user and its peers have a queue each, so that strangers cannot fill that of the user.
+        waiting = sum(
+            other.begun_at is None and (other.requester == self._node) is (sender == self._node)
+            for other in self._services.values()
+        )
+        if self._ahead(sender, best.model) and waiting >= self._settings.queue_max:
+            return (errors.BUSY, f"{self.load()[1]} at work, {waiting} waiting"), ""
         return None, best.model
+
+    def _ahead(self, sender: NodeId, model: str) -> int:
+        """How many attempts must end before one of this sender could begin. What runs counts: its end may be far off."""
+        before = sum(
+            other.model == model
+            and (other.begun_at is not None or sender != self._node or other.requester == self._node)
+            for other in self._services.values()
+        )
+        return min(lim.SLOTS_MAX, max(0, before - self._slots()[model] + 1))
 
     def _advance(self, now: float) -> list[Effect]:
         """Begin what has a free slot: this node's own user first, then in the order of acceptance."""
@@ -187,7 +201,8 @@ class Serving:
         return [StopGenerating(attempt)]
 
     def _closed_by(self, attempt: AttemptId, code: ErrorCode, reason: str, now: float) -> list[Effect]:
-        message = TaskFailed(attempt, code.number, (reason or code.meaning)[: lim.REASON_BYTES_MAX])
+        cut = (reason or code.meaning).encode(errors="replace")[: lim.REASON_BYTES_MAX].decode(errors="ignore")
+        message = TaskFailed(attempt, code.number, cut)
         return self._close(attempt, message) + self._advance(now)
 
     def _close(self, attempt: AttemptId, message: TaskFinished | TaskFailed) -> list[Effect]:
