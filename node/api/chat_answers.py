@@ -33,7 +33,7 @@ class ChatChunks:
         self._suffix = b',"usage":null}\n\n' if include_usage else b"}\n\n"
 
     def opens(self, item: AskItem) -> bool:
-        return not isinstance(item, AskRouted)
+        return isinstance(item, AskText)
 
     def headers(self, items: Sequence[AskItem]) -> Headers:
         self._learn(items)

@@ -16,7 +16,7 @@ from node.api.names import resolve
 from node.api.streaming import EventStream, Headers
 from node.api.tasks import Service, Wishes, make_task
 from node.api.waiting import Awaited
-from node.desk import AskItem, AskRouted, AskText, JoinError
+from node.desk import AskEnded, AskItem, AskRouted, AskText, JoinError
 from protocol.messages import TaskId, Turn
 from swarm.values import Task
 
@@ -69,7 +69,8 @@ class AskEvents:
         self._task = task
 
     def opens(self, item: AskItem) -> bool:
-        return True
+        # A routing, too: whoever asked sees it at once, and a failure after it comes as an `end` with all attempts.
+        return not isinstance(item, AskEnded)
 
     def headers(self, items: Sequence[AskItem]) -> Headers:
         nodes = [chosen(item, "")[0] for item in items if isinstance(item, AskRouted)]
@@ -160,7 +161,7 @@ def _task(service: Service, body: AskBody) -> Task:
         tokens_max=body.tokens_max,
         temperature=body.temperature,
         top_p=body.top_p,
-        seed=body.seed,
+        seed=body.seed or None,  # As on the wire, 0 is the worker's choice.
         stops=body.stops or (),
         deadline_s=body.deadline_s,
         privacy=body.privacy,

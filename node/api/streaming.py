@@ -30,7 +30,10 @@ class Dialect(Protocol):
     """How one side of the API words the items of a task."""
 
     def opens(self, item: AskItem) -> bool:
-        """Whether this item is worth committing to status 200. Until then a failure still gets a status of its own."""
+        """Whether this item is worth committing to status 200. Until then a failure still gets a status of its own.
+
+        AskEnded never is: a good end opens the stream in any case.
+        """
 
     def headers(self, items: Sequence[AskItem]) -> Headers:
         """What is known of the answer when it begins, from the items that have come so far."""
@@ -82,10 +85,11 @@ class EventStream:
                 held += batch
                 end = batch[-1] if isinstance(batch[-1], AskEnded) else None
                 if not self._started:
-                    if end is not None and not any(isinstance(item, AskText) for item in held):
-                        raise_if_failed(end)
-                    if not any(self._dialect.opens(item) for item in held):
+                    opening = any(self._dialect.opens(item) for item in held)
+                    if end is None and not opening:
                         continue
+                    if end is not None and not opening:
+                        raise_if_failed(end)
                     await self._start(held, send)
                 data, held = self._dialect.encode(held), []
                 self._finished = end is not None

@@ -76,6 +76,11 @@ async def test_every_wish_reaches_the_task(api: Served) -> None:
         assert (task.deadline_s, task.privacy) == (1.5, Privacy.LOCAL)
 
 
+async def test_seed_zero_is_the_workers_choice(api: Served) -> None:
+    await api.post("/swarm/v1/route", {"text": "x", "seed": 0}, unix=True)
+    assert api.desk.asked[0].seed == 0
+
+
 async def test_route_answers_without_sending(api: Served) -> None:
     reply = await api.post("/swarm/v1/route", {"text": "x", "skill": "summarize"}, unix=True)
     assert view(reply.json, RouteView) == api.desk.route(api.desk.asked[0])

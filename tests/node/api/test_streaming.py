@@ -89,7 +89,9 @@ async def test_model_stays_the_same_when_another_worker_takes_over(api: Served) 
 async def test_failure_before_the_first_text_has_its_own_status(
     api: Served, path: str, body: dict, code: codes.ErrorCode, status: int, header: tuple[str, str] | None
 ) -> None:
-    api.desk.answers = lambda task: [routed(task), failed(task, code, "in plain words")]
+    # The control stream opens with the first routing; there only a failure before that has a status.
+    before = [] if path == ASK else [routed]
+    api.desk.answers = lambda task: [*(item(task) for item in before), failed(task, code, "in plain words")]
     reply = await api.post(path, body)
     assert reply.status == status
     assert reply.headers["content-type"] == "application/json"
@@ -115,10 +117,17 @@ async def test_failure_after_the_first_text_is_an_event_and_not_a_good_end(api: 
     assert all(chunk["choices"][0]["finish_reason"] is None for chunk in chunks[:-1])
 
 
-async def test_control_stream_tells_a_late_failure_in_its_end(api: Served) -> None:
-    api.desk.answers = lambda task: [routed(task), AskText("so far"), failed(task, codes.STREAM_BROKEN, "worker lost")]
-    found = events((await api.post(ASK, {"text": "x"})).body)
-    assert [name for name, _ in found] == ["route", "text", "end"]
+@pytest.mark.parametrize("texts", [[], ["so far"]])
+async def test_control_stream_tells_a_failure_after_a_routing_in_its_end(api: Served, texts: list[str]) -> None:
+    api.desk.answers = lambda task: [
+        routed(task),
+        *(AskText(text) for text in texts),
+        failed(task, codes.STREAM_BROKEN, "worker lost"),
+    ]
+    reply = await api.post(ASK, {"text": "x"})
+    assert reply.status == 200
+    found = events(reply.body)
+    assert [name for name, _ in found] == ["route", *("text" for _ in texts), "end"]
     assert (found[-1][1]["code"], found[-1][1]["reason"]) == ("stream_broken", "worker lost")
 
 
