@@ -88,7 +88,7 @@ class Member:
         self.serving = Serving(node, settings)
         self.gossip = Gossip(node, name, settings, notary, dice, self.index, self.serving.load)
         self._router = Router(node, settings, dice, self.index, self.roster, self.standings)
-        self.asking = Asking(settings, dice, self._router.route, self._reach, self.standings)
+        self.asking = Asking(settings, dice, self._router.route, self._reach, self.standings, self.roster.excused)
         self._searched_at = float("-inf")
         self._now = 0.0
 
@@ -200,10 +200,8 @@ class Member:
             case SweepDue():
                 return self._swept(now)
             case PieceOverdue():
-                self.asking.excuse(self.roster.excused(now))
                 return self.asking.piece_overdue(timer, now)
             case AcceptOverdue():
-                self.asking.excuse(self.roster.excused(now))
                 return self.asking.accept_overdue(timer, now)
             case PongOverdue():
                 return self.roster.pong_overdue(timer, now)

@@ -11,6 +11,7 @@ from random import Random
 from typing import Protocol
 
 from protocol import errors
+from protocol import limits as lim
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId
 from protocol.messages import (
@@ -41,7 +42,7 @@ from swarm.effects import (
     WorkerAccepted,
 )
 from swarm.settings import Settings
-from swarm.values import AttemptEnd, Candidate, Outcome, Routing, Task, Usage
+from swarm.values import AttemptEnd, Candidate, Outcome, Privacy, Routing, Task, Usage
 
 PIECE_BYTES_COUNTED = 16  # A piece counts for this many bytes at least, or empty ones would never add up.
 
@@ -49,6 +50,10 @@ Choose = Callable[[Task, list[NodeId], float], Routing]
 """Who gets the next attempt of a task, given who was tried and the time."""
 Reach = Callable[[NodeId], list[Effect]]
 """What makes a worker reachable before a message is sent to it: a Dial, or nothing."""
+Excused = Callable[[float], bool]
+"""Whether this node itself was late just now, so that the silence of others proves nothing."""
+
+SILENCE = (errors.UNREACHABLE, errors.ACCEPT_OVERDUE, errors.STALLED, errors.CONNECTION_LOST)
 
 
 class Experience(Protocol):
@@ -86,11 +91,14 @@ class _Open:
 class Asking:
     """Every task of this node's users that has not ended yet."""
 
-    def __init__(self, settings: Settings, dice: Random, choose: Choose, reach: Reach, experience: Experience) -> None:
-        self._settings, self._dice, self._choose, self._reach, self._experience = settings, dice, choose, reach, experience
+    def __init__(
+        self, settings: Settings, dice: Random, choose: Choose, reach: Reach, experience: Experience, excused: Excused
+    ) -> None:
+        self._settings, self._dice, self._choose, self._reach = settings, dice, choose, reach
+        self._experience, self._excused = experience, excused
         self._open: dict[TaskId, _Open] = {}
         self._by_attempt: dict[AttemptId, TaskId] = {}
-        self._excused = False
+        self._stopping = False
         self.asked = self.answered = self.failed = 0
 
     def __len__(self) -> int:
@@ -104,9 +112,10 @@ class Asking:
 
     def begin(self, task: Task, now: float) -> list[Effect]:
         self.asked += 1
-        if len(self._open) >= self._settings.tasks_max:
+        if self._stopping or len(self._open) >= self._settings.tasks_max:
             self.failed += 1
-            return [Conclude(task.id, _gave_up(_Open(task, now), errors.TOO_MANY_TASKS, "", now))]
+            code = errors.SHUTTING_DOWN if self._stopping else errors.TOO_MANY_TASKS
+            return [Conclude(task.id, _gave_up(_Open(task, now), code, "", now))]
         opened = self._open[task.id] = _Open(task, now)
         return [SetTimer(task.deadline_s, DeadlinePassed(task.id)), *self._place(opened, now)]
 
@@ -115,7 +124,8 @@ class Asking:
         return [] if opened is None else self._give_up(opened, errors.CANCELLED, "", now)
 
     def stop(self, now: float) -> list[Effect]:
-        """The node is stopping: every task ends now."""
+        """The node is stopping: every task ends now, and none begins any more."""
+        self._stopping = True
         effects: list[Effect] = []
         for opened in list(self._open.values()):
             effects += self._give_up(opened, errors.SHUTTING_DOWN, "", now)
@@ -176,7 +186,7 @@ class Asking:
             message.first_token_ms / 1000,
             message.total_ms / 1000,
         )
-        first_at = attempt.first_piece_at or now
+        first_at = now if attempt.first_piece_at is None else attempt.first_piece_at
         self._experience.answered(sender, usage, first_at - attempt.begun_at, now)
         self._end_attempt(opened, None, "", now)
         self._close(opened)
@@ -211,10 +221,6 @@ class Asking:
             effects += self._place(opened, now)
         return effects
 
-    def excuse(self, excused: bool) -> None:
-        """While this node itself is late, silence is nobody's fault."""
-        self._excused = excused
-
     # --- Timers -------------------------------------------------------------------------------------------------------
 
     def accept_overdue(self, timer: AcceptOverdue, now: float) -> list[Effect]:
@@ -237,8 +243,7 @@ class Asking:
         opened = self._open.get(timer.task)
         if opened is None or opened.attempt is not None:
             return []
-        code = errors.EXHAUSTED if opened.ends else errors.NO_CAPABLE_PEER
-        return self._give_up(opened, code, "", now)
+        return self._give_up(opened, errors.NO_CAPABLE_PEER, "", now)
 
     def deadline_passed(self, timer: DeadlinePassed, now: float) -> list[Effect]:
         opened = self._open.get(timer.task)
@@ -268,7 +273,7 @@ class Asking:
         opened.tried.append(worker.node)
         self._by_attempt[attempt.id] = task.id
         self._experience.begun(worker.node, now)
-        left_ms = max(1, round((opened.asked_at + task.deadline_s - now) * 1000))
+        left_ms = min(lim.DEADLINE_MS_MAX, max(1, round((opened.asked_at + task.deadline_s - now) * 1000)))
         request = TaskRequest(
             attempt.id, task.id, task.skill, worker.model, task.turns, task.tokens_max, task.temperature, task.top_p,
             task.seed, task.stops, left_ms,
@@ -282,13 +287,14 @@ class Asking:
 
     def _search(self, opened: _Open, now: float) -> list[Effect]:
         """Nobody able is known: ask the DHT once and wait a little. With nobody left after failures, give up."""
-        if opened.searched:
-            return []
         if opened.ends:
             return self._give_up(opened, errors.EXHAUSTED, "", now)
+        if opened.searched:
+            return []
         opened.searched = True
         overdue = SetTimer(self._settings.search_limit_s, SearchOverdue(opened.task.id))
-        return [FindProviders(opened.task.skill), overdue]
+        # Not even its skill is told to others when a task may not leave this node; a model here may still come up in time.
+        return [overdue] if opened.task.privacy is Privacy.LOCAL else [FindProviders(opened.task.skill), overdue]
 
     def _attempt_over(
         self, sender: NodeId, attempt: AttemptId, code: ErrorCode, reason: str, now: float
@@ -302,14 +308,13 @@ class Asking:
         assert attempt is not None
         worker = attempt.worker
         notice = Notify(AttemptFailed(opened.task.id, worker.node, worker.name, code.number, reason or code.meaning))
-        self._experience.ended(worker.node, code, not self._excused, now)
+        self._experience.ended(worker.node, code, not (code in SILENCE and self._excused(now)), now)
         self._end_attempt(opened, code, reason, now)
         if attempt.pieces:
             told = f"{worker.name} was lost in mid-answer: {reason or code.meaning}"
             return [notice, *self._give_up(opened, errors.STREAM_BROKEN, told, now)]
         if code is errors.BAD_REQUEST:
             return [notice, *self._give_up(opened, code, reason, now)]
-        opened.searched = False
         return [notice, *self._place(opened, now)]
 
     def _end_attempt(self, opened: _Open, code: ErrorCode | None, reason: str, now: float) -> None:
