@@ -66,7 +66,9 @@ def check(header: Header, swarm: bytes, audience: NodeId | None, now_ms: int) ->
         raise RemoteProtocolError("stale", f"sent {ahead_s:.0f} s in the future; one of the two clocks is wrong")
     if header.sent_at_ms + header.lifetime_ms + lim.CLOCK_SKEW_MS_MAX < now_ms:
         late_s = (now_ms - header.sent_at_ms) / 1000
-        raise RemoteProtocolError("stale", f"sent {late_s:.0f} s ago; one of the two clocks is wrong, or it is a replay")
+        raise RemoteProtocolError(
+            "stale", f"sent {late_s:.0f} s ago; one of the two clocks is wrong, or it is a replay"
+        )
 
 
 def prove(sealed: bytes) -> None:
@@ -132,6 +134,8 @@ def _unpack(data: bytes, bytes_max: int) -> Any:
     if len(data) > bytes_max:
         raise RemoteProtocolError("oversized", f"{len(data)} bytes, {bytes_max} allowed")
     try:
-        return msgpack.unpackb(data, max_str_len=0, max_bin_len=bytes_max, max_array_len=8, max_map_len=0, max_ext_len=0)
+        return msgpack.unpackb(
+            data, max_str_len=0, max_bin_len=bytes_max, max_array_len=8, max_map_len=0, max_ext_len=0
+        )
     except (ValueError, RecursionError, msgpack.UnpackException, msgpack.ExtraData) as wrong:
         raise RemoteProtocolError("garbage", f"not msgpack within limits: {type(wrong).__name__}") from wrong

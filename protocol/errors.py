@@ -51,7 +51,9 @@ STALLED = ErrorCode(34, "stalled", False, "The worker accepted and then fell sil
 CONNECTION_LOST = ErrorCode(35, "connection_lost", False, "The connection to the worker broke.")
 NO_CAPABLE_PEER = ErrorCode(48, "no_capable_peer", True, "No known worker offers what the task needs.")
 EXHAUSTED = ErrorCode(49, "exhausted", False, "Every worker that could be tried has refused or failed.")
-STREAM_BROKEN = ErrorCode(50, "stream_broken", False, "The worker was lost after part of the answer had been delivered.")
+STREAM_BROKEN = ErrorCode(
+    50, "stream_broken", False, "The worker was lost after part of the answer had been delivered."
+)
 SHUTTING_DOWN = ErrorCode(51, "shutting_down", True, "This node is stopping.")
 TOO_MANY_TASKS = ErrorCode(52, "too_many_tasks", True, "This node has too many unfinished tasks of its own.")
 

@@ -116,7 +116,9 @@ class Exchanges:
         side, stage = known or (ours, Stage.IDLE)
         after = TRANSITIONS.get((stage, theirs, type(message))) if side is ours else None
         if after is None:
-            raise RemoteProtocolError("disorder", f"{type(message).__name__} from the {theirs.value} in stage {stage.value}")
+            raise RemoteProtocolError(
+                "disorder", f"{type(message).__name__} from the {theirs.value} in stage {stage.value}"
+            )
         self._move(message.attempt, ours, after)
         return True
 

@@ -3,7 +3,7 @@
 from typing import Final
 
 # Frames and envelopes.
-FRAME_BYTES_MAX: Final = 128 * 1024  # Twice the largest request; a peer that announces more is cut before it is buffered.
+FRAME_BYTES_MAX: Final = 128 * 1024  # A third over the largest body; who announces more is cut before it is buffered.
 BODY_BYTES_MAX: Final = 96 * 1024  # A full request in UTF-8, with room for its other fields.
 HEADER_BYTES_MAX: Final = 256  # The header's fields add up to about 130 bytes.
 LIFETIME_MS_MAX: Final = 600_000  # Nothing that is signed is worth keeping longer; bounds the replay window.

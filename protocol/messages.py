@@ -192,7 +192,7 @@ class TaskRequest(Message):
 @_message(33, sealed=True)
 @dataclass(frozen=True, slots=True)
 class TaskAccepted(Message):
-    """The worker will do it; `ahead` attempts are before it in the worker's queue."""
+    """The worker will do it. `ahead` attempts, running or waiting, must end before it can begin."""
 
     attempt: Annotated[AttemptId, Id16]
     model: Model
