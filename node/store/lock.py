@@ -50,7 +50,10 @@ def hold(home: Home) -> Iterator[None]:
     The lock lives as long as any copy of its file descriptor: children must be started without inheriting it, as
     `subprocess` and multiprocessing's spawn do.
     """
-    file = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        file = os.open(home.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise Failure("home_unusable", f"the lock {home.lock} cannot be opened: {error.strerror}") from None
     try:
         deadline = time.monotonic() + _PROBE_S
         while not _taken(file, fcntl.LOCK_EX):
@@ -71,7 +74,7 @@ def held(home: Home) -> Holder | None:
     """Who holds the home now; None if nobody does, whatever the file says."""
     try:
         file = os.open(home.lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
+    except OSError:  # None there yet, or nothing that a node could hold.
         return None
     try:
         if _taken(file, fcntl.LOCK_SH):

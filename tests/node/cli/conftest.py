@@ -3,9 +3,12 @@
 import io
 import json
 import shutil
+import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +35,18 @@ class Ran:
 
 
 Run = Callable[..., Ran]
+
+
+@contextmanager
+def bounded(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that is killed after a minute, so that a test which waits for its words in vain fails."""
+    limit = threading.Timer(60, process.kill)
+    limit.start()
+    try:
+        with process:
+            yield process
+    finally:
+        limit.cancel()
 
 
 class _Input(io.TextIOWrapper):

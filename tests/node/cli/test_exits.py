@@ -12,7 +12,7 @@ from node.cli import ask
 from node.exits import MEANINGS, ExitCode, exit_for
 from node.store.home import Home
 from protocol.errors import ERROR_CODES
-from tests.node.cli.conftest import Ran, Run
+from tests.node.cli.conftest import Ran, Run, bounded
 from tests.node.cli.control_api import Answer, Control
 from tests.processes import ROOT
 
@@ -112,7 +112,7 @@ def command(*arguments: str) -> subprocess.Popen[str]:
 def test_a_signal_while_following_the_log_ends_it_quietly(home: Home, number: signal.Signals, code: ExitCode) -> None:
     home.create()
     home.log_file.write_text("one\n")
-    with command("logs", "-f") as follower:
+    with bounded(command("logs", "-f")) as follower:
         assert follower.stdout is not None
         assert follower.stdout.readline() == "one\n"
         follower.send_signal(number)
@@ -124,7 +124,7 @@ def test_ctrl_c_before_the_question_is_complete_sends_nothing(home: Home, contro
     fifo = tmp_path / "question"
     os.mkfifo(fifo)
     # Once the pipe is open at both ends, the command waits for text, and the interrupt finds it in the middle.
-    with command("ask", "-f", str(fifo)) as asking, open(fifo, "w"):
+    with bounded(command("ask", "-f", str(fifo))) as asking, open(fifo, "w"):
         asking.send_signal(signal.SIGINT)
         _, err = asking.communicate(timeout=60)
     assert (asking.returncode, "Traceback" in err) == (ExitCode.INTERRUPTED, False)
@@ -134,7 +134,7 @@ def test_ctrl_c_before_the_question_is_complete_sends_nothing(home: Home, contro
 def test_ctrl_c_while_an_answer_comes_keeps_what_came_and_hangs_up(home: Home, control: Control) -> None:
     begun = Answer(stream=b'event: text\ndata: {"text":"half\\n"}\n\n', stays_open=True)
     control.answers["POST /ask"] = begun
-    with command("ask", "hi") as asking:
+    with bounded(command("ask", "hi")) as asking:
         assert asking.stdout is not None
         assert asking.stdout.readline() == "half\n"
         asking.send_signal(signal.SIGINT)
@@ -145,7 +145,7 @@ def test_ctrl_c_while_an_answer_comes_keeps_what_came_and_hangs_up(home: Home, c
 
 def test_a_reader_that_has_enough_ends_it_quietly(home: Home, control: Control) -> None:
     control.answers["GET /peers"] = Answer({"peers": [], "padding": "x" * 1_000_000})
-    with command("peers", "--json") as talking:
+    with bounded(command("peers", "--json")) as talking:
         assert talking.stdout is not None
         talking.stdout.read(10)
         talking.stdout.close()

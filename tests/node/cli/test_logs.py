@@ -7,7 +7,7 @@ from pathlib import Path
 
 from node.exits import ExitCode
 from node.store.home import Home
-from tests.node.cli.conftest import Run
+from tests.node.cli.conftest import Run, bounded
 from tests.processes import ROOT
 
 
@@ -47,7 +47,7 @@ def test_new_lines_are_followed_through_a_fresh_file(home: Home) -> None:
     home.create()
     write(home.log_file, "one")
     program = [sys.executable, "-m", "node.cli", "logs", "-f", "-n", "1"]
-    with subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, text=True) as follower:
+    with bounded(subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, text=True)) as follower:
         try:
             assert follower.stdout is not None
             assert follower.stdout.readline() == "one\n"

@@ -15,7 +15,7 @@ from node.exits import ExitCode
 from node.store.home import Home
 from node.store.keys import identity_seed
 from node.store.lock import held
-from tests.node.cli.conftest import Run
+from tests.node.cli.conftest import Run, bounded
 from tests.node.cli.test_up import wait_gone
 from tests.processes import ROOT
 
@@ -81,7 +81,7 @@ def test_two_nodes_meet_by_join(swarm: Run, home: Home, tmp_path: Path) -> None:
 
 
 def test_in_the_foreground_it_is_the_daemon(home: Home) -> None:
-    with foreground("--json") as node:
+    with bounded(foreground("--json")) as node:
         assert node.stdout is not None
         events = []
         while not events or events[-1]["event"] != "ready":
@@ -100,7 +100,7 @@ def test_in_the_foreground_it_is_the_daemon(home: Home) -> None:
 @pytest.mark.parametrize("json_mode", [False, True])
 def test_in_the_foreground_a_wrong_setting_is_told_once(home: Home, json_mode: bool) -> None:
     home.config_file.write_text("[api]\nlisen = 1\n")
-    with foreground(*(["--json"] if json_mode else [])) as node:
+    with bounded(foreground(*(["--json"] if json_mode else []))) as node:
         out, err = node.communicate(timeout=60)
     assert node.returncode == ExitCode.CONFIG_INVALID
     if json_mode:
@@ -156,7 +156,8 @@ def test_a_port_that_is_taken_is_named(swarm: Run, home: Home, which: str) -> No
 
 def test_ctrl_c_during_a_real_start_leaves_nothing_and_the_next_start_works(swarm: Run, home: Home) -> None:
     arguments = [sys.executable, "-m", "node.cli", *UP, "--model", "echo:", "--json"]
-    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as command:
+    process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with bounded(process) as command:
         assert command.stdout is not None
         assert json.loads(command.stdout.readline())["event"] == "identity"
         holder = held(home)

@@ -17,7 +17,7 @@ from node.exits import ExitCode
 from node.store.home import Home
 from node.store.lock import held
 from tests.conftest import Golden
-from tests.node.cli.conftest import Run
+from tests.node.cli.conftest import Run, bounded
 from tests.processes import ROOT
 
 STAND_IN = Path(__file__).with_name("stand_in.py")
@@ -176,7 +176,7 @@ def test_an_interrupted_start_leaves_no_process(
         f"launch.PROGRAM = {[sys.executable, str(STAND_IN), mode]!r}; sys.argv = ['swarm', 'up', '--json']; main()"
     )
     command = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    with command:
+    with bounded(command):
         assert command.stdout is not None
         identity = json.loads(command.stdout.readline())
         assert not any(is_gone(pid) for pid in identity["pids"])

@@ -68,3 +68,18 @@ def test_a_disk_without_room_leaves_the_old_file_and_nothing_else(tmp_path: Path
     assert done.stdout.startswith("disk_full no room on the disk")
     assert file.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["x"]
+
+
+def test_an_interrupt_in_the_middle_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_atomically(tmp_path / "x", b"old")
+
+    def interrupted(file: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "x", b"new")
+    assert (tmp_path / "x").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["x"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from node.exits import ExitCode
+from node.exits import ExitCode, Failure
 from node.store.home import Home, find_home
 from node.store.lock import HomeLocked, held, hold
 
@@ -85,3 +85,12 @@ def test_somebody_who_only_asks_does_not_keep_a_node_from_starting(home: Home) -
                     pass
         finally:
             asker.kill()
+
+
+def test_a_symbolic_link_in_place_of_the_lock_is_not_followed(home: Home) -> None:
+    target = home.data / "precious"
+    target.write_text("content")
+    home.lock.symlink_to(target)
+    with pytest.raises(Failure, match="cannot be opened"), hold(home):
+        pass
+    assert target.read_text() == "content"
