@@ -270,7 +270,7 @@ class Member:
 
     def _stop(self, now: float) -> list[Effect]:
         self.serving.drain()
-        effects = self.asking.stop(now)
+        effects = self.asking.stop(now) + self.gossip.drain(self.roster.nodes(), now)
         for neighbour in self.roster:
             effects.append(Send(neighbour.node, Goodbye(True, "stopping")))
         return effects
