@@ -13,6 +13,7 @@ from node.transport import ListenError
 from protocol.limits import ADDRESS_BYTES_MAX, ADDRESSES_MAX
 
 _UNSPECIFIED = ("0.0.0.0", "::")
+_HOSTS = ("ip4", "ip6", "dns", "dns4", "dns6")
 
 
 def split(text: str) -> tuple[Multiaddr, ID | None]:
@@ -69,9 +70,11 @@ def _why_not(address: Multiaddr, port: int, error: OSError) -> str:
 
 
 def host_and_port(address: Multiaddr) -> tuple[str, int]:
-    """The parts of an /ip4|ip6/…/tcp/… address."""
-    host = address.value_for_protocol("ip6" if "ip6" in [p.name for p in address.protocols()] else "ip4")
-    return str(host), int(str(address.value_for_protocol("tcp")))
+    """The parts of an /ip4|ip6|dns|dns4|dns6/…/tcp/… address. Raises ValueError for any other."""
+    parts = [protocol.name for protocol in address.protocols()]
+    if len(parts) != 2 or parts[0] not in _HOSTS or parts[1] != "tcp":
+        raise ValueError(f"{address} is not a TCP address")
+    return str(address.value_for_protocol(parts[0])), int(str(address.value_for_protocol("tcp")))
 
 
 def reachable(bound: Iterable[Multiaddr]) -> list[Multiaddr]:

@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import trio
+from libp2p.io.trio import TrioTCPStream
+from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.security.noise.transport import Transport as Noise
 from multiaddr import Multiaddr
+
+from node.libp2p.addresses import host_and_port
 
 DIAL_S = (
     5.0  # For one address, from the first packet to a muxed connection. Loopback needs 6 ms, a bad mobile link 2 s.
@@ -65,13 +69,15 @@ async def dial_any(swarm: Swarm, targets: Sequence[Target], expected: ID | None)
 
 async def dial_one(swarm: Swarm, target: Target, expected: ID | None) -> Any:
     """One address: TCP, Noise, yamux. Unlike the library's own dial it need not know the peer id beforehand."""
-    transport = swarm.transport_manager.transport_for_dialing(target.address)
-    if transport is None:
-        raise DialError(f"{target.text} is not an address that this node can dial. It dials /ip4|ip6|dns/…/tcp/….")
+    try:
+        host, port = host_and_port(target.address)
+    except ValueError as error:
+        raise DialError(f"{target.text} is not an address that this node can dial, such as /ip4/…/tcp/….") from error
     raw = peer = connection = None
     try:
         with trio.fail_after(DIAL_S):
-            raw = await transport.dial(target.address)
+            # The library's TCP dial does the same, but resolves names by a resolver that knows no /etc/hosts.
+            raw = RawConnection(TrioTCPStream(await trio.open_tcp_stream(host, port)), True)
             noise = await swarm.upgrader.security_multistream.select_transport(raw, True)
             assert isinstance(noise, Noise)
             secured = await noise.get_pattern().handshake_outbound(raw, None)

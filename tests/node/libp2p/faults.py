@@ -3,6 +3,10 @@
 `python -m tests.node.libp2p.faults MEND…` runs scenarios with every mend but their own; status FAULTY: fault seen.
 """
 
+import node.libp2p  # noqa: F401  It imports libp2p as the node does, so it comes first.
+
+# isort: split
+
 import json
 import os
 import signal
