@@ -88,13 +88,16 @@ class Installation:
             yield
 
     def make_venv(self) -> None:
-        """An empty virtual environment, whatever was there before."""
+        """An empty virtual environment in place of an old one. Raises SetupError if what is there is not ours to remove."""
+        stamp = self.venv / STAMP
+        if self.venv.exists() and not stamp.exists():
+            raise SetupError(f"{self.venv} was not made by this set-up, and it would be replaced. Move it away first.")
         shutil.rmtree(self.venv, ignore_errors=True)
-        made = subprocess.run(
-            [sys.executable, "-m", "venv", str(self.venv)], capture_output=True, text=True, check=False
-        )
+        self.venv.mkdir()
+        self.write_stamp({})  # First, so that a set-up that is interrupted here knows it for its own.
+        command = [sys.executable, "-m", "venv", str(self.venv)]
+        made = subprocess.run(command, capture_output=True, text=True, check=False)
         if made.returncode != 0:
-            shutil.rmtree(self.venv, ignore_errors=True)
             raise SetupError(
                 f"python -m venv failed:\n\n{made.stdout}{made.stderr}\n"
                 "Debian and Ubuntu keep it in a package of its own: sudo apt install python3-venv"
@@ -136,7 +139,7 @@ class Installation:
 def set_up(root: Path, wishes: Wishes) -> int:
     """Fulfil the wishes. 0 if they are; else the cause has been explained on stderr and the code is 1."""
     installation = Installation(root)
-    if not wishes.rebuild and _missing(installation, wishes) == []:
+    if not wishes.rebuild and missing_parts(installation, wishes) == []:
         return 0
     begun = time.monotonic()
     try:
@@ -149,13 +152,14 @@ def set_up(root: Path, wishes: Wishes) -> int:
     return 0
 
 
-def _missing(installation: Installation, wishes: Wishes) -> list[str]:
+def missing_parts(installation: Installation, wishes: Wishes) -> list[str]:
+    """The parts that a set-up would install now."""
     stamp = installation.read_stamp()
     return [part for part, value in installation.wanted(wishes).items() if stamp.get(part) != value]
 
 
 def _fulfil(installation: Installation, wishes: Wishes) -> None:
-    missing = _missing(installation, wishes)
+    missing = missing_parts(installation, wishes)
     if wishes.rebuild and "engine" not in missing:
         missing.append("engine")
     if not missing:
