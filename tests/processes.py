@@ -111,11 +111,13 @@ class RealNode:
         connection = _UnixConnection(self.home / "control.sock")
         body = json.dumps({"text": text, **wishes})
         connection.request("POST", "/swarm/v1/ask", body, {"content-type": "application/json"})
-        response = connection.getresponse()
-        if response.status != 200:
-            raise ControlError(response.status, json.loads(response.read()))
-        yield from server_sent_events(response)
-        connection.close()
+        try:
+            response = connection.getresponse()
+            if response.status != 200:
+                raise ControlError(response.status, json.loads(response.read()))
+            yield from server_sent_events(response)
+        finally:
+            connection.close()
 
     def wait_for(self, seen: str, count: int = 1) -> None:
         """Until this many peers offer a skill."""
