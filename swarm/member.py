@@ -31,7 +31,6 @@ from swarm.effects import (
     AdvertDue,
     DeadlinePassed,
     Dial,
-    Disconnect,
     Effect,
     FindProviders,
     GossipDue,

@@ -1,7 +1,7 @@
 """What this node itself has seen of each worker, decaying. Nobody else's praise is heard."""
 
 from dataclasses import dataclass, replace
-from math import exp
+from math import exp, exp2
 
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId
@@ -88,4 +88,4 @@ class Standings:
         standing.failures *= kept
 
     def _kept(self, standing: Standing, now: float) -> float:
-        return 0.5 ** ((now - standing.as_of) / self._settings.success_half_life_s)
+        return exp2((standing.as_of - now) / self._settings.success_half_life_s)

@@ -31,7 +31,7 @@ def test_some_settings_may_be_zero(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes, words",
+    ("changes", "words"),
     [
         ({"advert_gap_s": 16.0}, "advert_gap_s must not exceed advert_period_s"),
         ({"neighbours_target": 33}, "neighbours_target must not exceed neighbours_max"),

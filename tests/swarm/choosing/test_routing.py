@@ -37,7 +37,9 @@ class Knowledge:
         return self.router.route(asked or task(), tried, NOW)
 
 
-def reason(asked: Task, *offered: Capability, node: NodeId = BOB, tried: tuple[NodeId, ...] = (), **changes: Any) -> str:
+def reason(
+    asked: Task, *offered: Capability, node: NodeId = BOB, tried: tuple[NodeId, ...] = (), **changes: Any
+) -> str:
     """Why a worker may not be asked, or the model that would serve."""
     knowledge = Knowledge(Random(1))
     knowledge.knows(node, *(offered or (CHAT,)), **changes)
@@ -50,7 +52,7 @@ def reason(asked: Task, *offered: Capability, node: NodeId = BOB, tried: tuple[N
 
 
 @pytest.mark.parametrize(
-    "asked, details, expected",
+    ("asked", "details", "expected"),
     [
         (task(), {}, "smollm2"),
         (task(), {"tried": (CYD, BOB)}, "already tried"),
@@ -67,7 +69,7 @@ def test_who_may_be_asked(asked: Task, details: dict[str, Any], expected: str) -
     assert reason(asked, **details) == expected
 
 
-@pytest.mark.parametrize("size, fits", [(100 * BYTES_PER_TOKEN_MAX, True), (101 * BYTES_PER_TOKEN_MAX, False)])
+@pytest.mark.parametrize(("size", "fits"), [(100 * BYTES_PER_TOKEN_MAX, True), (101 * BYTES_PER_TOKEN_MAX, False)])
 def test_a_context_must_hold_the_input(size: int, fits: bool) -> None:
     asked = task(turns=(Turn("user", "x" * (size - 4)), Turn("user", "more")))
     verdict = reason(asked, capability(context_tokens=100))
@@ -87,7 +89,9 @@ def test_everybody_left_out_is_named_with_the_reason() -> None:
     knowledge.knows(CYD, draining=True)
     knowledge.knows(DAN, capability("embed"))
     routing = knowledge.route(tried=(BOB,))
-    assert routing == Routing((), (), None, (Excluded(BOB, "bob", "already tried"), Excluded(CYD, "bob", "is about to stop")))
+    assert routing == Routing(
+        (), (), None, (Excluded(BOB, "bob", "already tried"), Excluded(CYD, "bob", "is about to stop"))
+    )
 
 
 # --- The draw -----------------------------------------------------------------------------------------------------------

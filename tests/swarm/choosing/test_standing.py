@@ -73,7 +73,9 @@ def test_an_answer_too_short_to_measure_tells_nothing_of_speed(changes: dict[str
     assert seen.of(BOB, NOW).tokens_per_second is None
 
 
-@pytest.mark.parametrize(("successes", "failures", "expected"), [(0, 0, 1 / 2), (1, 0, 2 / 3), (0, 1, 1 / 3), (8, 0, 0.9)])
+@pytest.mark.parametrize(
+    ("successes", "failures", "expected"), [(0, 0, 1 / 2), (1, 0, 2 / 3), (0, 1, 1 / 3), (8, 0, 0.9)]
+)
 def test_success_is_the_mean_of_a_beta_distribution(successes: float, failures: float, expected: float) -> None:
     assert Standing(successes=successes, failures=failures).success == pytest.approx(expected)
 

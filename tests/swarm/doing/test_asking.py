@@ -117,9 +117,7 @@ def test_a_task_goes_to_the_worker_that_was_chosen() -> None:
     attempt = send.message.attempt
     assert deadline == SetTimer(30.0, DeadlinePassed(T1))
     assert routed == Notify(Routed(T1, ada.choose(asked, [], NOW)))
-    assert send == Send(
-        BOB, TaskRequest(attempt, T1, "chat", "smollm2", asked.turns, 64, 0.0, 1.0, 7, ("\n",), 30_000)
-    )
+    assert send == Send(BOB, TaskRequest(attempt, T1, "chat", "smollm2", asked.turns, 64, 0.0, 1.0, 7, ("\n",), 30_000))
     assert overdue == SetTimer(ada.settings.accept_limit_s, AcceptOverdue(T1, attempt))
     assert (len(attempt), len(ada.asking), ada.asking.workers()) == (16, 1, [BOB])
     assert ada.standings.of(BOB, NOW).inflight == 1
@@ -452,9 +450,7 @@ def test_a_stopping_node_ends_every_task_and_takes_no_more() -> None:
 # --- What is late or foreign ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "timer", [AcceptOverdue, PieceOverdue, SearchOverdue], ids=lambda timer: timer.__name__
-)
+@pytest.mark.parametrize("timer", [AcceptOverdue, PieceOverdue, SearchOverdue], ids=lambda timer: timer.__name__)
 def test_a_timer_whose_reason_is_gone_finds_nothing(timer: type) -> None:
     """The task is over; another attempt is under way; the attempt is further on."""
     ada = Ada(BOB, CYD)
@@ -496,7 +492,7 @@ def test_messages_of_others_about_an_attempt_are_ignored(sender: NodeId) -> None
 
 
 @pytest.mark.parametrize(
-    "how, is_silence", [("accept", True), ("stalled", True), ("lost", True), ("failed", False), ("gap", False)]
+    ("how", "is_silence"), [("accept", True), ("stalled", True), ("lost", True), ("failed", False), ("gap", False)]
 )
 def test_a_node_that_was_late_itself_blames_nobody_for_silence(how: str, is_silence: bool) -> None:
     """What a worker says of itself counts all the same."""

@@ -16,7 +16,6 @@ from protocol.messages import (
     TaskFinished,
     TaskPiece,
     TaskRefused,
-    TaskRequest,
     Turn,
 )
 from swarm.doing.serving import Serving
@@ -72,7 +71,7 @@ def test_what_can_be_done_at_once_is_accepted_and_begun() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes, code, reason",
+    ("changes", "code", "reason"),
     [
         ({"skill": "paint"}, errors.NO_SUCH_CAPABILITY, "paint is not offered here"),
         ({"model": "qwen"}, errors.NO_SUCH_CAPABILITY, "chat with qwen is not offered here"),
@@ -146,7 +145,9 @@ def test_whoever_waits_is_told_how_many_must_end_before(slots: int) -> None:
     ask(serving, b"other", skill="code")
     names = [b"a1", b"a2", b"a3", b"a4"]
     assert [accepted(ask(serving, name)) for name in names] == [max(0, place - slots) for place in (1, 2, 3, 4)]
-    assert accepted(ask(serving, b"own", sender=ADA)) == 1, "this node's own user waits for what runs, not for the queue"
+    assert accepted(ask(serving, b"own", sender=ADA)) == 1, (
+        "this node's own user waits for what runs, not for the queue"
+    )
 
 
 def test_a_full_queue_refuses() -> None:

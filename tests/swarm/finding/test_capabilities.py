@@ -7,10 +7,11 @@ from swarm.finding.capabilities import FORGOTTEN_MAX, CapabilityIndex
 from swarm.settings import Settings
 from tests.swarm.samples import ADA, BOB, CYD, DAN, NOW, capability, node_id, signed
 
+SETTINGS = Settings()
 CHAT, CODE, EMBED = capability("chat"), capability("code", "coder"), capability("embed", "minilm")
 
 
-def index_of(*nodes: NodeId, settings: Settings = Settings()) -> CapabilityIndex:
+def index_of(*nodes: NodeId, settings: Settings = SETTINGS) -> CapabilityIndex:
     """Ada's index, with adverts for chat of these nodes."""
     index = CapabilityIndex(ADA, settings)
     for node in nodes:
@@ -25,7 +26,7 @@ def able(index: CapabilityIndex, skill: str) -> list[NodeId]:
 # --- Versions -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("issued_at, is_news", [(NOW - 1, False), (NOW, False), (NOW + 0.001, True)])
+@pytest.mark.parametrize(("issued_at", "is_news"), [(NOW - 1, False), (NOW, False), (NOW + 0.001, True)])
 def test_only_a_newer_version_is_news(issued_at: float, is_news: bool) -> None:
     assert index_of(BOB).is_news(signed(BOB, issued_at=issued_at)) is is_news
 
@@ -58,7 +59,7 @@ def test_one_node_may_offer_a_skill_with_several_models() -> None:
 
 
 @pytest.mark.parametrize(
-    "issued_at, first_hand, expires_at",
+    ("issued_at", "first_hand", "expires_at"),
     [
         (NOW, False, NOW + 60),
         (NOW - 20, False, NOW + 40),  # A rumour ages from when it was issued,
@@ -166,7 +167,8 @@ def test_what_was_evicted_may_come_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "skill, count, expected", [("", 2, [CYD, DAN]), ("", 9, [BOB, CYD, DAN]), ("code", 9, [DAN]), ("", 0, []), ("no", 3, [])]
+    ("skill", "count", "expected"),
+    [("", 2, [CYD, DAN]), ("", 9, [BOB, CYD, DAN]), ("code", 9, [DAN]), ("", 0, []), ("no", 3, [])],
 )
 def test_the_freshest_are_those_learned_last(skill: str, count: int, expected: list[NodeId]) -> None:
     index = index_of(BOB, CYD)

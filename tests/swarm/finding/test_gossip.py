@@ -197,7 +197,7 @@ def test_a_new_neighbour_is_told_and_asked() -> None:
 
 
 @pytest.mark.parametrize(
-    "skill, adverts_max, expected",
+    ("skill", "adverts_max", "expected"),
     [("", 256, [CYD, DAN]), ("code", 256, [DAN]), ("", 1, [DAN]), ("", 0, []), ("paint", 256, [])],
 )
 def test_a_pull_is_answered_with_the_freshest_without_the_askers_own(
@@ -258,7 +258,7 @@ def test_only_the_timer_of_the_latest_version_renews() -> None:
 
 
 @pytest.mark.parametrize(
-    "load, seconds, is_told",
+    ("load", "seconds", "is_told"),
     [
         ((2, 1, 0), 5, False),  # Still room.
         ((2, 2, 0), 5, True),

@@ -37,7 +37,7 @@ def test_the_distance_follows_new_samples_smoothly() -> None:
     assert roster.get(BOB).rtt_s == pytest.approx(0.1 + RTT_WEIGHT * 0.4)
 
 
-@pytest.mark.parametrize("sender, nonce", [(BOB, 99), (CYD, 1)], ids=["unknown nonce", "unknown node"])
+@pytest.mark.parametrize(("sender", "nonce"), [(BOB, 99), (CYD, 1)], ids=["unknown nonce", "unknown node"])
 def test_a_pong_that_nobody_asked_for_tells_nothing(sender: bytes, nonce: int) -> None:
     roster = Roster(SETTINGS)
     roster.add(BOB, "bob", (), "", NOW)
@@ -46,9 +46,7 @@ def test_a_pong_that_nobody_asked_for_tells_nothing(sender: bytes, nonce: int) -
     assert roster.get(BOB).ping_nonce == 1
 
 
-@pytest.mark.parametrize(
-    "silent_s, is_pinged", [(SETTINGS.ping_after_s - 0.01, False), (SETTINGS.ping_after_s, True)]
-)
+@pytest.mark.parametrize(("silent_s", "is_pinged"), [(SETTINGS.ping_after_s - 0.01, False), (SETTINGS.ping_after_s, True)])
 def test_only_the_silent_are_pinged(silent_s: float, is_pinged: bool) -> None:
     roster = roster_of(BOB)
     assert bool(roster.sweep(NOW + silent_s, ())) is is_pinged
@@ -105,7 +103,10 @@ def test_too_many_links_close_the_longest_unused_first() -> None:
     roster = roster_of(ADA, BOB, CYD, DAN, settings=settings)
     roster.get(ADA).used_at = NOW + 10
     effects = roster.sweep(NOW + 3, ())
-    assert [effect.to for effect in effects if isinstance(effect, Send) and isinstance(effect.message, Goodbye)] == [BOB, CYD]
+    assert [effect.to for effect in effects if isinstance(effect, Send) and isinstance(effect.message, Goodbye)] == [
+        BOB,
+        CYD,
+    ]
     assert [effect.node for effect in effects if isinstance(effect, Disconnect)] == [BOB, CYD]
 
 
