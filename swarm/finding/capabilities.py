@@ -56,11 +56,12 @@ class CapabilityIndex:
         lifetime_s = signed.lifetime_ms / 1000
         age_s = 0.0 if first_hand else min(max(0.0, now - signed.issued_at_ms / 1000), lifetime_s)
         self._known[node] = Known(signed, now, now + lifetime_s - age_s)
-        by_skill: dict[str, tuple[Capability, ...]] = {}
         for capability in signed.advert.capabilities:
-            by_skill[capability.skill] = (*by_skill.get(capability.skill, ()), capability)
-        for skill, capabilities in by_skill.items():
-            self._by_skill.setdefault(skill, {})[node] = capabilities
+            nodes = self._by_skill.get(capability.skill)
+            if nodes is None:
+                nodes = self._by_skill[capability.skill] = {}
+            others = nodes.get(node)
+            nodes[node] = (capability,) if others is None else (*others, capability)
         self._forgotten.pop(node, None)
         if len(self._known) > self._settings.adverts_max:
             self._drop(next(known for known in self._known if known != self._self))

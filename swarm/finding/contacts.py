@@ -53,7 +53,9 @@ class Contacts:
                 entry.source, entry.proven = source, contact.addresses
                 entry.due_at, entry.told = 0.0, False
                 self._awaited[key] = None
-            entry.contact = Contact(contact.node, _joined(entry.proven, contact.addresses))
+            # Adverts tell the same addresses again and again.
+            if entry.contact is not contact and entry.contact != contact:
+                entry.contact = Contact(contact.node, _joined(entry.proven, contact.addresses))
 
     def addresses(self, node: NodeId) -> tuple[str, ...]:
         entry = self._entries.get(node)
