@@ -131,6 +131,16 @@ def test_one_attempt_too_many_is_refused() -> None:
     assert theirs.sent(task_request(B))
 
 
+def test_a_closed_attempt_makes_room_at_both_ends() -> None:
+    """[EXC-5] Only open ones count."""
+    ends = {Side.REQUESTER: Exchanges(), Side.WORKER: Exchanges()}
+    for _ in range(2 * lim.EXCHANGES_PER_LINK_MAX):
+        for kind in (TaskRequest, TaskAccepted, TaskFinished):
+            note(ends, SAMPLES[kind])
+    for message in requests(lim.EXCHANGES_PER_LINK_MAX):
+        note(ends, message)
+
+
 def test_full_in_both_directions_at_once_is_nobodys_fault() -> None:
     """[EXC-5] Requests cross; a count for both directions together would blame a peer for what was under way."""
     ours, theirs = Exchanges(), Exchanges()

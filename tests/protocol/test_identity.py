@@ -68,6 +68,8 @@ def test_a_peer_id_with_another_character_is_another_node_or_none(at: int, chara
         node_text(ADA.node) + "1",
         node_text(ADA.node)[1:],
         node_text(ADA.node) + " ",
+        node_text(NodeId(ADA.node[:31])),
+        node_text(NodeId(ADA.node + b"\0")),
         "QmYyQSo1c1Ym7orWxLYvCrM2EmxFTANf8wXmmE7DWjhx5N",  # A hash of an RSA key.
         "16Uiu2HAmDQpPBrPFSoWVYNKTwbSW4ew1ez8cBqcsqrPv58wvaJvb",  # secp256k1.
         "1" * 65,
