@@ -132,14 +132,12 @@ def read_events(lines: Iterator[bytes]) -> Iterator[tuple[str, str]]:
     data: list[str] = []
     for line in lines:
         text = line.decode("utf-8", errors="replace").rstrip("\r\n")
-        if text.startswith(":"):
-            continue
         if not text:
             if data:
                 yield name, "\n".join(data)
             name, data = "message", []
             continue
-        field, _, value = text.partition(":")
+        field, _, value = text.partition(":")  # A comment begins with a colon: a field without a name.
         value = value.removeprefix(" ")
         if field == "event":
             name = value

@@ -66,6 +66,7 @@ def test_a_node_is_started_asked_and_stopped(swarm: Run, home: Home) -> None:
     assert not home.socket.exists()
 
 
+@pytest.mark.slow
 def test_two_nodes_meet_by_join(swarm: Run, home: Home, tmp_path: Path) -> None:
     other = ["--home", str(tmp_path / "o")]
     try:
@@ -154,6 +155,7 @@ def test_a_port_that_is_taken_is_named(swarm: Run, home: Home, which: str) -> No
     assert held(home) is None
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_a_real_start_leaves_nothing_and_the_next_start_works(swarm: Run, home: Home) -> None:
     arguments = [sys.executable, "-m", "node.cli", *UP, "--model", "echo:", "--json"]
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
