@@ -20,7 +20,7 @@ from node.assembly import assemble
 from node.backends import Surroundings
 from node.backends.references import open_backend
 from node.clock import Clock
-from node.desk import JoinError, Nameplate, contact_of
+from node.desk import Desk, JoinError, Nameplate, contact_of
 from node.driver import Driver
 from node.exits import ExitCode, Failure
 from node.libp2p.transport import Libp2pTransport
@@ -140,11 +140,9 @@ async def _live(
         desk.plate = Nameplate(version(), settings.swarm.current, f"http://{host}:{port}", addresses)
         driver.post(Started(addresses))
         _join(driver, settings.node.join)
-        await _report_models(models, report)
-        desk.state = "ready"
-        report("ready", api=desk.plate.api)
-        log.info("ready; API at %s, listening on %s", desk.plate.api, ", ".join(addresses))
+        nursery.start_soon(_become_ready, desk, models, report)
 
+        # A signal may come while the models still load.
         await stopping.wait()
         log.info("stopping")
         desk.state = "stopping"
@@ -161,6 +159,15 @@ def _join(driver: Driver, addresses: tuple[str, ...]) -> None:
     except JoinError as error:
         raise Failure("config_invalid", f"node.join: {error}", exit=ExitCode.CONFIG_INVALID) from None
     driver.post(ContactsFound("join", "", contacts))
+
+
+async def _become_ready(desk: Desk, models: Models, report: Report) -> None:
+    """The node is ready once every model has come up or failed."""
+    await _report_models(models, report)
+    if desk.state == "starting":
+        desk.state = "ready"
+        report("ready", api=desk.plate.api)
+        log.info("ready; API at %s, listening on %s", desk.plate.api, ", ".join(desk.plate.addresses))
 
 
 async def _report_models(models: Models, report: Report) -> None:

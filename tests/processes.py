@@ -67,6 +67,11 @@ class RealNode:
 
     def wait_ready(self) -> "RealNode":
         """Until the node is ready, with its models. Raises StartFailed."""
+        self.wait_report("ready")
+        return self
+
+    def wait_report(self, event: str) -> None:
+        """Until the node reports this. Raises StartFailed."""
         for line in self._reports:
             report = json.loads(line)
             self.reports.append(report)
@@ -74,9 +79,10 @@ class RealNode:
                 self.addresses = tuple(report["addresses"])
             if report["event"] == "ready":
                 self.api = report["api"]
-                return self
             if report["event"] == "error":
                 raise StartFailed(report, self.process.wait(START_S))
+            if report["event"] == event:
+                return
         raise StartFailed({"stderr": (self.home / "stderr.txt").read_text()}, self.process.wait(START_S))
 
     @property

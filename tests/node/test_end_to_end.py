@@ -193,3 +193,12 @@ def test_one_command_asks_from_the_shell(start: Starter) -> None:
     assert (asked.returncode, asked.stdout) == (0, "from the shell\n")
     status = subprocess.run([*command, "status", "--json"], env=environment, capture_output=True, text=True, timeout=60)
     assert json.loads(status.stdout)["answered"] == 1
+
+
+def test_node_that_is_stopped_while_its_models_load_leaves_nothing(start: Starter) -> None:
+    node = start.begin("node", models=("smollm2-135m",))
+    node.wait_report("model")
+    children = psutil.Process(node.process.pid).children(recursive=True)
+    assert node.stop() == 0
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive
