@@ -10,7 +10,7 @@ LIFETIME_MS_MAX: Final = 600_000  # Nothing that is signed is worth keeping long
 CLOCK_SKEW_MS_MAX: Final = 120_000  # Laptops drift; two minutes covers those without NTP for a season.
 MESSAGE_LIFETIME_MS: Final = 30_000  # Of messages between neighbours; they are read at once or their link is gone.
 REPLAY_PER_ISSUER_MAX: Final = 256  # Only Hellos need remembering: more than one a second is not a node but a flood.
-REPLAY_TOTAL_MAX: Final = 16_384  # About 3 MB. Full means refuse the new, never forget the living.
+REPLAY_TOTAL_MAX: Final = 16_384  # 3 MB from few issuers, 18 MB from as many. Full refuses the new, forgets none.
 
 # Links.
 EXCHANGES_PER_LINK_MAX: Final = 64  # Attempts open at once on one link, in each direction.
@@ -32,9 +32,9 @@ ADVERTS_PER_PUSH_MAX: Final = 16  # See ADVERT_BYTES_MAX.
 TURNS_MAX: Final = 128  # Turns of one conversation.
 TURN_BYTES_MAX: Final = 64 * 1024  # One turn; the sum is bounded by BODY_BYTES_MAX.
 STOPS_MAX: Final = 4  # As in the OpenAI API.
-STOP_BYTES_MAX: Final = 64
+STOP_BYTES_MAX: Final = 64  # A short phrase or a marker.
 PIECE_BYTES_MAX: Final = 16 * 1024  # A worker splits longer pieces.
 TOKENS_MAX: Final = 32_768  # One answer.
 CONTEXT_TOKENS_MAX: Final = 16_777_216  # Leaves room for long-context hubs.
 DEADLINE_MS_MAX: Final = 600_000  # Ten minutes: longer work is a plan, not a task.
-SLOTS_MAX: Final = 1_024
+SLOTS_MAX: Final = 1_024  # Far above what one node serves at once.

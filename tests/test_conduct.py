@@ -382,16 +382,25 @@ def test_an_advert_that_does_not_prove_itself_is_dropped_and_the_link_stays() ->
 
 
 def test_an_advert_is_not_believed_beyond_its_lifetime() -> None:
-    """[ADV-5] From when it was issued, and never longer than that from when it was heard."""
-    for issued_s, until_s in ((-50.0, 10.0), (0.0, 60.0), (100.0, 60.0)):
+    """[ADV-5] From when it was issued, and never longer than that from when it was heard; or first-hand, from then."""
+    cases = ((ADA, -50.0, 10.0), (ADA, 0.0, 60.0), (ADA, 100.0, 60.0), (EVE, -50.0, 60.0), (EVE, -100.0, 60.0))
+    for sender, issued_s, until_s in cases:
         bob = Actor()
-        bob.up(ADA)
-        bob.hear(AdvertPush((advert(EVE, now=NOW_S + issued_s),)))
+        bob.up(ADA, EVE)
+        bob.hear(AdvertPush((advert(EVE, now=NOW_S + issued_s),)), sender)
         bob.wait(until_s - 2 * bob.settings.sweep_period_s)
         assert believed(bob, EVE) is not None
         for _ in range(20):
             bob.wait(1.0)
         assert believed(bob, EVE) is None
+
+
+def test_a_rumour_older_than_its_lifetime_is_no_news() -> None:
+    """[ADV-5] Though its seal still holds, for clocks that differ."""
+    bob = Actor()
+    bob.up(ADA)
+    bob.hear(AdvertPush((advert(EVE, now=NOW_S - 61),)))
+    assert believed(bob, EVE) is None
 
 
 def test_adverts_are_passed_on_as_they_came() -> None:
