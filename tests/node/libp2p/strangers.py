@@ -53,9 +53,13 @@ async def connected(host: BasicHost, address: str) -> Any:
 
 
 async def opened(host: BasicHost, connection: Any, protocols: Sequence[str]) -> Any:
-    """A stream on that connection."""
+    """A stream on that connection, given up properly if it comes to nothing."""
     stream = await connection.new_stream()
-    await host.multiselect_client.select_one_of(protocols, MultiselectCommunicator(stream), 5)
+    try:
+        await host.multiselect_client.select_one_of(protocols, MultiselectCommunicator(stream), 5)
+    except BaseException:
+        await stream.reset()
+        raise
     return stream
 
 
