@@ -48,7 +48,7 @@ def packed(parts: Any) -> bytes:
 # --- Round trips and noise --------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(messages())
 def test_a_message_survives_the_wire(message: Message) -> None:
     """[COD-1] [COD-2] A body is an array of the kind and the fields in their order."""
@@ -59,7 +59,7 @@ def test_a_message_survives_the_wire(message: Message) -> None:
     assert len(parts) == 1 + len(dataclasses.fields(message))  # type: ignore[arg-type]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=200))
 def test_noise_is_refused_and_does_nothing_else(noise: bytes) -> None:
     """[COD-9] Only one error leaves the decoder."""
@@ -70,7 +70,7 @@ def test_noise_is_refused_and_does_nothing_else(noise: bytes) -> None:
     assert codec.encode(message) == noise
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(plain())
 def test_any_msgpack_is_refused_or_is_the_one_encoding_of_a_message(parts: Any) -> None:
     """[COD-9] Not only random bytes: whatever msgpack can say."""
@@ -81,7 +81,7 @@ def test_any_msgpack_is_refused_or_is_the_one_encoding_of_a_message(parts: Any) 
     assert codec.encode(message) == packed(parts)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(sorted(MESSAGES)), st.lists(plain(), max_size=12))
 def test_any_fields_behind_a_known_kind_are_refused_or_are_a_message(kind: int, fields: list[Any]) -> None:
     """[COD-9] Noise that comes past the first check."""
@@ -93,7 +93,7 @@ def test_any_fields_behind_a_known_kind_are_refused_or_are_a_message(kind: int, 
     assert codec.encode(message) == body
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(messages(), st.data())
 def test_a_changed_bit_is_refused_or_makes_another_message(message: Message, data: st.DataObject) -> None:
     """[COD-3] Two different bodies never mean the same."""
@@ -142,7 +142,7 @@ def _heads(forms: list[tuple[int, str, int]], number: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("cls", CLASSES)
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_every_longer_encoding_is_refused(cls: type[Message], data: st.DataObject) -> None:
     """[COD-3] Each value of a body, in each form that msgpack has for it."""
@@ -247,7 +247,7 @@ def test_a_message_over_the_body_limit_is_never_sent() -> None:
 # --- Adverts inside a push --------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(signed_adverts())
 def test_an_advert_is_read_out_of_its_envelope(signed: SignedAdvert) -> None:
     """[ADV-1] What was sealed is what comes out."""

@@ -51,7 +51,7 @@ def fields(header: Header = HEADER) -> list[Any]:
     ]  # fmt: skip
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(headers(), st.binary(max_size=500))
 def test_what_was_sealed_opens_again(header: Header, body: bytes) -> None:
     """[ENV-1] [ENV-2] Every header within bounds, any body."""
@@ -86,14 +86,14 @@ def test_every_cut_is_refused() -> None:
     assert refused(SEALED + b"\x00") == "garbage"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.binary(max_size=300) | plain().map(packed))
 def test_noise_is_refused_and_does_nothing_else(noise: bytes) -> None:
     """[ENV-1] Only one error leaves."""
     assert refused(noise) == "garbage"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(plain(), max_size=8).map(packed) | st.binary(max_size=300))
 def test_any_header_with_a_good_signature_is_refused_or_is_the_one_encoding_of_a_header(header: bytes) -> None:
     """[ENV-2] [ENV-4] A signature does not make nonsense true."""

@@ -178,7 +178,7 @@ class End:
             assert isinstance(message, TaskCancelled), "only a cancel can be late"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_two_honest_ends_never_blame_each_other(data: st.DataObject) -> None:
     """[EXC-1] [EXC-2] [EXC-4] [EXC-5] Any legal behaviour, with messages under way both ways.

@@ -12,7 +12,7 @@ from tests.strategies import chunks_of
 FRAMES = st.lists(st.tuples(st.sampled_from(Form), st.binary(max_size=40)), max_size=6)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(FRAMES, st.data())
 def test_frames_come_out_whole_however_the_stream_is_cut(sent: list[tuple[Form, bytes]], data: st.DataObject) -> None:
     """[FRM-1] [FRM-4] In order, each once, and nothing is left over."""
@@ -21,7 +21,7 @@ def test_frames_come_out_whole_however_the_stream_is_cut(sent: list[tuple[Form, 
     assert [item for chunk in data.draw(chunks_of(stream)) for item in reader.feed(chunk)] == sent
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(FRAMES, st.data())
 def test_a_bad_head_is_refused_however_the_stream_is_cut(sent: list[tuple[Form, bytes]], data: st.DataObject) -> None:
     """[FRM-4] Frames before it may have come out; none comes after it."""

@@ -248,7 +248,7 @@ def test_clocks_may_differ_by_the_allowed_skew(drift_s: float) -> None:
 
 
 @pytest.mark.parametrize("cls", [cls for cls in MESSAGES.values() if cls.SEALED])
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_a_sealed_kind_sent_bare_is_refused(cls: type[Message], data: st.DataObject) -> None:
     """[LNK-5] A stripped signature is not a lesser signature."""
@@ -256,7 +256,7 @@ def test_a_sealed_kind_sent_bare_is_refused(cls: type[Message], data: st.DataObj
 
 
 @pytest.mark.parametrize("cls", [cls for cls in MESSAGES.values() if not cls.SEALED])
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_a_bare_kind_sent_sealed_is_refused(cls: type[Message], data: st.DataObject) -> None:
     """[LNK-5] One way for each kind."""
@@ -310,7 +310,7 @@ def _unsigned(header: Header, body: bytes) -> bytes:
     return framing.frame(Form.SEALED, envelope.seal(signer, header, body)[:-64] + bytes(64))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.binary(max_size=200), st.booleans(), st.sampled_from(Form))
 def test_noise_on_a_link_raises_one_error_or_nothing(noise: bytes, greeted: bool, form: Form) -> None:
     """[LNK-7] As a stream, and well framed."""
@@ -389,7 +389,7 @@ def test_one_request_too_many_is_not_sent() -> None:
 SPOKEN = st.lists(st.sampled_from([cls for cls in MESSAGES.values() if cls not in (Hello, Advert, *TASK_MESSAGES)]))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(SPOKEN, st.data())
 def test_a_conversation_arrives_however_the_stream_is_cut(kinds: list[type[Message]], data: st.DataObject) -> None:
     """[FRM-4] [LNK-4] Hello, then messages of any kind."""

@@ -22,7 +22,7 @@ def holds(sealed: bytes, now_s: float = NOW_S) -> bool:
     return Notary(BOB, SWARM, Random(6)).holds(codec.signed_advert(sealed), now_s)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(instances(Advert))
 def test_a_signed_advert_holds_and_says_what_was_signed(advert: Advert) -> None:
     """[ADV-1] [ADV-3] [ADV-4] Its version is the time at which it was issued."""
@@ -44,7 +44,7 @@ def test_every_single_changed_bit_is_refused() -> None:
             continue
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(signed_adverts())
 def test_the_notary_judges_the_envelope_and_nothing_else(signed: SignedAdvert) -> None:
     """[ADV-3] At the moment of issue every true advert holds."""

@@ -129,5 +129,5 @@ class WindowMachine(RuleBasedStateMachine):
                     self.window.refuse_known(header, self.now_ms)
 
 
-WindowMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+WindowMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30)
 TestWindowMachine = WindowMachine.TestCase

@@ -272,14 +272,14 @@ def _agree_on_body(body: bytes) -> None:
         assert named(codec.decode(body)) == second_json(*second.decode(body))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(messages())
 def test_both_read_any_message_alike(message: Message) -> None:
     """[COD-2] [COD-5] Not only the ones in the files."""
     _agree_on_body(codec.encode(message))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(SAMPLES), st.data())
 def test_both_judge_a_changed_body_alike(message: Message, data: st.DataObject) -> None:
     """[COD-3] [COD-4] [COD-5] [COD-9] A changed, a missing or an inserted byte."""
@@ -290,14 +290,14 @@ def test_both_judge_a_changed_body_alike(message: Message, data: st.DataObject) 
     _agree_on_body(bytes(body))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.sampled_from(sorted(MESSAGES)), st.lists(plain(), max_size=12))
 def test_both_judge_any_fields_alike(kind: int, parts: list[Any]) -> None:
     """[COD-2] [COD-4] [COD-5] [COD-9] Whatever msgpack can say, behind a known kind."""
     _agree_on_body(packed([kind, *parts]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_both_judge_a_changed_envelope_alike(data: st.DataObject) -> None:
     """[ENV-1] [ENV-2] [ENV-4] [ENV-5] [ENV-6] [ENV-7] [ENV-8] [ENV-9] By the same kind, so in the same order."""
