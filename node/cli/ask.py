@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from node.cli.client import ControlClient, task_failure
+from node.cli.offers import with_offers
 from node.cli.options import Verb, pass_terminal
 from node.cli.program import tell
 from node.cli.task import body_of, task_options
@@ -24,10 +25,11 @@ def command(terminal: Terminal, /, why: bool, no_stream: bool, **task: Any) -> i
     TEXT is the question; with - or without any it is read from stdin.
     """
     body = body_of(**task)
+    client = ControlClient(terminal.home, terminal.timeout_s)
     answer = _Answer(terminal, streamed=not (no_stream or terminal.json))
     end: dict[str, Any] | None = None
     try:
-        for name, data in ControlClient(terminal.home, terminal.timeout_s).stream("/ask", body):
+        for name, data in client.stream("/ask", body):
             if name == "text":
                 answer.add(str(data["text"]))
             elif name == "end":
@@ -45,6 +47,7 @@ def command(terminal: Terminal, /, why: bool, no_stream: bool, **task: Any) -> i
         answer.finish()
         if not isinstance(ending, Failure):
             raise
+        ending = with_offers(ending, client)
         more = {"text": answer.text, "answer": end} if terminal.json else {}
         tell(terminal, ending, **more)
         if why and end is not None and not terminal.json:

@@ -5,12 +5,13 @@ from typing import Any
 import click
 
 from node.cli.client import ControlClient
+from node.cli.offers import with_offers
 from node.cli.options import Verb, pass_terminal
 from node.cli.reading import read
 from node.cli.tables import route_text
 from node.cli.task import body_of, task_options
 from node.cli.terminal import Terminal
-from node.exits import ExitCode
+from node.exits import ExitCode, Failure
 from node.views import RouteView
 
 
@@ -23,7 +24,11 @@ def command(terminal: Terminal, /, **task: Any) -> int:
     The lowest cost is best. Two are drawn at random and the better one is taken, so that not everybody asks the same
     node. Exit code 5 if nobody could answer.
     """
-    data = ControlClient(terminal.home, terminal.timeout_s).post("/route", body_of(**task))
+    client = ControlClient(terminal.home, terminal.timeout_s)
+    try:
+        data = client.post("/route", body_of(**task))
+    except Failure as failure:
+        raise with_offers(failure, client) from None
     route = read(RouteView, data)
     if terminal.json:
         terminal.record(data)

@@ -10,10 +10,11 @@ import click
 from node import notation
 from node.cli import launch
 from node.cli.client import ControlClient
+from node.cli.narrator import Narrator, utc_now
 from node.cli.options import Verb, pass_terminal
 from node.cli.program import tell
 from node.cli.references import checked_reference
-from node.cli.terminal import Terminal, duration, plain, short_id, short_path
+from node.cli.terminal import Terminal, duration, plain
 from node.exits import ExitCode, Failure
 from node.store.home import Home
 from node.store.lock import held
@@ -76,7 +77,7 @@ def _background(terminal: Terminal, home: Home, overrides: dict[str, Any]) -> in
     if status := _running(home, limit_s):
         _tell_running(terminal, status, overrides)
         return None
-    narrator = _Narrator(terminal, home)
+    narrator = Narrator(terminal, home)
     with launch.started(home, overrides, terminal.environ) as daemon:
         last: dict[str, Any] = {}
         for last in daemon.events(limit_s):
@@ -109,7 +110,7 @@ def _foreground(terminal: Terminal, overrides: dict[str, Any]) -> int:
 
 
 def _listen(terminal: Terminal, reports: int) -> None:
-    narrator = _Narrator(terminal, terminal.home)
+    narrator = Narrator(terminal, terminal.home)
     with open(reports, "rb") as lines:
         for line in lines:
             event = launch.read_event(line)
@@ -117,51 +118,6 @@ def _listen(terminal: Terminal, reports: int) -> None:
                 narrator.tell(event)
             elif terminal.json:
                 tell(terminal, _reported(event))  # For people the daemon itself has put it on stderr.
-
-
-class _Narrator:
-    """Tells the daemon's reports: to people as lines, to programs as events."""
-
-    def __init__(self, terminal: Terminal, home: Home) -> None:
-        self._terminal = terminal
-        self._home = home
-        self._begun = time.monotonic()
-        self._addresses: list[str] = []
-        self._models = 0
-
-    def tell(self, event: dict[str, Any]) -> None:
-        if self._terminal.json:
-            self._terminal.record({"schema": "swarm.event/1", "t": _utc_now(), **event})
-            return
-        kind = event["event"]
-        if kind == "identity" and event.get("created"):
-            name, node = plain(str(event.get("name", ""))), short_id(str(event.get("node", "")))
-            self._terminal.say(f"Made this node's identity: {name}  {node}  ({short_path(self._home.identity_key)})")
-        elif kind == "listening":
-            self._addresses = [str(address) for address in event.get("addresses", [])]
-        elif kind == "model":
-            self._tell_model(event)
-        elif kind == "ready":
-            self._tell_ready(event)
-
-    def _tell_model(self, event: dict[str, Any]) -> None:
-        ref, state, detail = (plain(str(event.get(field, ""))) for field in ("ref", "state", "detail"))
-        if state == "ready":
-            self._models += 1
-            self._terminal.say(f"Model {ref} is ready." + (f" {detail}" if detail else ""))
-        elif state == "failed":
-            self._terminal.complain(f"! model {ref} failed: {detail}")
-        elif state == "loading":
-            self._terminal.say(f"Loading {ref} …")
-
-    def _tell_ready(self, event: dict[str, Any]) -> None:
-        say = self._terminal.say
-        api = str(event.get("api", ""))
-        say(f"{click.style('●', fg='green')} ready in {duration(time.monotonic() - self._begun)}")
-        say(f"  API    {api}/v1    key in {short_path(self._home.api_key)}")
-        for address in sorted(self._addresses, key=notation.on_loopback_only)[:1]:
-            say(f"  Others join with: swarm join {address}")
-        say('Next: swarm ask "…"' if self._models else "Next: swarm models add FILE.gguf   or   swarm join ADDRESS")
 
 
 def _running(home: Home, limit_s: float) -> dict[str, Any] | None:
@@ -188,7 +144,7 @@ def _running(home: Home, limit_s: float) -> dict[str, Any] | None:
 def _tell_running(terminal: Terminal, status: dict[str, Any], overrides: dict[str, Any]) -> None:
     if terminal.json:
         event = {"event": "ready", "api": status.get("api", ""), "already_running": True}
-        terminal.record({"schema": "swarm.event/1", "t": _utc_now(), **event})
+        terminal.record({"schema": "swarm.event/1", "t": utc_now(), **event})
     up = duration(float(status.get("uptime_s", 0)))
     terminal.say(f"{click.style('●', fg='green')} running already, for {up}: {plain(str(status.get('name', '')))}")
     if overrides:
@@ -211,8 +167,3 @@ def _dialled(address: str) -> str:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--join") from None
     return address
-
-
-def _utc_now() -> str:
-    now = time.time()
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now % 1 * 1000):03d}Z"

@@ -219,3 +219,22 @@ def test_an_answer_without_text_prints_nothing(swarm: Run, control: Control) -> 
     ran = swarm("ask", "hi", "--why")
     assert (ran.code, ran.out) == (ExitCode.DONE, "")
     assert "tok/s" not in ran.err
+
+
+@pytest.mark.parametrize("command", ["ask", "route"])
+@pytest.mark.parametrize("code", ["unknown_skill", "unknown_model", "no_capable_peer"])
+def test_who_asks_for_what_is_not_there_hears_what_is(swarm: Run, control: Control, command: str, code: str) -> None:
+    control.fail(f"POST /{command}", code, "nobody does that", 404)
+    ran = swarm(command, "hi")
+    assert ran.code == ExitCode.NO_CAPABLE_PEER
+    assert ran.err == "swarm: nobody does that\nThere are: chat (smollm2); classify (langid). See: swarm skills\n"
+    control.answers["GET /skills"] = Answer({"skills": []})
+    assert "Nobody offers anything yet" in swarm(command, "hi", "--json").json["hint"]
+
+
+def test_the_list_of_what_there_is_stays_short(swarm: Run, control: Control) -> None:
+    control.fail("POST /ask", "unknown_skill", "nobody does that", 404)
+    offers = [{"skill": f"s{skill:02}", "model": f"m{model}"} for skill in range(20) for model in range(9)]
+    control.answers["GET /skills"] = Answer({"skills": offers})
+    hint = swarm("ask", "hi", "--json").json["hint"]
+    assert "s11 (m0, m1, m2, m3, m4, m5 and 3 more); and 8 more." in hint

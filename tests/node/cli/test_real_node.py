@@ -32,8 +32,11 @@ def ended(home: Home) -> Iterator[None]:
 
 
 def test_a_node_is_started_asked_and_stopped(swarm: Run, home: Home) -> None:
-    begun = swarm(*UP, "--model", "echo:", "--name", "wren")
+    begun = swarm(*UP, "--model", "echo:", "--model", "no-such-model", "--name", "wren")
     assert (begun.code, begun.out) == (ExitCode.DONE, "")
+    assert "Model echo: is ready." in begun.err
+    assert "! model no-such-model failed: " in begun.err
+    assert 'Next: swarm ask "…"' in begun.err
     assert "Made this node's identity: wren" in begun.err
     assert "● ready in " in begun.err
     assert "running already" in swarm("up").err
@@ -56,7 +59,7 @@ def test_a_node_is_started_asked_and_stopped(swarm: Run, home: Home) -> None:
         (["ask", "hi", "--model", "nobody-has-this"], ExitCode.NO_CAPABLE_PEER),
         (["ask", "hi", "--skill", "x-nobody-can"], ExitCode.NO_CAPABLE_PEER),
         (["ask", "hi", "--peer", "nobody"], ExitCode.NO_CAPABLE_PEER),
-        (["models", "add", "no-such-model"], ExitCode.FAILED),
+        (["models", "add", "no-such-backend:"], ExitCode.FAILED),
         (["join", "/ip4/127.0.0.1/tcp/1"], ExitCode.FAILED),
         (["ask", "one two three", "--model", "slow", "--deadline", "300ms"], ExitCode.DEADLINE_PASSED),
     ):
