@@ -18,7 +18,7 @@ from swarm.events import Asked, GenerationFailed, GenerationFinished, LoopLate
 from swarm.member import Member
 from swarm.values import Task
 
-LOOK_S = 10.0  # Between looks at every member; the end of a run is always looked at.
+LOOK_S = 20.0  # Between looks at every member; the end of a run is always looked at.
 # No part of a member holds more items of one kind than this; the largest bound of any of them.
 ITEMS_MAX = WORKERS_MAX
 EPSILON_S = 1e-6  # Sums of the same delays in another order.

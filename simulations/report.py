@@ -31,7 +31,7 @@ TOLERANCES: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One run. `figures` are what baselines and goals speak of; `real_s` and what follows depends on the computer."""
+    """One run. `figures` are what baselines and goals speak of; `cpu_s` depends on the computer."""
 
     scenario: str
     seed: int
@@ -41,14 +41,14 @@ class Report:
     failed: dict[str, int]
     messages: dict[str, int]
     faults: dict[str, int]
-    real_s: float = 0.0
+    cpu_s: float = 0.0
     trace_hash: str = ""
     schema: str = SCHEMA
 
     @property
     def events_per_s(self) -> float:
-        """Events handled in each second of real time."""
-        return self.figures["events"] / self.real_s if self.real_s else 0.0
+        """Events handled in each second of processor time."""
+        return self.figures["events"] / self.cpu_s if self.cpu_s else 0.0
 
     def as_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -185,7 +185,7 @@ def table_of(report: Report, baseline: dict[str, float] | None) -> str:
     for title, counts in (("failed", report.failed), ("faults", report.faults), ("messages", report.messages)):
         if counts:
             lines.append(f"  {title:<24}" + ", ".join(f"{name} {count:,}" for name, count in counts.items()))
-    lines.append(f"  {'real time':<24}{report.real_s:>12,.1f} s   {report.events_per_s:,.0f} events/s")
+    lines.append(f"  {'processor time':<24}{report.cpu_s:>12,.1f} s   {report.events_per_s:,.0f} events/s")
     if report.trace_hash:
         lines.append(f"  {'trace hash':<24}{report.trace_hash}")
     return "\n".join(lines)

@@ -122,8 +122,10 @@ class Scenario(Table, frozen=True, kw_only=True):
     """Until the workload ends. The world goes on until every deadline has passed."""
     start_s: Seconds = 5.0
     """Machines start within this time."""
+    bootstraps: Some = 3
+    """The first so many machines are there from the beginning, and known to all."""
     join: Some = 3
-    """The first so many machines are known to all."""
+    """So many of them each machine dials at first, drawn."""
     wired: bool = False
     """Every message crosses as signed bytes."""
     pieces_max: Some = 4

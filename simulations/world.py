@@ -218,13 +218,12 @@ class World:
         member = self._make_member(machine.node, machine.name, self.settings, notary, dice)
         replay = ReplayWindow() if machine.identity is not None else None
         process = machine.process = Process(machine, machine.node, member, EPOCH + machine.skew_s, replay)
-        seeds = tuple(
-            Contact(None, seed.addresses) for seed in self.machines[: self.scenario.join] if seed is not machine
-        )
+        seeds = [seed for seed in self.machines[: self.scenario.bootstraps] if seed is not machine]
+        drawn = self.dice(f"join {machine.index}").sample(seeds, min(self.scenario.join, len(seeds)))
         for event in (
             Started(machine.addresses),
             CapabilitiesChanged(machine.capabilities),
-            ContactsFound("join", "", seeds),
+            ContactsFound("join", "", tuple(Contact(None, seed.addresses) for seed in drawn)),
         ):
             self.agenda.post(0.0, process, event)
 
@@ -292,7 +291,7 @@ class World:
     def _schedule_starts(self, dice: Random) -> None:
         for machine in self.machines:
             # Those whom everybody dials are there first, as the bootstrap nodes of a real swarm are.
-            delay_s = 0.0 if machine.index < self.scenario.join else dice.uniform(0.0, self.scenario.start_s)
+            delay_s = 0.0 if machine.index < self.scenario.bootstraps else dice.uniform(0.0, self.scenario.start_s)
             self.agenda.call(delay_s, lambda machine=machine: self.start(machine))  # type: ignore[misc]
 
     def _names(self) -> dict[NodeId, str]:
