@@ -1,6 +1,8 @@
 """Runs the programs that the set-up needs: their output goes to a log, their last words into the error."""
 
+import contextlib
 import os
+import signal
 import subprocess
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +35,7 @@ def run(
             env={**os.environ, **(env or {})},
             encoding="utf-8",
             errors="replace",
+            start_new_session=True,  # A group of its own, so that an interruption ends pip's compilers with it.
         )
         assert process.stdout is not None
         try:
@@ -42,7 +45,8 @@ def run(
                     last.append(line.rstrip())
                 on_line(line)
         except BaseException:
-            process.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
             raise
         finally:
             process.stdout.close()

@@ -6,6 +6,7 @@ This file alone must parse and run on old Pythons, so that they can say what is 
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,7 @@ def main() -> int:
     chosen = parser.parse_args()
 
     sys.path[0] = str(ROOT)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ends like Ctrl-C: no compiler is left behind.
     from tools.installation import Wishes, set_up
 
     try:

@@ -1,8 +1,10 @@
 """Programs that the set-up runs: what they say is kept, and a failure says what came last."""
 
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tools.running import LAST_LINES, SetupError, run
@@ -36,12 +38,33 @@ def test_program_sees_no_input_and_the_added_environment(tmp_path: Path) -> None
     assert heard == ["'' yes\n"]
 
 
-def test_program_ends_when_its_listener_is_interrupted(tmp_path: Path) -> None:
-    """A Ctrl-C at the second line must not leave a compiler behind."""
+STARTS_ANOTHER = """
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+def ended(process: psutil.Process) -> bool:
+    """Whether it runs no more. Where no init process reaps it, it stays as a zombie."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_interruption_ends_the_program_and_what_it_started(tmp_path: Path) -> None:
+    """A Ctrl-C while pip runs a compiler must leave neither behind."""
+    started: list[psutil.Process] = []
 
     def interrupt(line: str) -> None:
+        started.append(psutil.Process(int(line)))
         raise KeyboardInterrupt
 
-    script = "import time; print('begun', flush=True); time.sleep(600)"
-    with pytest.raises(KeyboardInterrupt):  # Returns at all only because the program was ended.
-        run([PYTHON, "-c", script], tmp_path / "log", "It", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run([PYTHON, "-c", STARTS_ANOTHER], tmp_path / "log", "It", interrupt)
+    deadline = time.monotonic() + 60
+    while not ended(started[0]):
+        assert time.monotonic() < deadline, "the compiler still runs"
+        time.sleep(0.01)
