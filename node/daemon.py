@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from importlib import metadata
 from random import Random
 from typing import NoReturn
 
@@ -32,6 +31,7 @@ from node.store.home import Home, find_home
 from node.store.lock import hold
 from node.store.names import bird_name
 from node.transport import ListenError
+from node.version import program_version
 from protocol.genesis import swarm_id
 from protocol.identity import Identity, node_text
 from swarm.events import ContactsFound, Started, Stopping
@@ -64,13 +64,6 @@ def main() -> NoReturn:
     sys.exit(ExitCode.DONE)
 
 
-def version() -> str:
-    """The installed version, or that of a source tree."""
-    with suppress(metadata.PackageNotFoundError):
-        return metadata.version("starlings")
-    return "0.1.0+tree"
-
-
 def _run(report: Report) -> None:
     home = find_home()
     settings = load(home)
@@ -99,7 +92,7 @@ async def _live(
         seed,
         swarm,
         name,
-        f"starlings/{version()}",
+        f"starlings/{program_version()}",
         settings.node.listen,
         settings.node.announce,
         settings.node.mdns,
@@ -137,7 +130,7 @@ async def _live(
         except* ApiBindError as error:
             raise Failure("port_taken", str(_first(error)), exit=ExitCode.ALREADY_HELD) from None
         host = f"[{settings.api.host}]" if ":" in settings.api.host else settings.api.host
-        desk.plate = Nameplate(version(), settings.swarm.current, f"http://{host}:{port}", addresses)
+        desk.plate = Nameplate(program_version(), settings.swarm.current, f"http://{host}:{port}", addresses)
         driver.post(Started(addresses))
         _join(driver, settings.node.join)
         nursery.start_soon(_become_ready, desk, models, report)
@@ -177,7 +170,7 @@ async def _report_models(models: Models, report: Report) -> None:
     async with trio.open_nursery() as nursery:
 
         async def tell(ref: str) -> None:
-            await models.add(ref).wait()
+            await models.settled(ref)
             view = models.view(ref)
             report(
                 "model",
@@ -189,7 +182,7 @@ async def _report_models(models: Models, report: Report) -> None:
                 tokens_per_second=view.tokens_per_second,
             )
 
-        for ref in models.loading():
+        for ref in [view.ref for view in models.views()]:
             nursery.start_soon(tell, ref)
 
 
@@ -223,8 +216,10 @@ def _reporter() -> Report:
 
 def _tell(report: Report, failure: Failure) -> None:
     log.error("%s", failure.message)
+    in_log = any(getattr(handler, "stream", None) is sys.stderr for handler in logging.getLogger().handlers)
     report("error", code=failure.code, message=failure.message, hint=failure.hint, exit=int(failure.exit))
-    print(f"swarm: {failure.message}", *([failure.hint] if failure.hint else []), sep="\n", file=sys.stderr)
+    said = [] if in_log else [f"swarm: {failure.message}"]
+    print(*said, *([failure.hint] if failure.hint else []), sep="\n", file=sys.stderr)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -123,6 +123,7 @@ class Desk:
         # Unbounded here, because the member bounds the answer (`answer_bytes_max`) and the attempts.
         sending, receiving = trio.open_memory_channel[AskItem](math.inf)
         self._asks[task.id] = _Ask(task, sending)
+        log.info("task %s: %s asked for", task.id.hex(), task.skill, extra={"prompt": task.turns[-1].text})
         self._post(Asked(task))
         try:
             yield receiving

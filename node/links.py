@@ -22,7 +22,7 @@ from node.transport import Post, TransportEvent
 from protocol.errors import RemoteProtocolError
 from protocol.identity import Identity, NodeId
 from protocol.link import Link
-from protocol.messages import Hello, Message
+from protocol.messages import Hello, Message, TaskRequest
 from protocol.replay import ReplayWindow
 from swarm.events import DialFailed, NeighbourDown, NeighbourUp, Received, Undelivered
 from swarm.values import Contact
@@ -347,6 +347,8 @@ class Links:
 
     def _put(self, session: Session, message: Message) -> None:
         frame = session.link.send(message, self._clock())
+        if not frame and isinstance(message, TaskRequest):
+            self._post(Undelivered(session.pipe.peer, message))  # Too many attempts are open there.
         if frame and not session.outbox.put(frame):
             self._end(session, NOT_READING)
             session.pipe.abort()

@@ -10,7 +10,9 @@ from node.backends import Backend, BackendError, GenerationRequest, Surroundings
 from node.views import ModelView
 from protocol import errors
 from protocol import limits as lim
-from protocol.messages import AttemptId, Capability, TaskRequest
+from protocol.codec import encode
+from protocol.errors import LocalProtocolError
+from protocol.messages import Advert, AttemptId, Capability, TaskRequest
 from swarm.effects import Generate
 from swarm.events import CapabilitiesChanged, Event, GenerationFailed, GenerationFinished, PieceGenerated
 from swarm.values import Usage
@@ -76,13 +78,9 @@ class Models:
     def views(self) -> list[ModelView]:
         return [_view(source) for source in self._sources]
 
-    def loading(self) -> list[str]:
-        return [source.ref for source in self._sources if source.state == "loading"]
-
-    async def wait_settled(self) -> None:
-        """Until every source is ready or has failed."""
-        for source in list(self._sources):
-            await source.settled.wait()
+    async def settled(self, ref: str) -> None:
+        """Until this source is ready or has failed."""
+        await next(source for source in self._sources if source.ref == ref).settled.wait()
 
     # --- One source ---------------------------------------------------------------------------------------------------
 
@@ -103,6 +101,7 @@ class Models:
             raise BackendError(f"this node offers {', '.join(twice)} already", retryable=False)
         if not capabilities:
             raise BackendError("nothing passed its self-test; see the log", retryable=False)
+        _check_fit(capabilities)
         source.capabilities, source.state = capabilities, "ready"
         log.info("model %s is ready: %s", source.ref, ", ".join(offered.skill for offered in capabilities))
         source.settled.set()
@@ -183,6 +182,14 @@ class Models:
             if any(offered.skill == skill and offered.model == model for offered in source.capabilities):
                 return source.backend
         return None
+
+
+def _check_fit(capabilities: tuple[Capability, ...]) -> None:
+    """Raises BackendError if an advert could not carry these: better now than when the advert is due."""
+    try:
+        encode(Advert("", (), capabilities[: lim.CAPABILITIES_MAX], 0, 0, 0, False))
+    except LocalProtocolError as error:
+        raise BackendError(f"what the backend says of its model cannot be told to others: {error}", retryable=False) from None
 
 
 def _drained(receiving: trio.MemoryReceiveChannel[str]) -> str:

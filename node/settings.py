@@ -52,7 +52,6 @@ class ApiSettings(Struct, frozen=True):
     """The HTTP API for programs of this machine."""
 
     listen: str = "127.0.0.1:7976"
-    keys: Literal["auto", "never", "always"] = "auto"  # auto: asked on TCP, not on the Unix socket.
     hosts: Texts = ()  # Further Host names to answer to, for a proxy in front.
 
     @property

@@ -13,11 +13,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOOPBACK = ["--offline", "--listen", "/ip4/127.0.0.1/tcp/0", "--api", "127.0.0.1:0"]
-STARLINGS = (
-    "On winter evenings, thousands of starlings gather over the fields before they settle for the night. "
-    "There is no leader among them. Each bird only watches the seven birds that are nearest to it, and turns when they "
-    "turn. Because of this simple rule the whole flock moves as if it were one body, and a falcon that attacks it finds "
-    "it hard to single out a victim."
+FERRY = (
+    "The ferry to the island leaves every morning at seven and comes back in the evening at six. In winter it does not "
+    "sail when the wind is strong. Passengers should call the harbour office before they travel, because the boat is "
+    "small and the seats are often sold out."
 )
 QUESTION = "Onde fica a estação de comboios mais próxima?"
 
@@ -40,8 +39,8 @@ class Demo:
         say("Who is here, as the asker sees it:")
         self.wait_for_skills(3)
         self.swarm("asker", "peers")
-        say(f"Two tasks for the asker, who cannot do either. A summary:\n\n{indented(STARLINGS)}")
-        self.swarm("asker", "ask", "--skill", "summarize", "--why", STARLINGS, shown='"…"')
+        say(f"Two tasks for the asker, who cannot do either. A summary:\n\n{indented(FERRY)}")
+        self.swarm("asker", "ask", "--skill", "summarize", "--why", FERRY, shown='"…"')
         say("And a question that a small language model gets wrong, and a smaller specialist right:")
         self.swarm("asker", "ask", "--skill", "classify:language", "--why", QUESTION)
 
@@ -62,7 +61,14 @@ class Demo:
             self.swarm(node, "down", checked=False)
 
     def swarm(
-        self, node: str, verb: str, *arguments: str, hidden: int = 0, shown: str = "", quiet: bool = False, checked: bool = True
+        self,
+        node: str,
+        verb: str,
+        *arguments: str,
+        hidden: int = 0,
+        shown: str = "",
+        quiet: bool = False,
+        checked: bool = True,
     ) -> str:
         """One command of one node. `hidden` arguments are left out of what is shown: they only keep demo homes apart."""
         if not quiet:
@@ -104,7 +110,7 @@ def main() -> None:
             sys.exit(130)
         finally:
             demo.stop()
-    say("Yours to try:  .venv/bin/swarm up --model smollm2-135m     then     .venv/bin/swarm ask \"…\"")
+    say('Yours to try:  .venv/bin/swarm up --model smollm2-135m     then     .venv/bin/swarm ask "…"')
 
 
 if __name__ == "__main__":

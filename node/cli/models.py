@@ -3,11 +3,12 @@
 import click
 
 from node.cli.client import ControlClient
+from node.cli.keeping import keep_model
 from node.cli.options import VerbGroup, pass_terminal
 from node.cli.reading import read, read_list
 from node.cli.references import checked_reference
 from node.cli.tables import model_trouble, models_table
-from node.cli.terminal import Terminal, plain
+from node.cli.terminal import Terminal, plain, short_path
 from node.exits import Failure
 from node.views import ModelView
 
@@ -41,12 +42,13 @@ def show(terminal: Terminal) -> None:
 
 @command.command("add")
 @click.argument("ref")
+@click.option("--once", is_flag=True, help="Do not keep it in config.toml.")
 @pass_terminal
-def add(terminal: Terminal, ref: str) -> None:
-    """Load one more model now.
+def add(terminal: Terminal, ref: str, once: bool) -> None:
+    """Load one more model now, and keep it.
 
-    REF is a GGUF file, the URL of an OpenAI-compatible server, or BACKEND:ARGUMENT. It is offered until the node stops;
-    to keep it, list it under [offer] models in config.toml.
+    REF is a GGUF file, the URL of an OpenAI-compatible server, or BACKEND:ARGUMENT. Once it has loaded it is listed under
+    [offer] models in config.toml, so that the next start offers it too.
     """
     client = ControlClient(terminal.home)
     wanted = checked_reference(ref)
@@ -55,8 +57,10 @@ def add(terminal: Terminal, ref: str) -> None:
     model = read(ModelView, data)
     if model.state == "failed":
         raise Failure("model_failed", f"{model.ref} cannot be used: {model.detail}")
+    kept = not once and keep_model(terminal.home.config_file, wanted)
     if terminal.json:
         terminal.record({"schema": "swarm.model/1", **data})
         return
     terminal.out(models_table([model]))
-    terminal.say("Offered until this node stops; to keep it, list it under [offer] models in config.toml.")
+    if kept:
+        terminal.say(f"Kept in {short_path(terminal.home.config_file)}.")

@@ -147,7 +147,8 @@ async def test_model_that_fails_is_told_with_its_reason(tmp_path: Path, autojump
 async def test_second_model_of_one_name_is_refused_and_the_first_stays(tmp_path: Path, autojump_clock: Jumping) -> None:
     async with memory_swarm(tmp_path) as swarm:
         ada = await swarm.start("ada", ScriptedBackend("small"), ScriptedBackend("small"))
-        await ada.models.wait_settled()
+        for ref in ("test:0", "test:1"):
+            await ada.models.settled(ref)
         assert sorted(view.state for view in ada.desk.models()) == ["failed", "ready"]
         assert (await answer(ada, task()))[0] == "hello world"
 

@@ -176,12 +176,12 @@ def test_real_model_summarises_through_a_peer(start: Starter) -> None:
     asker = start.start("asker", join=worker.addresses[:1])
     asker.wait_for("summarize")
     text, end = asker.ask(
-        "Starlings gather in the evening in huge flocks. Each bird follows only its seven nearest neighbours, yet the "
-        "whole flock turns as one and escapes the falcon.",
+        "The ferry to the island leaves every morning at seven and comes back in the evening at six. In winter it does "
+        "not sail when the wind is strong.",
         skill="summarize",
     )
     assert end["code"] == ""
-    assert "flock" in text.lower()
+    assert "ferry" in text.lower()
     assert end["tokens_out"] > 5
 
 

@@ -79,7 +79,7 @@ def test_a_dotted_key_is_found_too(home: Home) -> None:
         ("[node]\nname = 'a\\u001bb'\n".replace("'", '"'), "line 2: node.name: an entry is empty or has characters"),
         ("[node]\nname = 'ä23456789012345678901234567890123'\n", "line 2: node.name: at most 32 bytes"),
         ("[api]\nlisten = '0.0.0.0:7976'\n", "line 2: api.listen: the API listens on loopback only"),
-        ("[api]\nkeys = 'sometimes'\n", "line 2: api.keys: Invalid enum value 'sometimes'"),
+        ("[log]\nlevel = 'loud'\n", "line 2: log.level: Invalid enum value 'loud'"),
         ("[api]\nhosts = ['*']\n", "line 2: api.hosts: a Host name without"),
         ("[ask]\ndeadline = 'soon'\n", "line 2: ask.deadline: not a duration"),
         ("[ask]\ndeadline = '11m'\n", "line 2: ask.deadline: a deadline is over 0 s and at most 600 s"),

@@ -16,7 +16,7 @@ from tests.node.cli.control_api import Answer, Control
 
 
 @pytest.mark.parametrize(
-    "words", ["status", "peers", "skills", "models", "models ls", "route what is 17%", "models add echo:"]
+    "words", ["status", "peers", "skills", "models", "models ls", "route what is 17%", "models add --once echo:"]
 )
 def test_what_people_see_stays_as_it_was(swarm: Run, control: Control, golden: Golden, words: str) -> None:
     ran = swarm(*words.split())
@@ -40,7 +40,7 @@ def test_json_is_what_the_node_said(swarm: Run, control: Control, words: str, ro
     [
         ("route hi", "swarm.route/1"),
         ("models ls", "swarm.models/1"),
-        ("models add echo:", "swarm.model/1"),
+        ("models add --once echo:", "swarm.model/1"),
         ("join /ip4/127.0.0.1/tcp/1", "swarm.peer/1"),
         ("down", "swarm.event/1"),
         ("version", "swarm.version/1"),
@@ -140,7 +140,7 @@ def _folder_as_model(swarm: Run, home: Home) -> str:
 
 def test_a_model_that_cannot_be_used_says_why(swarm: Run, control: Control) -> None:
     control.answers["POST /models"] = Answer(asdict(canned.models()[1]))
-    ran = swarm("models", "add", "echo:")
+    ran = swarm("models", "add", "--once", "echo:")
     assert ran.code == ExitCode.FAILED
     assert "it is not a GGUF file. Download it again." in ran.err
 

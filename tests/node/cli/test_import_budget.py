@@ -57,7 +57,7 @@ def imported(*arguments: str, environ: dict[str, str] | None = None) -> tuple[in
         "peers",
         "skills",
         "models",
-        "models add echo:",
+        "models add --once echo:",
         "join /ip4/127.0.0.1/tcp/1",
         "paths",
         "version",
