@@ -89,7 +89,7 @@ def reachable(bound: Iterable[Multiaddr]) -> list[Multiaddr]:
         hosts = _interface_addresses(kind) if host in _UNSPECIFIED else [host]
         found += [Multiaddr(f"/{kind}/{each}/tcp/{port}") for each in hosts]
     unique = list(dict.fromkeys(found))
-    beyond = [address for address in unique if not _is_loopback(address)]
+    beyond = [address for address in unique if not is_loopback(address)]
     return (beyond or unique)[:ADDRESSES_MAX]
 
 
@@ -104,6 +104,7 @@ def _interface_addresses(kind: str) -> list[str]:
     return found
 
 
-def _is_loopback(address: Multiaddr) -> bool:
+def is_loopback(address: Multiaddr) -> bool:
+    """Whether only this machine can dial it."""
     host, _ = host_and_port(address)
     return host.startswith("127.") or host == "::1"

@@ -24,7 +24,7 @@ from node.transport import ListenError, Post, TransportEvent
 from protocol.identity import Identity, NodeId, node_text
 from protocol.messages import Message
 from swarm.effects import Dial
-from swarm.events import NeighbourUp
+from swarm.events import ContactsFound, NeighbourUp
 from swarm.values import Contact
 
 WIRE = "/starlings/wire/1"
@@ -109,6 +109,16 @@ class Libp2pTransport:
         host.set_stream_handler(WIRE, self._accept)
         nursery.start_soon(rendezvous.run)
         nursery.start_soon(Connections(network_of(host), self._is_neighbour).run)
+        if self._mdns:
+            nursery.start_soon(self._run_mdns)
+
+    async def _run_mdns(self) -> None:
+        from node.libp2p.mdns import Mdns  # Five megabytes that a node without it need not spend.
+
+        def found(contact: Contact) -> None:
+            self._links.post(ContactsFound("mdns", "", (contact,)))
+
+        await Mdns(self._swarm, self.node, self._links.addresses, found).run()
 
     def send(self, to: NodeId, message: Message) -> None:
         self._links.send(to, message)

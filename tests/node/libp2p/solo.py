@@ -28,7 +28,7 @@ from swarm.events import DialFailed, NeighbourDown, NeighbourUp, Received
 from swarm.values import Contact
 
 ROOT = Path(__file__).resolve().parents[3]
-WAIT_S = 60  # A safety net for loaded machines.
+PATIENCE_S = 60  # A safety net for loaded machines.
 
 
 async def main(seed: bytes, dials: list[str]) -> None:
@@ -85,12 +85,12 @@ class Solo:
 
 
 @contextmanager
-def solo(seed: bytes, *dials: str) -> Iterator[Solo]:
+def solo(seed: bytes, *dials: str, patience_s: int = PATIENCE_S) -> Iterator[Solo]:
     """Start one and end it with the block."""
     command = [sys.executable, "-m", "tests.node.libp2p.solo", seed.hex(), *dials]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
         guard = signal.signal(signal.SIGALRM, _give_up)
-        signal.alarm(WAIT_S)
+        signal.alarm(patience_s)
         try:
             one = Solo(process)
             one.addresses = one.next("ready")["addresses"]
@@ -103,7 +103,7 @@ def solo(seed: bytes, *dials: str) -> Iterator[Solo]:
 
 
 def _give_up(*_: object) -> None:
-    raise TimeoutError(f"nothing happened for {WAIT_S} s")
+    raise TimeoutError("the test waits in vain")
 
 
 if __name__ == "__main__":

@@ -30,10 +30,12 @@ def free_port() -> int:
         return port
 
 
-def node_on_loopback(seed: bytes, swarm: bytes, name: str = "", listen: str | None = None) -> Libp2pTransport:
-    """A node that is not running yet, without mDNS."""
+def node_on_loopback(
+    seed: bytes, swarm: bytes, name: str = "", listen: str | None = None, *, mdns: bool = False
+) -> Libp2pTransport:
+    """A node that is not running yet."""
     place = listen or "/ip4/127.0.0.1/tcp/0"
-    return Libp2pTransport(seed, swarm, name, "starlings/test", [place], [], False, time.time, Random(next(_seeds)))
+    return Libp2pTransport(seed, swarm, name, "starlings/test", [place], [], mdns, time.time, Random(next(_seeds)))
 
 
 @asynccontextmanager
@@ -66,8 +68,11 @@ async def opened(host: BasicHost, connection: Any, protocols: Sequence[str]) -> 
 class LoopbackBench:
     """What the transport contract needs, over real sockets."""
 
+    def __init__(self, *, mdns: bool = False) -> None:
+        self._mdns = mdns
+
     def transport(self, seed: bytes, swarm: bytes, name: str, listen: str | None = None) -> Libp2pTransport:
-        return node_on_loopback(seed, swarm, name, listen)
+        return node_on_loopback(seed, swarm, name, listen, mdns=self._mdns)
 
     def nowhere(self) -> str:
         return f"/ip4/127.0.0.1/tcp/{free_port()}"
