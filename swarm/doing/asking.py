@@ -87,6 +87,10 @@ class _Open:
     ends: list[AttemptEnd] = field(default_factory=list)
     first_piece_s: float | None = None
 
+    def is_over(self, now: float) -> bool:
+        """Whether the time is over. A node that stood still finds answers before it finds the timer that was due before them."""
+        return now > self.asked_at + self.task.deadline_s
+
 
 class Asking:
     """Every task of this node's users that has not ended yet."""
@@ -156,6 +160,8 @@ class Asking:
         opened, attempt = self._find(sender, message.attempt)
         if opened is None or attempt is None:
             return []
+        if opened.is_over(now):
+            return self._give_up(opened, errors.DEADLINE_EXCEEDED, "", now)
         if message.index != attempt.pieces:
             cancel = Send(sender, TaskCancelled(attempt.id))
             reason = f"piece {message.index} came instead of {attempt.pieces}"
@@ -177,6 +183,8 @@ class Asking:
         opened, attempt = self._find(sender, message.attempt)
         if opened is None or attempt is None:
             return []
+        if opened.is_over(now):
+            return self._give_up(opened, errors.DEADLINE_EXCEEDED, "", now)
         if message.pieces != attempt.pieces:
             return self._over(opened, errors.BACKEND_FAILED, f"{attempt.pieces} of {message.pieces} pieces came", now)
         usage = Usage(
@@ -263,6 +271,8 @@ class Asking:
     def _place(self, opened: _Open, now: float) -> list[Effect]:
         """Choose a worker and send the task there, or search."""
         task = opened.task
+        if opened.is_over(now):
+            return self._give_up(opened, errors.DEADLINE_EXCEEDED, "", now)
         if len(opened.tried) >= self._settings.attempts_max:
             return self._give_up(opened, errors.EXHAUSTED, "", now)
         routing = self._choose(task, opened.tried, now)

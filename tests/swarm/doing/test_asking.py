@@ -129,13 +129,29 @@ def test_a_worker_that_is_no_neighbour_is_dialled_before_the_request_is_sent() -
     assert kinds.index(Dial) < kinds.index(Send)
 
 
-@pytest.mark.parametrize(("deadline_s", "at", "expected_ms"), [(30.0, NOW + 12.5, 17_500), (30.0, NOW + 40, 1)])
+@pytest.mark.parametrize(("deadline_s", "at", "expected_ms"), [(30.0, NOW + 12.5, 17_500), (30.0, NOW + 30, 1)])
 def test_a_later_worker_is_given_the_time_that_is_left(deadline_s: float, at: float, expected_ms: int) -> None:
     ada = Ada(BOB, CYD)
     attempt = ada.ask(task(deadline_s=deadline_s))
     effects = ada.asking.refused(BOB, TaskRefused(attempt, errors.BUSY.number, ""), at)
     [request] = [effect.message for effect in effects if isinstance(effect, Send)]
     assert request.deadline_ms == expected_ms
+
+
+@pytest.mark.parametrize("late", ["piece", "end", "refusal"])
+def test_what_comes_after_the_deadline_but_before_its_timer_ends_the_task(late: str) -> None:
+    """A node that stood still reads what has come meanwhile before its timers fire."""
+    ada = Ada(BOB, CYD)
+    attempt, at = ada.streaming() if late != "refusal" else ada.ask(), NOW + task().deadline_s + 0.5
+    if late == "piece":
+        effects = ada.asking.piece(BOB, TaskPiece(attempt, 0, "late"), at)
+    elif late == "end":
+        effects = ada.asking.finished(BOB, finished(attempt, 0), at)
+    else:
+        effects = ada.asking.refused(BOB, TaskRefused(attempt, errors.BUSY.number, ""), at)
+    assert concluded(effects).code is errors.DEADLINE_EXCEEDED
+    assert not [effect for effect in effects if isinstance(effect, Reply)]
+    assert len(ada.asking) == 0
 
 
 def test_a_deadline_longer_than_the_wire_carries_is_cut() -> None:
