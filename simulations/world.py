@@ -60,6 +60,7 @@ from swarm.values import Contact
 
 EPOCH = 1_800_000_000.0  # What a right clock shows at virtual time 0: a day in January 2027.
 LINES_KEPT = 40  # Of the trace, for the report of a failure.
+LINE_CHARACTERS_MAX = 160  # Of those; --trace writes them in full.
 LEAVE_S = 0.5  # A node that stops gives its last words this long; `node/links.py` calls it DRAIN_S.
 
 MakeMember = Callable[[NodeId, str, Settings, Notarises, Random], Handles]
@@ -153,7 +154,10 @@ class World:
     def failure(self, wrong: Exception) -> WorldFailure:
         """What went wrong, with the time and what came before."""
         name = str(wrong) if isinstance(wrong, Violation) else f"{type(wrong).__name__}: {wrong}"
-        lines = [line_of(at, process.machine.name, what, self._names()) for at, process, what in self._recent]
+        lines = [
+            line_of(at, process.machine.name, what, self._names())[:LINE_CHARACTERS_MAX]
+            for at, process, what in self._recent
+        ]
         return WorldFailure(self.scenario.name, self.seed, self.agenda.now, name, lines)
 
     def _deliver(self, target: Any, what: Any) -> None:
@@ -258,10 +262,11 @@ class World:
             return
         late_s = self.agenda.now - process.frozen_at
         process.frozen_at = None
-        self.agenda.post(0.0, process, LoopLate(late_s))
         missed, process.missed = process.missed, []
+        self.handle(process, LoopLate(late_s))
         for target, what in missed:
-            self.agenda.post(0.0, target, what)
+            if target.open:
+                self._deliver(target, what)
 
     # --- Making -------------------------------------------------------------------------------------------------------
 
