@@ -227,7 +227,7 @@ class Builder:
             folder = Path(name)
             # The wheel is built by tools from the virtual environment; TMPDIR, since /tmp is small on some machines.
             env = {"TMPDIR": name, "PATH": f"{self._python.parent}{os.pathsep}{os.environ.get('PATH', '')}"}
-            line.show("fetching the source (70 MB)")
+            line.show("fetching the source (77 MB)")
             pip = [str(self._python), "-m", "pip"]
             local = ["--no-deps", "--no-build-isolation"]
             fetch = [
@@ -260,7 +260,7 @@ class Builder:
                 *settings,
                 str(source),
             ]
-            line.show(f"compiling {recipe.name}, once · about {spoken(BUILD_CORE_S / cores)} with {cores} cores")
+            line.tell(f"compiling {recipe.name}, this once · about {spoken(BUILD_CORE_S / cores)} with {cores} cores")
 
             def follow(text: str) -> None:
                 if shown := compilation.read(text):

@@ -43,11 +43,14 @@ class Line:
             self._written = self._clock()
         self._out.flush()
 
+    def tell(self, text: str) -> None:
+        """Something worth a line of its own, wherever it is read."""
+        self._out.write(f"{CLEAR if self._terminal else ''}  {self._name:<9} {text}\n")
+        self._out.flush()
+
     def end(self, text: str) -> None:
         """The last word on this step, with the time it took."""
-        took = spoken(self._clock() - self._begun)
-        self._out.write(f"{CLEAR if self._terminal else ''}  {self._name:<9} {text} · {took}\n")
-        self._out.flush()
+        self.tell(f"{text} · {spoken(self._clock() - self._begun)}")
 
 
 class Compilation:
