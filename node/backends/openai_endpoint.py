@@ -1,8 +1,8 @@
 """One OpenAI-compatible endpoint: each request on a connection of its own, and every failure a BackendError with a next step.
 
 Plain h11 over trio's streams. httpx leaves half-read generators behind when a stream is left early, which is what cancelling
-and stop strings do all the time, and costs a third of a second to import. There is no proxy support, and redirects are not followed: they would take the
-key elsewhere.
+and stop strings do all the time, and costs a third of a second to import. There is no proxy support, and redirects are not
+followed: they would take the key elsewhere.
 """
 
 import json

@@ -113,11 +113,12 @@ class LlamaCppBackend:
         raise BackendError(f"{self.model}: {ended.reason or ended.finish}.")
 
     async def _wait_child(self) -> Child:
-        while self._child is None:
+        while True:
             if self._gone is not None:
                 raise BackendError(f"{self.model}: {self._gone}")
+            if self._child is not None and not self._child.doomed:
+                return self._child
             await self._changed.wait()
-        return self._child
 
     def _enter(self, child: Child | None, *, gone: str | None = None) -> None:
         self._child, self._gone = child, gone

@@ -144,7 +144,7 @@ class Engine:
             if ll.llama_vocab_is_eog(self._vocab, token):
                 return
             yield self._bytes(token)
-            if len(self._held) >= self.context_tokens:
+            if len(self._held) + 1 >= self.context_tokens:
                 return
             todo = [token]
 

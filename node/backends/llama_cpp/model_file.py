@@ -3,6 +3,7 @@
 The parent reads only the header's 24 bytes, whose three numbers it bounds; everything else in the file is parsed in the child.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -98,4 +99,5 @@ def _write_cache(cache: Path, known: dict[str, list]) -> None:  # type: ignore[t
         beside.replace(cache)
     except OSError:
         # A full disk costs the next start some seconds, and nothing else.
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()

