@@ -143,7 +143,8 @@ class Links:
         self._waiting: dict[NodeId, list[Message]] = {}
 
     def open(self, post: Post, addresses: tuple[str, ...], nursery: trio.Nursery) -> None:
-        """Begin to post events; `addresses` are what our Hellos say. `nursery` must outlive `close`."""
+        """Begin to post events; `addresses` are what our Hellos say. `nursery` must not end
+        before `close` has."""
         self._post, self.addresses, self._nursery = post, addresses, nursery
 
     def post(self, event: TransportEvent) -> None:
@@ -396,11 +397,8 @@ class Links:
 
 
 @asynccontextmanager
-async def uninterrupted() -> AsyncIterator[tuple[trio.Event, trio.Nursery]]:
-    """A nursery whose tasks are not cancelled from outside, and an event that tells that they should have been.
-
-    Whoever enters waits for the event, ends the tasks' work in its own way and leaves; what is left is then cancelled.
-    """
+async def uninterrupted() -> AsyncIterator[trio.Event]:
+    """A block that is not cancelled from outside, and an event that tells that it should have been; then it ends itself."""
 
     async def set_when_cancelled(stop: trio.Event) -> None:
         try:
@@ -408,14 +406,12 @@ async def uninterrupted() -> AsyncIterator[tuple[trio.Event, trio.Nursery]]:
         finally:
             stop.set()
 
-    async with trio.open_nursery() as outer:
+    async with trio.open_nursery() as watching:
         stop = trio.Event()
-        outer.start_soon(set_when_cancelled, stop)
+        watching.start_soon(set_when_cancelled, stop)
         with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as nursery:
-                yield stop, nursery
-                nursery.cancel_scope.cancel()
-        outer.cancel_scope.cancel()
+            yield stop
+        watching.cancel_scope.cancel()
 
 
 def _ignore(event: TransportEvent) -> None:

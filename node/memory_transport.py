@@ -129,13 +129,14 @@ class MemoryTransport:
     async def run(self, post: Post, *, task_status: trio.TaskStatus[tuple[str, ...]]) -> None:
         self._network.listen(self._listen, self.node, self._links.accept)
         try:
-            async with uninterrupted() as (stop, nursery):
+            async with uninterrupted() as stop, trio.open_nursery() as nursery:
                 self._nursery = nursery
                 self._links.open(post, (self._address,), nursery)
                 task_status.started((self._address,))
                 await stop.wait()
                 self._nursery = None
                 await self._links.close()
+                nursery.cancel_scope.cancel()
         finally:
             self._network.close(self._listen)
             self._network.provide(self._swarm, (), Contact(self.node, ()))

@@ -149,10 +149,13 @@ def ports_are_exclusive() -> None:
     """Listen without SO_REUSEPORT, which lets a second node of the same user take the same port unnoticed; the kernel
     then deals the connections out between the two. Seen: two hosts listened on one port."""
 
-    def set_reuse_address(sock: Any) -> None:
+    def set_flags(sock: Any) -> None:
         sock.setsockopt(tcp.stdlib_socket.SOL_SOCKET, tcp.stdlib_socket.SO_REUSEADDR, 1)
+        if sock.family == tcp.stdlib_socket.AF_INET6:
+            # Or `::` would take the port of `0.0.0.0` too.
+            sock.setsockopt(tcp.stdlib_socket.IPPROTO_IPV6, tcp.stdlib_socket.IPV6_V6ONLY, 1)
 
-    tcp._set_reuse_flags = set_reuse_address
+    tcp._set_reuse_flags = set_flags
 
 
 def nobody_is_dialled_unasked() -> None:

@@ -73,19 +73,20 @@ class Libp2pTransport:
         addresses.check_free(wanted)
         host = build_host(self._seed, lambda: self._reachable)
         missing: list[Multiaddr] = []
-        async with uninterrupted() as (stop, nursery):
-            with HUSHED:
-                async with host.run(wanted):
-                    missing = [address for address in wanted if str(address) not in network_of(host).listeners]
-                    if not missing:
+        with HUSHED:
+            async with uninterrupted() as stop, host.run(wanted):
+                missing = [address for address in wanted if str(address) not in network_of(host).listeners]
+                if not missing:
+                    async with trio.open_nursery() as nursery:
                         self._open(host, nursery, post)
                         task_status.started(self._links.addresses)
                         await stop.wait()
                         self._nursery = None
                         await self._links.close()
-                    with trio.move_on_after(CLOSE_S):
-                        await close_all(network_of(host))
-                        await host.close()  # Left to `host.run`, sockets leak.
+                        nursery.cancel_scope.cancel()  # Or lookups would go on dialling while the host closes.
+                with trio.move_on_after(CLOSE_S):
+                    await close_all(network_of(host))
+                    await host.close()  # Left to `host.run`, sockets leak.
         if missing:
             raise ListenError(f"{missing[0]} cannot be listened on. Choose another address with --listen.")
 

@@ -33,6 +33,7 @@ from libp2p.peer.peerstore import PeerStore
 from multiaddr import Multiaddr
 
 from node.libp2p import dht_mends, mends, muxer_mends
+from node.libp2p.connections import close_all
 from node.libp2p.dialling import Target, dial_one
 from node.libp2p.host import HUSHED, alive, build_host, network_of
 from tests.node.libp2p.strangers import free_port, opened
@@ -132,9 +133,12 @@ async def listening(seed: bytes = b"b" * 32) -> AsyncIterator[BasicHost]:
     host = build_host(seed, lambda: addresses)
     async with host.run([Multiaddr("/ip4/127.0.0.1/tcp/0")]):
         addresses += host.get_transport_addrs()
-        yield host
-        with trio.CancelScope(shield=True), trio.move_on_after(2):
-            await host.close()
+        try:
+            yield host
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(2):
+                await close_all(network_of(host))
+                await host.close()
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from libp2p.host.basic_host import BasicHost
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 
 from node.libp2p import addresses
+from node.libp2p.connections import close_all
 from node.libp2p.dialling import Target, dial_one
 from node.libp2p.host import build_host, network_of
 from node.libp2p.pipes import StreamPipe
@@ -43,9 +44,12 @@ async def stranger_host(seed: bytes) -> AsyncIterator[BasicHost]:
     """A libp2p host that listens nowhere and offers nothing of ours."""
     host = build_host(seed, lambda: [])
     async with host.run([]):
-        yield host
-        with trio.CancelScope(shield=True), trio.move_on_after(2):
-            await host.close()
+        try:
+            yield host
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(2):
+                await close_all(network_of(host))
+                await host.close()
 
 
 async def connected(host: BasicHost, address: str) -> Any:

@@ -69,9 +69,7 @@ class Foreigner:
 @pytest.fixture
 def foreigner(installed: Path) -> Iterator[Foreigner]:
     command = ["node", "peer.js"]
-    with subprocess.Popen(
-        command, cwd=installed, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(command, cwd=installed, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Foreigner(process)
         finally:
