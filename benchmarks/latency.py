@@ -8,7 +8,7 @@ from time import perf_counter
 import trio
 
 from benchmarks.figures import Figure, at_most, percentile
-from node.backends import GenerationRequest, Surroundings
+from node.backends import Backend, GenerationRequest, Surroundings
 from node.backends.references import open_backend
 from protocol.messages import Turn
 from tests.processes import RealNode, real_nodes
@@ -46,25 +46,29 @@ async def _in_turns(folder: Path, asker: RealNode, worker: RealNode) -> tuple[li
         (capability, *_) = await nursery.start(backend.run)
         request = GenerationRequest("chat", capability.model, (Turn("user", TEXT),), 64, 0.0, 1.0, 0, ())
         for number in range(WARM_UP + ROUNDS):
-            sending, receiving = trio.open_memory_channel[str](1000)
-            began = perf_counter()
-            async with trio.open_nursery() as call:
-
-                async def work() -> None:
-                    async with sending:
-                        await backend.generate(request, sending)
-
-                call.start_soon(work)
-                await receiving.receive()
-                ended = perf_counter()
-                async for _ in receiving:
-                    pass
-            samples = ended - began, asker_client.first_token_s(), worker_client.first_token_s()
+            samples = await _direct_s(backend, request), asker_client.first_token_s(), worker_client.first_token_s()
             if number >= WARM_UP:
                 for kept, sample in zip((direct, through, alone), samples, strict=True):
                     kept.append(sample)
         nursery.cancel_scope.cancel()
     return direct, through, alone
+
+
+async def _direct_s(backend: Backend, request: GenerationRequest) -> float:
+    sending, receiving = trio.open_memory_channel[str](1000)
+
+    async def work() -> None:
+        async with sending:
+            await backend.generate(request, sending)
+
+    began = perf_counter()
+    async with trio.open_nursery() as call:
+        call.start_soon(work)
+        await receiving.receive()
+        first_s = perf_counter() - began
+        async for _ in receiving:
+            pass
+    return first_s
 
 
 class _Client:

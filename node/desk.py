@@ -13,7 +13,17 @@ import psutil
 import trio
 
 from node.models import Models
-from node.views import AnswerView, AttemptView, CandidateView, ExcludedView, ModelView, PeerView, RouteView, SkillView, StatusView
+from node.views import (
+    AnswerView,
+    AttemptView,
+    CandidateView,
+    ExcludedView,
+    ModelView,
+    PeerView,
+    RouteView,
+    SkillView,
+    StatusView,
+)
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId, node_from_text, node_text
 from protocol.messages import TaskId

@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
-from tests.node.memory_swarm import ScriptedBackend, answer, memory_swarm, task
 
 from node.backends import BackendError
 from node.desk import AskText, JoinError
 from protocol.identity import node_text
 from swarm.effects import SweepDue
 from swarm.events import TimerFired
+from tests.node.memory_swarm import ScriptedBackend, answer, memory_swarm, task
 
 # Time jumps to the next timer whenever nothing else is left to do.
 Jumping = trio.testing.MockClock

@@ -167,7 +167,7 @@ def test_models_process_ends_with_its_node(start: Starter) -> None:
     children = psutil.Process(node.process.pid).children(recursive=True)
     assert children, "the engine runs in a process of its own"
     node.kill()
-    gone, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
 
 
