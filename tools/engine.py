@@ -149,8 +149,8 @@ def fingerprint(*parts: str) -> str:
 
 
 def wanted(pins: str) -> str:
-    """What the installed engine must have been built from and for. A new compiler alone is no reason to build again."""
-    return fingerprint(pins, cpu(), *_build_environment())
+    """What the installed engine must have been built from, by and for. A new compiler alone is no reason to build again."""
+    return fingerprint(pins, Path(__file__).read_text(encoding="utf-8"), cpu(), *_build_environment())
 
 
 def _build_environment() -> list[str]:

@@ -18,7 +18,7 @@ from tools.progress import Line, spoken
 from tools.running import SetupError, run
 
 STAMP = "set-up.json"
-SCRIPTS = ("setup.py", "installation.py", "engine.py", "running.py")  # What decides how the pins are installed.
+LAYOUT = "1"  # Raise it when .venv must be made anew though no pin has changed.
 PIP = ("-m", "pip", "--disable-pip-version-check", "--no-input")
 
 
@@ -64,10 +64,9 @@ class Installation:
         def print_of(*paths: Path) -> str:
             return engine.fingerprint(*(path.read_text(encoding="utf-8") for path in paths))
 
-        scripts = [self.root / "tools" / name for name in SCRIPTS]
         wanted = {
             "place": f"{self.venv} {self.python.resolve()}",  # Scripts in it name the one, its packages suit the other.
-            "node": print_of(self.pins("build"), self.pins("node"), *scripts),
+            "node": f"{LAYOUT} {print_of(self.pins('build'), self.pins('node'))}",
             "project": print_of(self.root / "pyproject.toml"),
         }
         if wishes.dev:
