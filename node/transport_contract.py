@@ -168,16 +168,15 @@ async def check_simultaneous_dials_keep_one_link(bench: Bench) -> None:
 
 
 async def check_a_peer_that_comes_again_gets_its_link(bench: Bench) -> None:
-    async with running(bench, BOB) as bob:
-        async with bench.stranger(ALICE, bob.addresses[0]) as first:
-            await _greeted(bench, first, ALICE)
+    async with running(bench, BOB) as bob, bench.stranger(ALICE, bob.addresses[0]) as first:
+        await _greeted(bench, first, ALICE)
+        await bob.next(NeighbourUp)
+        async with bench.stranger(ALICE, bob.addresses[0]) as second:
+            link = await _greeted(bench, second, ALICE)
+            await bob.next(NeighbourDown)
             await bob.next(NeighbourUp)
-            async with bench.stranger(ALICE, bob.addresses[0]) as second:
-                link = await _greeted(bench, second, ALICE)
-                await bob.next(NeighbourDown)
-                await bob.next(NeighbourUp)
-                await second.write(link.send(Ping(4), bench.clock()))
-                assert (await bob.next(Received)).message == Ping(4)
+            await second.write(link.send(Ping(4), bench.clock()))
+            assert (await bob.next(Received)).message == Ping(4)
 
 
 # --- Ends of links ----------------------------------------------------------------------------------------------------
