@@ -100,7 +100,11 @@ class Endpoint:
             stream = await trio.open_ssl_over_tcp_stream(
                 self._host, self._port, https_compatible=True, ssl_context=ssl.create_default_context()
             )
-            await stream.do_handshake()
+            try:
+                await stream.do_handshake()
+            except BaseException:
+                await trio.aclose_forcefully(stream)
+                raise
             return stream
         raise BackendError(f"{self.url} cannot be reached within {CONNECT_S_MAX:.0f} s.")
 

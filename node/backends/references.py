@@ -4,6 +4,7 @@ A reference is `BACKEND:ARGUMENT`, a path ending in `.gguf`, an `http(s)://` URL
 """
 
 import importlib.util
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -22,6 +23,8 @@ BUILT_IN = {
     "echo": "node.backends.echo:open_echo",
 }
 """What pyproject.toml registers. Used only where nothing at all is registered: in a tree that is not installed."""
+
+_USERINFO = re.compile(r"://[^/?#]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,11 @@ def resolve(text: str) -> Reference:
         f"or BACKEND:ARGUMENT with one of {', '.join(known)}.",
         retryable=False,
     )
+
+
+def without_secrets(text: str) -> str:
+    """A reference as it may be shown and logged: a URL may hold a key."""
+    return _USERINFO.sub("://", text)
 
 
 def open_backend(text: str, surroundings: Surroundings) -> Backend:

@@ -88,6 +88,7 @@ class Engine:
         self._memory = ll.llama_get_memory(context)
         ll.llama_set_abort_callback(context, abort.callback, abort.data)
         self.context_tokens = int(ll.llama_n_ctx(context))
+        self._batch_tokens = int(ll.llama_n_batch(context))  # A tiny context takes less than was asked for.
         self._held: list[int] = []
         self._piece = ctypes.create_string_buffer(256)
 
@@ -137,8 +138,8 @@ class Engine:
         dice = np.random.default_rng(seed)
         todo = self._resume(tokens or [max(ll.llama_vocab_bos(self._vocab), 0)])
         for _ in range(tokens_max):
-            for start in range(0, len(todo), BATCH_TOKENS):
-                self._decode(todo[start : start + BATCH_TOKENS])
+            for start in range(0, len(todo), self._batch_tokens):
+                self._decode(todo[start : start + self._batch_tokens])
             logits = np.ctypeslib.as_array(ll.llama_get_logits_ith(self._context, -1), (self.vocabulary_size,))
             token = draw(logits, temperature, top_p, dice)
             if ll.llama_vocab_is_eog(self._vocab, token):

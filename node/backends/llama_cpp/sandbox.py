@@ -97,7 +97,7 @@ class Overdue(Exception):
 def bounded(seconds: float, memory_bytes: int) -> Iterator[None]:
     """For Python that a hostile file supplied: raises Overdue after this time, MemoryError beyond this much more memory.
 
-    Only on the main thread. Memory is bounded only where /proc tells how much there is already.
+    Only on the main thread. Memory is bounded only on Linux, where /proc tells how much there is already.
     """
 
     def overdue(_number: int, _frame: object) -> None:
@@ -106,7 +106,7 @@ def bounded(seconds: float, memory_bytes: int) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     before = signal.signal(signal.SIGALRM, overdue)
     try:
-        with contextlib.suppress(OSError):
+        if sys.platform == "linux":
             pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
             resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + memory_bytes, hard))
         signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -116,5 +116,6 @@ def bounded(seconds: float, memory_bytes: int) -> Iterator[None]:
             # The alarm may still ring here, but only once, so what follows is not interrupted.
             signal.setitimer(signal.ITIMER_REAL, 0)
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+        if sys.platform == "linux":
+            resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
         signal.signal(signal.SIGALRM, before)

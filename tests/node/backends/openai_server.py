@@ -1,6 +1,7 @@
 """A small OpenAI-compatible server on loopback for tests: real HTTP by h11 over trio's sockets, and every way of breaking it."""
 
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ MODELS = {"object": "list", "data": [{"id": "text-embedder"}, {"id": "parrot", "
 class Exchange:
     """One request, and the means to answer it."""
 
-    def __init__(self, stream: trio.SocketStream, http: h11.Connection, request: h11.Request, body: bytes) -> None:
+    def __init__(self, stream: trio.abc.Stream, http: h11.Connection, request: h11.Request, body: bytes) -> None:
         self.stream, self._http = stream, http
         self.method, self.path = request.method.decode(), request.target.decode()
         self.headers = {name.decode(): value.decode() for name, value in request.headers}
@@ -78,7 +79,7 @@ class Server:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
-    async def serve(self, stream: trio.SocketStream) -> None:
+    async def serve(self, stream: trio.abc.Stream) -> None:
         async with stream:
             http = h11.Connection(h11.SERVER)
             request, body = None, b""
@@ -107,11 +108,16 @@ class Server:
 
 
 @asynccontextmanager
-async def serving(chat: Chat = parrot) -> AsyncIterator[Server]:
+async def serving(chat: Chat = parrot, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     """A server for the length of the block."""
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        server = Server(listeners[0].socket.getsockname()[1], chat)
-        nursery.start_soon(partial(trio.serve_listeners, server.serve, listeners))
+        port = listeners[0].socket.getsockname()[1]
+        server = Server(port, chat)
+
+        async def serve(stream: trio.SocketStream) -> None:
+            await server.serve(trio.SSLStream(stream, tls, server_side=True, https_compatible=True) if tls else stream)
+
+        nursery.start_soon(partial(trio.serve_listeners, serve, listeners))
         yield server
         nursery.cancel_scope.cancel()

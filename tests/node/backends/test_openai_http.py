@@ -1,12 +1,18 @@
 """The backend for OpenAI-compatible servers, against a real one on loopback: good, bad and broken."""
 
+import datetime
+import ipaddress
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from node.backends import BackendError, GenerationRequest, Surroundings
 from node.backends.contract import ask, check_backend, running
@@ -279,6 +285,40 @@ async def test_a_refused_key_names_the_variable() -> None:
 def test_what_is_no_url_is_refused(argument: str) -> None:
     with pytest.raises(BackendError, match="needs a URL"):
         OpenAIHttpBackend(argument, SURROUNDINGS)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate for 127.0.0.1 that nobody has signed, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "starlings test")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    form = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    path = tmp_path / "certificate.pem"
+    path.write_bytes(
+        made.public_bytes(serialization.Encoding.PEM) + key.private_bytes(serialization.Encoding.PEM, *form)
+    )
+    return path
+
+
+async def test_tls_is_spoken_and_certificates_are_checked(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate)
+    async with serving(tls=tls) as server:
+        url = server.url.replace("http", "https")
+        error = await failure_at_load(url)
+        assert "no secure connection" in str(error) and not error.retryable
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        async with running(backend := OpenAIHttpBackend(url, SURROUNDINGS)):
+            assert (await ask(backend, request())).text == "one two three"
 
 
 async def test_cancelling_a_call_ends_it_at_the_server() -> None:

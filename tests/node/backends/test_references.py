@@ -8,7 +8,7 @@ import pytest
 from node.backends import BackendError, Surroundings
 from node.backends.echo import EchoBackend
 from node.backends.llama_cpp.model_file import split_argument
-from node.backends.references import BUILT_IN, CATALOGUE, Reference, backends, open_backend, resolve
+from node.backends.references import BUILT_IN, CATALOGUE, Reference, backends, open_backend, resolve, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -76,6 +76,19 @@ def test_every_built_in_backend_can_be_imported(tmp_path: Path) -> None:
     assert set(BUILT_IN) <= set(backends())
     for name in BUILT_IN:
         assert callable(backends()[name].load())
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("https://:sk-1@host/v1#m", "https://host/v1#m"),
+        ("openai_http:https://me:p@ss@host:8/v1", "openai_http:https://host:8/v1"),
+        ("http://host/v1#name@tag", "http://host/v1#name@tag"),
+        ("/models/x@y.gguf", "/models/x@y.gguf"),
+    ],
+)
+def test_keys_are_not_shown(text: str, shown: str) -> None:
+    assert without_secrets(text) == shown
 
 
 def test_catalogue_names_resolve() -> None:

