@@ -8,19 +8,19 @@ import sys
 import pytest
 
 from node.libp2p import mends
-from tests.node.libp2p import faults
+from tests.node.libp2p import faults, scenarios
 
 NAMES = [mend.__name__ for mend in mends.MENDS]
 
 
 def test_every_mend_has_a_scenario() -> None:
-    assert sorted(faults.SCENARIOS) == sorted(NAMES)
+    assert sorted(scenarios.SCENARIOS) == sorted(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_fault_is_gone_with_the_mend(name: str) -> None:
     mends.apply()
-    faults.run(name)
+    scenarios.run(name)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def without() -> dict[str, tuple[int, str]]:
 @pytest.mark.parametrize("name", NAMES)
 def test_fault_is_there_without_the_mend(name: str, without: dict[str, tuple[int, str]]) -> None:
     status, said = without[name]
-    assert status == faults.FAULTY and faults.FAULTS[name] in said, said
+    assert status == faults.FAULTY and scenarios.FAULTS[name] in said, said
 
 
 def test_another_version_of_the_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,90 @@
+"""Faults of py-libp2p's DHT and peer book, each as a scenario named after its mend in `node.libp2p.dht_mends`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import trio
+from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
+from libp2p.kad_dht.provider_store import ProviderStore
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo
+from libp2p.peer.peerstore import PeerStore
+from multiaddr import Multiaddr
+
+from node.libp2p import dht_mends
+from tests.node.libp2p.muxer_faults import read_to_the_end
+from tests.node.libp2p.scenarios import SOON_S, Pair, listening, pair, scenario
+from tests.node.libp2p.strangers import opened
+
+
+@asynccontextmanager
+async def dht_pair() -> AsyncIterator[Pair]:
+    async with pair() as both:
+        KadDHT(both.bob, DHTMode.SERVER)
+        yield both
+
+
+@scenario("/ipfs/kad/1.0.0")
+async def protocol_is_our_own() -> None:
+    async with dht_pair() as both:
+        offered = set(both.bob.get_mux().get_protocols())
+        assert dht_mends.KAD in offered and "/ipfs/kad/1.0.0" not in offered, offered
+
+
+@scenario("TooSlowError")
+async def messages_are_small() -> None:
+    async with dht_pair() as both:
+        stream = await opened(both.alice, both.outgoing, [dht_mends.KAD])
+        await stream.write(b"\xff\xff\x7f" + bytes(100))  # Two megabytes are announced.
+        with trio.fail_after(SOON_S):
+            await read_to_the_end(stream)
+
+
+@scenario("the DHT is deaf")
+async def slow_askers_are_cut() -> None:
+    dht_mends.INBOUND_S = 0.5
+    async with dht_pair() as both:
+        for _ in range(12):
+            await opened(both.alice, both.outgoing, [dht_mends.KAD])
+        await trio.sleep(1.5)
+        answer = b""
+        with trio.move_on_after(SOON_S), suppress(Exception):
+            stream = await opened(both.alice, both.outgoing, [dht_mends.KAD])
+            await stream.write(b"\x02\x08\x05")  # PING
+            answer = await stream.read(100)
+        assert answer, "the DHT is deaf"
+
+
+@scenario("the newest provider was turned away")
+async def provider_records_stay_fresh() -> None:
+    async with listening() as bob:
+        store = ProviderStore(bob)
+        providers = [_peer(number) for number in range(25)]
+        for provider in providers:
+            store.add_provider(b"key", PeerInfo(provider, [Multiaddr("/ip4/127.0.0.1/tcp/1")] * 100))
+        held = store.get_providers(b"key")
+        assert providers[-1] in {each.peer_id for each in held}, "the newest provider was turned away"
+        assert len(held) <= dht_mends.PROVIDERS_PER_KEY_MAX
+        assert len(held[0].addrs) <= dht_mends.PROVIDER_ADDRESSES_MAX
+        dht_mends.KEYS_MAX = 10
+        for number in range(20):
+            store.add_provider(b"key %d" % number, PeerInfo(providers[0], [Multiaddr("/ip4/127.0.0.1/tcp/1")]))
+        assert len(store.providers) <= dht_mends.KEYS_MAX
+        assert store.get_providers(b"key 19")
+
+
+@scenario("peer ID not found")
+async def own_keys_are_never_evicted() -> None:
+    keys = create_new_key_pair(b"o" * 32)
+    own = ID.from_pubkey(keys.public_key)
+    book = PeerStore(max_peers=10)
+    book.add_key_pair(own, keys)
+    for number in range(30):
+        book.add_addrs(_peer(number), [Multiaddr("/ip4/127.0.0.1/tcp/1")], 600)
+    assert book.privkey(own) == keys.private_key
+    assert len(book.peer_ids()) <= 12
+
+
+def _peer(number: int) -> ID:
+    return ID.from_pubkey(create_new_key_pair(number.to_bytes(32, "big")).public_key)
