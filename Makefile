@@ -32,8 +32,8 @@ format: setup-dev ## Break long lines and sort imports
 	@$(BIN)/ruff check --quiet --select I --fix .
 	@$(BIN)/ruff format --quiet .
 
-sim: setup ## One simulated swarm, a different one every time; more: .venv/bin/swarm sim --help
-	@$(BIN)/swarm sim $(ARGS)
+sim: setup ## Every simulated scenario: invariants, goals, baselines; more: .venv/bin/swarm sim --help
+	@$(BIN)/swarm sim run --all --check $(ARGS)
 
 bench: setup-dev ## Measure what the README claims, beside its goals
 	@$(BIN)/python -m benchmarks $(ARGS)
