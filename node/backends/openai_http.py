@@ -121,7 +121,7 @@ class OpenAIHttpBackend:
         listed = said.get("data")
         models = [item for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
         names = [item["id"] for item in models if isinstance(item.get("id"), str) and item["id"]]
-        names = [name for name in names if len(name.encode("utf-8", "replace")) <= MODEL_BYTES_MAX]
+        names = [name for name in names if name.isprintable() and len(name.encode()) <= MODEL_BYTES_MAX]
         if not self.model:
             able = [name for name in names if "embed" not in name.lower()]
             if not able:

@@ -46,7 +46,8 @@ def _event(data: bytes) -> Event:
     if isinstance(choices, list) and choices and isinstance(choices[0], dict):
         delta = choices[0].get("delta")
         content = delta.get("content") if isinstance(delta, dict) else None
-        text = content if isinstance(content, str) else ""
+        # JSON can hold halves of characters, which nothing else can.
+        text = content.encode("utf-8", "replace").decode() if isinstance(content, str) else ""
         reason = choices[0].get("finish_reason")
         finish = None if reason is None else "length" if reason == "length" else "stop"
     usage = said.get("usage")

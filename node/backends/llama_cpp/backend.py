@@ -20,6 +20,7 @@ from node.backends.llama_cpp import model_file, pipe
 from node.backends.llama_cpp.process import Child, ChildEnded, ModelUnfit
 from node.backends.self_test import measure_each
 from node.backends.words import send
+from protocol.limits import CONTEXT_TOKENS_MAX
 from protocol.messages import Capability
 
 RESTARTS_MAX = 5  # In a row. A model that dies more often has gone for good.
@@ -95,7 +96,7 @@ class LlamaCppBackend:
                 async with aclosing(child.answer(request)) as answer:
                     async for item in answer:
                         if isinstance(item, pipe.Ended):
-                            return self._generated(item)
+                            return self._generated(item, request.tokens_max)
                         await send(pieces, item)
             except ChildEnded as error:
                 raise BackendError(
@@ -105,9 +106,12 @@ class LlamaCppBackend:
                 raise BackendError(f"{self.model}: the request is too large ({error}).", retryable=False) from None
         raise AssertionError("an answer ends with Ended")
 
-    def _generated(self, ended: pipe.Ended) -> Generated:
+    def _generated(self, ended: pipe.Ended, tokens_max: int) -> Generated:
         if ended.finish in ("stop", "length"):
-            return Generated(ended.finish, ended.tokens_in, ended.tokens_out)
+            # Counts go on the wire; a child that a hostile file has taken over must not bend them out of bounds.
+            return Generated(
+                ended.finish, _within(ended.tokens_in, CONTEXT_TOKENS_MAX), _within(ended.tokens_out, tokens_max)
+            )
         if ended.finish == "refused":
             raise BackendError(f"{self.model}: {ended.reason}.", retryable=False)
         raise BackendError(f"{self.model}: {ended.reason or ended.finish}.")
@@ -178,7 +182,9 @@ class LlamaCppBackend:
         except OSError as error:
             raise BackendError(f"{self.path} cannot be read: {error.strerror}.", retryable=False) from error
         self._skills = tuple(skill for skill in ready.skills if skill in DESCRIPTIONS)
-        offered = Capability("", self.model, digest, ready.context_tokens, 0.0, 0, self.slots, (), "")
+        offered = Capability(
+            "", self.model, digest, _within(ready.context_tokens, CONTEXT_TOKENS_MAX), 0.0, 0, self.slots, (), ""
+        )
         self._enter(child)
         passed: tuple[Capability, ...] = ()
         async with trio.open_nursery() as nursery:
@@ -232,6 +238,10 @@ class LlamaCppBackend:
             if "error loading model" in line or "GGML_ASSERT" in line or "gguf_init" in line:
                 return f" ({''.join(c for c in line if c.isprintable())[:120].strip()})"
         return ""
+
+
+def _within(number: int, most: int) -> int:
+    return max(0, min(number, most))
 
 
 async def _cancel_after(event: trio.Event, scope: trio.CancelScope) -> None:

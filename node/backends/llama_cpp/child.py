@@ -120,7 +120,7 @@ class Worker:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         stops = StopFilter(request.stops)
         seed = request.seed or int.from_bytes(os.urandom(4), "big")
-        waiting, sent_at, count, full = "", 0.0, 0, False
+        waiting, sent_at, count, full = "", 0.0, 0, request.tokens_max < 1
         for data in self._engine.generate(tokens, request.tokens_max, request.temperature, request.top_p, seed):
             count += 1
             full = count == request.tokens_max or len(tokens) + count >= self._engine.context_tokens

@@ -111,26 +111,27 @@ class Child:
         raise ModelUnfit(f"it was not loaded within {LOAD_S_MAX:.0f} s")
 
     async def answer(self, request: GenerationRequest) -> AsyncGenerator[str | pipe.Ended, None]:
-        """The pieces, joined to what has come since the last was taken, and then Ended. Raises ChildEnded.
+        """The pieces, joined to what has come since the last was taken, and then Ended. Raises ChildEnded, or
+        PipeBroken for a request that is too large.
 
         Must be closed (`aclosing`): a call that is left before its end is cancelled in the child, and if that does not
         obey in time, it is killed.
         """
         call = Call(next(self._numbers))
+        asked = pipe.Generate(
+            call.number,
+            request.skill,
+            [[turn.role, turn.text] for turn in request.turns],
+            request.tokens_max,
+            float(request.temperature),
+            float(request.top_p),
+            request.seed,
+            list(request.stops),
+        )
+        frame = pipe.pack(asked)
         self._calls[call.number] = call
         try:
-            self._tell(
-                pipe.Generate(
-                    call.number,
-                    request.skill,
-                    [[turn.role, turn.text] for turn in request.turns],
-                    request.tokens_max,
-                    float(request.temperature),
-                    float(request.top_p),
-                    request.seed,
-                    list(request.stops),
-                )
-            )
+            self._tell(frame)
             while True:
                 if call.text:
                     text, call.text = call.text, ""
@@ -145,7 +146,7 @@ class Child:
                     await call.news.wait()
         finally:
             if call.ended is None and not self.ended.is_set():
-                self._tell(pipe.Cancel(call.number))
+                self._tell(pipe.pack(pipe.Cancel(call.number)))
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + CANCEL_S_MAX):
                     while call.ended is None and not self.ended.is_set():
                         call.text, call.news = "", trio.Event()
@@ -154,9 +155,9 @@ class Child:
                     self.kill()
             del self._calls[call.number]
 
-    def _tell(self, said: pipe.Said) -> None:
+    def _tell(self, frame: bytes) -> None:
         try:
-            self._outbox.send_nowait(pipe.pack(said))
+            self._outbox.send_nowait(frame)
         except (trio.WouldBlock, trio.BrokenResourceError):
             self.kill()  # Frozen, or just dying: either way `serve` ends, and all calls with it.
 

