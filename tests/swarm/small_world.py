@@ -130,6 +130,7 @@ class SmallWorld:
         """The process ends at once; its kernel closes the links behind what was already sent."""
         node.alive = False
         node.inbox.clear()
+        self.timers = [entry for entry in self.timers if entry[2] is not node]
         for end in node.ends.values():
             assert end.other is not None
             end.other.arriving.append(None)
@@ -211,8 +212,7 @@ class SmallWorld:
         entry = min((entry for entry in self.timers if not entry[2].frozen), key=lambda entry: entry[:2])
         self.timers.remove(entry)
         self.now = max(self.now, entry[0])
-        if self.nodes.get(entry[2].name) is entry[2]:
-            self.post(entry[2], TimerFired(entry[3]))
+        self.post(entry[2], TimerFired(entry[3]))
 
     # --- What is on its way -------------------------------------------------------------------------------------------
 
