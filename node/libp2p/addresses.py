@@ -45,6 +45,17 @@ def parse_listen(texts: Sequence[str]) -> list[Multiaddr]:
     return addresses
 
 
+def parse_announce(texts: Sequence[str]) -> list[Multiaddr]:
+    """The addresses that others are told instead of those bound. Raises ListenError for what nobody could dial."""
+    try:
+        addresses = [split(text)[0] for text in texts]
+        for address in addresses:
+            host_and_port(address)
+    except ValueError as error:
+        raise ListenError(f"{error} It cannot be announced.") from error
+    return addresses[:ADDRESSES_MAX]
+
+
 def check_free(addresses: Iterable[Multiaddr]) -> None:
     """Bind each address once and let it go. The library only logs why it cannot listen; this raises ListenError."""
     for address in addresses:
@@ -73,7 +84,7 @@ def host_and_port(address: Multiaddr) -> tuple[str, int]:
     """The parts of an /ip4|ip6|dns|dns4|dns6/…/tcp/… address. Raises ValueError for any other."""
     parts = [protocol.name for protocol in address.protocols()]
     if len(parts) != 2 or parts[0] not in _HOSTS or parts[1] != "tcp":
-        raise ValueError(f"{address} is not a TCP address")
+        raise ValueError(f"{address} is not a TCP address.")
     return str(address.value_for_protocol(parts[0])), int(str(address.value_for_protocol("tcp")))
 
 

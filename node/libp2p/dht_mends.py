@@ -1,8 +1,9 @@
 """Mends for the Kad-DHT of py-libp2p 0.8.1 and its peer book, in the manner of `mends`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import libp2p.host.basic_host as basic_host
 import libp2p.kad_dht.common as common
 import libp2p.kad_dht.kad_dht as kad_dht
 import libp2p.kad_dht.peer_routing as peer_routing
@@ -12,15 +13,18 @@ import trio
 from libp2p.custom_types import TProtocol
 from libp2p.kad_dht.kad_dht import KadDHT
 from libp2p.kad_dht.provider_store import ProviderStore
+from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from libp2p.peer.peerstore import PeerStore
+from multiaddr import Multiaddr
 
 KAD = TProtocol("/starlings/kad/1")
 RECORD_S = 30 * 60  # Three missed renewals; a node that left is forgotten within half an hour.
 KEYS_MAX = 4_096  # Skills of this and other swarms that this node keeps records for: about 4 MB if all are full.
 PROVIDERS_PER_KEY_MAX = 20  # The library's own bound (Kademlia's k).
-PROVIDER_ADDRESSES_MAX = 8  # As many as a Hello may name.
-MESSAGE_BYTES_MAX = 128 * 1024  # Forty signed records of peers fit in a third of it.
+ADDRESSES_MAX = 8  # Of one peer: as many as a Hello may name.
+MESSAGE_BYTES_MAX = 64 * 1024  # Forty peers with a signed record and eight addresses each take half of it.
+INTRODUCTION_BYTES_MAX = 8 * 1024  # Ours takes 700 bytes, that of a large public node about 4 KiB.
 INBOUND_S = 30.0  # For one stream of questions.
 
 _MODULES = (common, kad_dht, peer_routing, provider_store, value_store)
@@ -34,7 +38,7 @@ def protocol_is_our_own() -> None:
 
 
 def messages_are_small() -> None:
-    """Refuse messages over 128 KiB: stock reads up to 4 MiB from any stranger, twelve at a time."""
+    """Refuse messages over 64 KiB: stock reads up to 4 MiB from any stranger, twelve at a time."""
     for module in _MODULES:
         module.MAX_DHT_MESSAGE_SIZE = MESSAGE_BYTES_MAX
 
@@ -51,7 +55,7 @@ def provider_records_stay_fresh() -> None:
             _drop_oldest(self.providers, lambda held: max((r.timestamp for r in held.values()), default=0.0))
         elif records is not None and len(records) >= PROVIDERS_PER_KEY_MAX and str(provider.peer_id) not in records:
             _drop_oldest(records, lambda record: record.timestamp)
-        add(self, key, PeerInfo(provider.peer_id, provider.addrs[:PROVIDER_ADDRESSES_MAX]))
+        add(self, key, PeerInfo(provider.peer_id, provider.addrs[:ADDRESSES_MAX]))
 
     ProviderStore.add_provider = add_provider
 
@@ -88,10 +92,39 @@ def own_keys_are_never_evicted() -> None:
     PeerStore._enforce_peer_limit = without_our_own
 
 
+def peers_have_few_addresses() -> None:
+    """Remember eight addresses of a peer: stock takes a thousand from each stranger and compares each with each. Seen: a
+    quarter of a second in which the node did nothing else."""
+    add = PeerStore.add_addrs
+
+    def add_addresses(self: PeerStore, peer_id: ID, addresses: Sequence[Multiaddr], ttl: int = 0) -> None:
+        known = self.peer_data_map.get(peer_id)
+        room = ADDRESSES_MAX - (0 if known is None else len(known.addrs))
+        add(self, peer_id, list(addresses)[: max(0, room)], ttl)
+
+    PeerStore.add_addrs = add_addresses
+
+
+def introductions_are_small() -> None:
+    """Read at most 8 KiB of what a peer says of itself by identify: stock reads and remembers a megabyte of each, and
+    what is longer than that in another way."""
+    read = basic_host.read_length_prefixed_protobuf
+
+    async def read_small(stream: Any, use_varint_format: bool = True) -> bytes:
+        try:
+            return await read(stream, use_varint_format, INTRODUCTION_BYTES_MAX)
+        except Exception:  # Anything raised here makes the library read on without a bound.
+            return b""
+
+    basic_host.read_length_prefixed_protobuf = read_small
+
+
 MENDS: tuple[Callable[[], None], ...] = (
     protocol_is_our_own,
     messages_are_small,
     provider_records_stay_fresh,
     slow_askers_are_cut,
     own_keys_are_never_evicted,
+    peers_have_few_addresses,
+    introductions_are_small,
 )

@@ -29,8 +29,8 @@ DOMAIN = b"starlings/1/provide\0"
 RENEW_S = 600.0  # A third of the records' life, see `dht_mends.RECORD_S`.
 PROVIDE_PAUSE_S = 1.2  # Servers take ten records from one peer in ten seconds.
 EARLY_S = 2.0  # After the first peer is met; alone there is nobody to tell.
-LOOKUP_S = 10.0
-LOOKUPS_MAX = 4  # At once; more are dropped, for the member asks again.
+LOOKUP_S = 10.0  # The member's patience; a lookup among a few dozen nodes takes half a second.
+LOOKUPS_MAX = 4  # At once; more are answered from what is known here, for the member asks again.
 PROVIDERS_MAX = 20
 BOOK_S = 3600  # How long addresses of neighbours are kept for others who ask for close peers.
 
@@ -46,8 +46,16 @@ class Rendezvous:
     """One node's part in the DHT, always as a server."""
 
     def __init__(
-        self, host: BasicHost, swarm: bytes, own: NodeId, dice: Random, post: Callable[[ContactsFound], None]
+        self,
+        host: BasicHost,
+        swarm: bytes,
+        own: NodeId,
+        dice: Random,
+        post: Callable[[ContactsFound], None],
+        nursery: trio.Nursery,
     ) -> None:
+        """`nursery` runs the lookups."""
+        self._nursery = nursery
         self._host, self._swarm, self._own, self._dice, self._post = host, swarm, own, dice, post
         # No values: a validator that knows no namespace refuses all of them. Stock stores 50,000 of up to 1 MiB each.
         self._dht = KadDHT(
@@ -61,7 +69,7 @@ class Rendezvous:
         self._skills: tuple[str, ...] = ()
         self._wanted = trio.Event()  # Something to provide has changed.
         self._met = trio.Event()
-        self._lookups = trio.CapacityLimiter(LOOKUPS_MAX)
+        self._lookups = 0
 
     async def run(self) -> None:
         """Serve, and publish whatever `provide` has been told, until cancelled."""
@@ -95,14 +103,21 @@ class Rendezvous:
             self._skills = skills
             self._wanted.set()
 
-    async def find(self, skill: str) -> None:
-        """Ask the network and post ContactsFound, empty if nobody was found in time."""
+    def find(self, skill: str) -> None:
+        """Ask the network; ContactsFound follows, empty if nobody was found in time."""
+        self._nursery.start_soon(self._find, skill)
+
+    async def _find(self, skill: str) -> None:
         key = key_of(self._swarm, skill)
         found: list[PeerInfo] = []
-        if self._lookups.available_tokens >= 1:
-            async with self._lookups:
-                with trio.move_on_after(LOOKUP_S):
-                    found = await self._ask(key)
+        answered = trio.Event()
+        if self._lookups < LOOKUPS_MAX:
+            self._lookups += 1
+            self._nursery.start_soon(self._ask, key, found, answered)
+            with trio.move_on_after(
+                LOOKUP_S
+            ):  # The lookup itself goes on; the library bounds it, and it is not cancelled.
+                await answered.wait()
         contacts: dict[NodeId, Contact] = {}
         for provider in (*found, *self._dht.provider_store.get_providers(key)):
             contact = _contact(provider)
@@ -110,19 +125,20 @@ class Rendezvous:
                 contacts.setdefault(contact.node, contact)
         self._post(ContactsFound("dht", skill, tuple(contacts.values())[:PROVIDERS_MAX]))
 
-    async def _ask(self, key: bytes) -> list[PeerInfo]:
+    async def _ask(self, key: bytes, found: list[PeerInfo], answered: trio.Event) -> None:
         # The DHT's own store answers from the records that it holds for others, whatever their age; an empty one asks.
         asking = ProviderStore(self._host, self._dht.peer_routing)
         try:
-            return await asking.find_providers(key, PROVIDERS_MAX)
+            found += await asking.find_providers(key, PROVIDERS_MAX)
         except Exception as error:  # Strangers' answers; the lookup came to nothing.
             log.debug("lookup failed: %r", error)
-            return []
+        finally:
+            self._lookups -= 1
+            answered.set()
 
     async def _publish(self, skill: str) -> None:
         try:
-            with trio.move_on_after(LOOKUP_S):
-                await self._dht.provider_store.provide(key_of(self._swarm, skill))
+            await self._dht.provider_store.provide(key_of(self._swarm, skill))
         except Exception as error:
             log.debug("publishing failed: %r", error)
 

@@ -70,6 +70,7 @@ class Libp2pTransport:
 
     async def run(self, post: Post, *, task_status: trio.TaskStatus[tuple[str, ...]]) -> None:
         wanted = addresses.parse_listen(self._listen)
+        self._reachable = addresses.parse_announce(self._announce)
         addresses.check_free(wanted)
         host = build_host(self._seed, lambda: self._reachable)
         missing: list[Multiaddr] = []
@@ -92,12 +93,9 @@ class Libp2pTransport:
 
     def _open(self, host: BasicHost, nursery: trio.Nursery, post: Post) -> None:
         self._host, self._nursery = host, nursery
-        if self._announce:
-            self._reachable = [addresses.split(text)[0] for text in self._announce]
-        else:
-            self._reachable = addresses.reachable(host.get_transport_addrs())
+        self._reachable = self._reachable or addresses.reachable(host.get_transport_addrs())
         own = node_text(self.node)
-        rendezvous = Rendezvous(host, self._swarm, self.node, self._dice, self._links.post)
+        rendezvous = Rendezvous(host, self._swarm, self.node, self._dice, self._links.post, nursery)
         rendezvous.provide(self._provided)
 
         def post_and_note(event: TransportEvent) -> None:
@@ -137,7 +135,7 @@ class Libp2pTransport:
 
     def find_providers(self, skill: str) -> None:
         if self._rendezvous is not None and self._nursery is not None:
-            self._nursery.start_soon(self._rendezvous.find, skill)
+            self._rendezvous.find(skill)
 
     def _is_neighbour(self, peer: ID) -> bool:
         try:

@@ -2,9 +2,13 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import trio
+import varint
 from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.identity.identify.identify import ID as IDENTIFY
+from libp2p.identity.identify.pb.identify_pb2 import Identify
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.kad_dht.provider_store import ProviderStore
 from libp2p.peer.id import ID
@@ -14,7 +18,7 @@ from multiaddr import Multiaddr
 
 from node.libp2p import dht_mends
 from tests.node.libp2p.muxer_faults import read_to_the_end
-from tests.node.libp2p.scenarios import SOON_S, Pair, listening, pair, scenario
+from tests.node.libp2p.scenarios import SOON_S, Pair, dialled, listening, pair, scenario
 from tests.node.libp2p.strangers import opened
 
 
@@ -66,7 +70,7 @@ async def provider_records_stay_fresh() -> None:
         held = store.get_providers(b"key")
         assert providers[-1] in {each.peer_id for each in held}, "the newest provider was turned away"
         assert len(held) <= dht_mends.PROVIDERS_PER_KEY_MAX
-        assert len(held[0].addrs) <= dht_mends.PROVIDER_ADDRESSES_MAX
+        assert len(held[0].addrs) <= dht_mends.ADDRESSES_MAX
         dht_mends.KEYS_MAX = 10
         for number in range(20):
             store.add_provider(b"key %d" % number, PeerInfo(providers[0], [Multiaddr("/ip4/127.0.0.1/tcp/1")]))
@@ -84,6 +88,40 @@ async def own_keys_are_never_evicted() -> None:
         book.add_addrs(_peer(number), [Multiaddr("/ip4/127.0.0.1/tcp/1")], 600)
     assert book.privkey(own) == keys.private_key
     assert len(book.peer_ids()) <= 12
+
+
+@scenario("addresses of one peer")
+async def peers_have_few_addresses() -> None:
+    book = PeerStore()
+    peer = _peer(1)
+    addresses = [Multiaddr(f"/ip4/192.0.2.7/tcp/{port}") for port in range(1, 1_000)]
+    book.add_addrs(peer, addresses[:500], 600)
+    for address in addresses:
+        book.add_addr(peer, address, 600)
+    assert book.addrs(peer)[0] == addresses[0]
+    assert len(book.addrs(peer)) <= dht_mends.ADDRESSES_MAX, f"{len(book.addrs(peer))} addresses of one peer"
+
+
+@scenario("protocols are remembered")
+async def introductions_are_small() -> None:
+    async with listening(b"a" * 32) as alice, listening() as bob:
+        told = trio.Event()
+
+        async def boast(stream: Any) -> None:
+            body = Identify(protocols=[f"/boast/{number}" for number in range(20_000)]).SerializeToString()
+            told.set()
+            await stream.write(varint.encode(len(body)) + body)
+            await stream.close()
+
+        bob.set_stream_handler(IDENTIFY, boast)
+        await dialled(alice, bob)
+        with trio.fail_after(SOON_S):
+            await told.wait()
+        await trio.sleep(1.0)
+        remembered = (
+            alice.get_peerstore().get_protocols(bob.get_id()) if alice.get_peerstore().has_peer(bob.get_id()) else []
+        )
+        assert len(remembered) < 1_000, f"{len(remembered)} protocols are remembered"
 
 
 def _peer(number: int) -> ID:

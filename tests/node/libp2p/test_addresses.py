@@ -5,6 +5,7 @@ from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
+import trio
 from multiaddr import Multiaddr
 
 from node.libp2p import addresses
@@ -95,6 +96,13 @@ class _One(LoopbackBench):
 
     def transport(self, *_: object) -> object:  # type: ignore[override]
         return self._transport
+
+
+async def test_address_that_nobody_could_dial_is_not_announced() -> None:
+    transport = node_on_loopback(ALICE, SWARM)
+    transport._announce = ["/ip4/192.0.2.7/udp/4976/quic-v1"]
+    with pytest.raises(ListenError, match="cannot be announced"):
+        await transport.run(print, task_status=trio.TASK_STATUS_IGNORED)
 
 
 async def test_announced_addresses_replace_the_bound_ones() -> None:

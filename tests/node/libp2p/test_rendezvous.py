@@ -61,8 +61,7 @@ async def test_lookups_are_bounded() -> None:
             alone.transport.find_providers("chat")
         for _ in range(50):
             await alone.next(ContactsFound)
-        alone.transport._rendezvous._lookups.total_tokens = rendezvous.LOOKUPS_MAX  # type: ignore[attr-defined]
-        assert alone.transport._rendezvous._lookups.borrowed_tokens == 0  # type: ignore[attr-defined]
+        assert alone.transport._rendezvous._lookups == 0  # type: ignore[attr-defined]
 
 
 def test_keys_differ_by_swarm_and_skill() -> None:
