@@ -17,7 +17,7 @@ from node.api.app import make_app
 from node.api.serving import ApiBindError, serve
 from node.assembly import assemble
 from node.backends import Surroundings
-from node.backends.references import open_backend
+from node.backends.references import open_backend, without_secrets
 from node.clock import Clock
 from node.desk import Desk, JoinError, Nameplate, contact_of
 from node.driver import Driver
@@ -165,8 +165,8 @@ async def _become_ready(desk: Desk, models: Models, report: Report) -> None:
 
 async def _report_models(models: Models, report: Report) -> None:
     """Tell how each model comes up; the API answers meanwhile."""
-    for ref in [view.ref for view in models.views()]:
-        report("model", ref=ref, state="loading", detail="")
+    for ref in models.refs():
+        report("model", ref=without_secrets(ref), state="loading", detail="")
     async with trio.open_nursery() as nursery:
 
         async def tell(ref: str) -> None:
@@ -174,7 +174,7 @@ async def _report_models(models: Models, report: Report) -> None:
             view = models.view(ref)
             report(
                 "model",
-                ref=ref,
+                ref=view.ref,
                 state=view.state,
                 detail=view.detail,
                 model=view.model,
@@ -182,7 +182,7 @@ async def _report_models(models: Models, report: Report) -> None:
                 tokens_per_second=view.tokens_per_second,
             )
 
-        for ref in [view.ref for view in models.views()]:
+        for ref in models.refs():
             nursery.start_soon(tell, ref)
 
 

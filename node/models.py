@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import trio
 
 from node.backends import Backend, BackendError, GenerationRequest, Surroundings
+from node.backends.references import without_secrets
 from node.views import ModelView
 from protocol import errors
 from protocol import limits as lim
@@ -73,10 +74,14 @@ class Models:
         return source.settled
 
     def view(self, ref: str) -> ModelView:
-        return next(view for view in self.views() if view.ref == ref)
+        return next(_view(source) for source in self._sources if source.ref == ref)
 
     def views(self) -> list[ModelView]:
         return [_view(source) for source in self._sources]
+
+    def refs(self) -> list[str]:
+        """Every source as it was given: with its secrets, so not for showing."""
+        return [source.ref for source in self._sources]
 
     async def settled(self, ref: str) -> None:
         """Until this source is ready or has failed."""
@@ -103,14 +108,14 @@ class Models:
             raise BackendError("nothing passed its self-test; see the log", retryable=False)
         _check_fit(capabilities)
         source.capabilities, source.state = capabilities, "ready"
-        log.info("model %s is ready: %s", source.ref, ", ".join(offered.skill for offered in capabilities))
+        log.info("model %s is ready: %s", without_secrets(source.ref), ", ".join(offered.skill for offered in capabilities))
         source.settled.set()
         self._announce()
 
     def _fail(self, source: _Source, detail: str) -> None:
         offered = bool(source.capabilities)
         source.state, source.detail, source.capabilities = "failed", detail, ()
-        log.warning("model %s has failed: %s", source.ref, detail)
+        log.warning("model %s has failed: %s", without_secrets(source.ref), detail)
         source.settled.set()
         if offered:
             self._announce()
@@ -212,7 +217,7 @@ def _leaves(group: BaseExceptionGroup[BackendError]) -> list[BackendError]:
 def _view(source: _Source) -> ModelView:
     fastest = max(source.capabilities, key=lambda offered: offered.tokens_per_second, default=None)
     return ModelView(
-        ref=source.ref,
+        ref=without_secrets(source.ref),
         model=fastest.model if fastest else "",
         state=source.state,
         detail=source.detail,
