@@ -391,7 +391,7 @@ PATIENT = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def test_random_histories_keep_every_promise() -> None:
-    run_state_machine_as_test(Histories, settings=settings(PATIENT, max_examples=120, stateful_step_count=40))
+    run_state_machine_as_test(Histories, settings=settings(PATIENT, max_examples=80, stateful_step_count=40))
 
 
 @pytest.mark.slow

@@ -127,16 +127,16 @@ def test_two_drawn_spread_the_tasks_and_still_do_better_than_one() -> None:
     costs = {}
     for draws in (0, 1, 2):
         knowledge = speeds(Random(7), *range(10, 110, 10), choosing_draws=draws)
-        routings = [knowledge.route() for _ in range(2_000)]
+        routings = [knowledge.route() for _ in range(1_000)]
         cost = {found.node: found.cost_s for found in routings[0].candidates}
         chosen = Counter(routing.chosen for routing in routings)
-        costs[draws] = sum(cost[node] * count for node, count in chosen.items()) / 2_000
-        shares = sorted(count / 2_000 for count in chosen.values())
+        costs[draws] = sum(cost[node] * count for node, count in chosen.items()) / 1_000
+        shares = sorted(count / 1_000 for count in chosen.values())
         match draws:
             case 0:
                 assert len(chosen) == 1
             case 1:
-                assert shares[0] > 0.07 and shares[-1] < 0.13
+                assert shares[0] > 0.06 and shares[-1] < 0.14
             case 2:
                 # The best of n is taken whenever it is drawn: two times in n. The worst of them never is.
                 assert shares[-1] == pytest.approx(0.2, abs=0.04)
