@@ -13,7 +13,8 @@ from protocol.messages import TaskId, Turn
 from swarm.values import Privacy, Task
 
 TOKENS_DEFAULT = 512  # A long answer of a small model; more is asked for by name.
-TEMPERATURE_DEFAULT = 0.7  # Guess: small models wander at OpenAI's 1.0.
+TEMPERATURE_DEFAULT = 0.7  # Of free talk. Guess: small models wander at OpenAI's 1.0.
+FREE_SKILLS = ("chat", "complete")  # For all others the likeliest answer is the best.
 TOP_P_DEFAULT = 1.0
 DEADLINE_S_MAX = lim.DEADLINE_MS_MAX / 1000
 SEED_MAX = 2**32 - 1
@@ -58,7 +59,7 @@ def make_task(service: Service, wanted: Wanted, turns: Sequence[Turn], wishes: W
         turns=tuple(turns),
         model=wanted.model,
         tokens_max=min(_or(wishes.tokens_max, TOKENS_DEFAULT), lim.TOKENS_MAX),
-        temperature=_or(wishes.temperature, TEMPERATURE_DEFAULT),
+        temperature=_or(wishes.temperature, TEMPERATURE_DEFAULT if wanted.skill in FREE_SKILLS else 0.0),
         top_p=_or(wishes.top_p, TOP_P_DEFAULT),
         seed=_seed(wishes.seed),
         stops=_stops(wishes.stops),
