@@ -73,7 +73,7 @@ class Compilation:
         """The time left, in words. Files differ in cost, so the first tenth leans on the expectation for this machine."""
         spent = self._clock() - self._begun
         share = done / total
-        measured = spent * (1 - share) / share
+        measured = spent * (total - done) / done
         expected = max(self._expected_s - spent, 0.0)
         trust = min(1.0, share / 0.1)
         left = trust * measured + (1 - trust) * expected
