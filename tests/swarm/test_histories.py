@@ -5,6 +5,7 @@ Lesson of the prototype: without messages in flight, a cancel that crosses an ac
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +70,7 @@ CRASHED = "crashed"
 class Answer:
     """What has come of one task, as its user sees it."""
 
+    until: float
     attempt: bytes = b""
     pieces: int = 0
 
@@ -77,6 +79,7 @@ class Answer:
 class Ledger:
     """Keeps account of every promise, from what members are told and what they want."""
 
+    clock: Callable[[], float]
     open: dict[tuple[Node, TaskId], Answer] = field(default_factory=dict)
     concluded: set[TaskId] = field(default_factory=set)
     begun: set[tuple[Node, AttemptId]] = field(default_factory=set)
@@ -93,7 +96,7 @@ class Ledger:
     def observe(self, node: Node, event: Event, effects: list[Effect]) -> None:
         match event:
             case Asked(task):
-                self.open[node, task.id] = Answer()
+                self.open[node, task.id] = Answer(self.clock() + task.deadline_s)
             case CapabilitiesChanged(capabilities):
                 self.slots[node] = {offered.model: offered.slots for offered in capabilities}
             case Received(sender, TaskRequest(attempt)):
@@ -124,6 +127,7 @@ class Ledger:
         self.check_ends(node, event, effects)
 
     def reply(self, answer: Answer, text: str) -> None:
+        assert self.clock() <= answer.until, "late text is no text"
         attempt, index = text.split()
         answer.attempt = answer.attempt or bytes.fromhex(attempt)
         assert (bytes.fromhex(attempt), int(index)) == (answer.attempt, answer.pieces), "one worker's text, in order"
@@ -180,14 +184,12 @@ class Histories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = Ledger()
+        self.ledger = Ledger(lambda: self.world.now)
         self.world = SmallWorld(self.ledger.observe)
         self.tasks: list[tuple[Node, TaskId]] = []
         self.models_work = False
 
-    @initialize(
-        count=st.integers(2, 4), have_met=st.sampled_from([True, True, True, False]), models_work=st.booleans()
-    )
+    @initialize(count=st.integers(2, 4), have_met=st.sampled_from([True, True, True, False]), models_work=st.booleans())
     def start(self, count: int, have_met: bool, models_work: bool) -> None:
         """`models_work`: at the end they write what they still have to, rather than only stop when told."""
         self.models_work = models_work
@@ -195,9 +197,7 @@ class Histories(RuleBasedStateMachine):
         for name in NAMES[:count]:
             self.world.start(name, SETTINGS, OFFERS[name])
         for name in NAMES[1:count]:
-            self.world.post(
-                self.world.nodes["ada"], ContactsFound("join", "", (Contact(None, (address(name),)),))
-            )
+            self.world.post(self.world.nodes["ada"], ContactsFound("join", "", (Contact(None, (address(name),)),)))
         if have_met:
             self.let_all_arrive()
 

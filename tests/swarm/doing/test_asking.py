@@ -1,36 +1,26 @@
 """The life of a task at its requester: every wait has an end, stale timers and strangers find nothing, one Conclude."""
 
-from collections.abc import Iterable
 from dataclasses import replace
-from random import Random
 
 import pytest
 
 from protocol import errors
 from protocol import limits as lim
-from protocol.errors import ErrorCode
 from protocol.identity import NodeId
 from protocol.messages import (
-    AttemptId,
     TaskAccepted,
     TaskCancelled,
     TaskFailed,
-    TaskFinished,
     TaskId,
     TaskPiece,
     TaskRefused,
     TaskRequest,
     Turn,
 )
-from swarm.choosing.standing import Standings
-from swarm.doing.asking import PIECE_BYTES_COUNTED, Asking
 from swarm.effects import (
     AcceptOverdue,
-    AttemptFailed,
-    Conclude,
     DeadlinePassed,
     Dial,
-    Effect,
     FindProviders,
     Notify,
     PieceOverdue,
@@ -39,73 +29,11 @@ from swarm.effects import (
     SearchOverdue,
     Send,
     SetTimer,
-    Timer,
     WorkerAccepted,
 )
-from swarm.settings import Settings
-from swarm.values import AttemptEnd, Candidate, Contact, Outcome, Privacy, Routing, Task, Usage
-from tests.swarm.samples import BOB, CYD, DAN, NOW, task
-
-T1 = TaskId(b"t1")
-NAMES = {BOB: "bob", CYD: "cyd", DAN: "dan"}
-
-
-class Ada:
-    """Ada's tasks. She knows `able`, takes the first that was not tried, and dials everybody but bob."""
-
-    def __init__(self, *able: NodeId, **settings: float) -> None:
-        self.able = list(able)
-        self.settings = Settings(**settings)
-        self.standings = Standings(self.settings)
-        self.is_excused = False
-        self.asking = Asking(
-            self.settings, Random(1), self.choose, self.reach, self.standings, lambda now: self.is_excused
-        )
-
-    def choose(self, asked: Task, tried: list[NodeId], now: float) -> Routing:
-        found = tuple(Candidate(node, NAMES[node], "smollm2", 1.0, ()) for node in self.able if node not in tried)
-        return Routing(found, tuple(each.node for each in found), found[0].node if found else None, ())
-
-    def reach(self, node: NodeId) -> list[Effect]:
-        return [] if node == BOB else [Dial(Contact(node, ("/memory/x",)))]
-
-    def ask(self, asked: Task | None = None, at: float = NOW) -> AttemptId:
-        """The attempt that begins when a task is asked for."""
-        return placed(self.asking.begin(asked or task(), at))[1]
-
-    def streaming(self, *texts: str, at: float = NOW) -> AttemptId:
-        """An attempt at bob's that has been accepted and has begun to answer."""
-        attempt = self.ask(at=at)
-        self.asking.accepted(BOB, TaskAccepted(attempt, "smollm2", 0), at)
-        for index, text in enumerate(texts):
-            self.asking.piece(BOB, TaskPiece(attempt, index, text), at)
-        return attempt
-
-
-def placed(effects: Iterable[Effect]) -> tuple[NodeId, AttemptId]:
-    [found] = [effect for effect in effects if isinstance(effect, Send) and isinstance(effect.message, TaskRequest)]
-    return found.to, found.message.attempt
-
-
-def concluded(effects: Iterable[Effect]) -> Outcome:
-    [found] = [effect.outcome for effect in effects if isinstance(effect, Conclude)]
-    return found
-
-
-def timers(effects: Iterable[Effect]) -> list[Timer]:
-    return [effect.timer for effect in effects if isinstance(effect, SetTimer)]
-
-
-def finished(attempt: AttemptId, pieces: int) -> TaskFinished:
-    return TaskFinished(attempt, pieces, "stop", 10, 21, 0, 500, 2500)
-
-
-def failures(ada: Ada, node: NodeId = BOB) -> float:
-    standing = ada.standings.of(node, NOW)
-    assert standing is not None
-    assert standing.inflight == 0
-    return standing.failures
-
+from swarm.values import AttemptEnd, Outcome, Privacy, Usage
+from tests.swarm.doing.requester import T1, Ada, concluded, concludes, failures, finished, placed, timers
+from tests.swarm.samples import BOB, CYD, NOW, task
 
 # --- Placed -------------------------------------------------------------------------------------------------------------
 
@@ -218,159 +146,6 @@ def test_times_are_measured_on_a_clock_that_starts_at_zero() -> None:
     attempt = ada.streaming("Because.", at=0.0)
     ada.asking.finished(BOB, finished(attempt, 1), 5.0)
     assert ada.standings.of(BOB, 5.0).first_token_s == 0.0
-
-
-# --- Not answered: the next worker ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("code", [errors.BUSY, errors.DRAINING, errors.TOO_LONG, errors.NOT_ALLOWED])
-def test_a_refusal_asks_the_next_at_once_and_blames_nobody(code: ErrorCode) -> None:
-    ada = Ada(BOB, CYD)
-    attempt = ada.ask()
-    told, *effects = ada.asking.refused(BOB, TaskRefused(attempt, code.number, "try cyd"), NOW)
-    assert told == Notify(AttemptFailed(T1, BOB, "bob", code.number, "try cyd"))
-    assert placed(effects)[0] == CYD
-    assert failures(ada) == 0.0
-
-
-@pytest.mark.parametrize("code", [errors.BACKEND_FAILED, errors.DEADLINE_EXCEEDED, errors.error_code(999)])
-def test_a_failure_before_the_first_text_asks_the_next_and_is_remembered(code: ErrorCode) -> None:
-    ada = Ada(BOB, CYD)
-    attempt = ada.streaming()
-    told, *effects = ada.asking.failed_there(BOB, TaskFailed(attempt, code.number, ""), NOW)
-    assert told == Notify(AttemptFailed(T1, BOB, "bob", code.number, code.meaning))
-    assert placed(effects)[0] == CYD
-    assert failures(ada) == 1.0
-
-
-def test_a_bad_request_is_not_tried_elsewhere() -> None:
-    ada = Ada(BOB, CYD)
-    attempt = ada.ask()
-    outcome = concluded(ada.asking.refused(BOB, TaskRefused(attempt, errors.BAD_REQUEST.number, "no turns"), NOW))
-    assert (outcome.code, outcome.reason) == (errors.BAD_REQUEST, "no turns")
-
-
-def test_a_silent_worker_is_passed_over_after_the_accept_limit() -> None:
-    ada = Ada(BOB, CYD)
-    attempt = ada.ask()
-    cancel, _, *effects = ada.asking.accept_overdue(AcceptOverdue(T1, attempt), NOW)
-    assert cancel == Send(BOB, TaskCancelled(attempt))
-    assert placed(effects)[0] == CYD
-    assert failures(ada) == 1.0
-
-
-def test_a_worker_that_accepted_and_fell_silent_is_passed_over() -> None:
-    ada = Ada(BOB, CYD)
-    attempt = ada.streaming()
-    cancel, told, *effects = ada.asking.piece_overdue(PieceOverdue(T1, attempt, 0), NOW + 20)
-    assert cancel == Send(BOB, TaskCancelled(attempt))
-    assert told.notice.code == errors.STALLED.number
-    assert placed(effects)[0] == CYD
-
-
-@pytest.mark.parametrize(("accepted", "code"), [(False, errors.UNREACHABLE), (True, errors.CONNECTION_LOST)])
-def test_a_lost_worker_is_replaced(accepted: bool, code: ErrorCode) -> None:
-    ada = Ada(BOB, CYD)
-    if accepted:
-        ada.streaming()
-    else:
-        ada.ask()
-    told, *effects = ada.asking.lost(BOB, "reset", NOW)
-    assert told == Notify(AttemptFailed(T1, BOB, "bob", code.number, "reset"))
-    assert placed(effects)[0] == CYD
-    assert failures(ada) == 1.0
-
-
-def test_a_lost_node_ends_all_attempts_there_and_no_others() -> None:
-    ada = Ada(BOB, CYD)
-    ada.ask(task(b"t1"))
-    ada.ask(task(b"t2"))
-    assert [effect.task for effect in concludes(ada.asking.lost(DAN, "reset", NOW))] == []
-    effects = ada.asking.lost(BOB, "reset", NOW)
-    assert [effect.to for effect in effects if isinstance(effect, Send)] == [CYD, CYD]
-    assert ada.asking.workers() == [CYD, CYD]
-
-
-def test_a_request_that_was_never_delivered_asks_the_next() -> None:
-    ada = Ada(BOB, CYD)
-    attempt = ada.ask()
-    assert placed(ada.asking.undelivered(attempt, NOW))[0] == CYD
-    assert ada.asking.undelivered(attempt, NOW) == []
-
-
-def test_the_last_worker_failing_exhausts_the_task() -> None:
-    ada = Ada(BOB, CYD)
-    first = ada.ask()
-    _, second = placed(ada.asking.refused(BOB, TaskRefused(first, errors.BUSY.number, "full"), NOW + 1))
-    outcome = concluded(ada.asking.refused(CYD, TaskRefused(second, errors.BUSY.number, ""), NOW + 2))
-    assert outcome.code is errors.EXHAUSTED
-    assert outcome.reason == f"2 workers tried; the last, cyd: {errors.BUSY.meaning}"
-    assert (outcome.worker, outcome.worker_name, outcome.seconds) == (CYD, "cyd", 2.0)
-    assert [(end.worker, end.code, end.seconds) for end in outcome.attempts] == [
-        (BOB, errors.BUSY, 1.0), (CYD, errors.BUSY, 1.0),
-    ]  # fmt: skip
-
-
-def test_attempts_are_bounded() -> None:
-    ada = Ada(BOB, CYD, DAN, attempts_max=2)
-    first = ada.ask()
-    _, second = placed(ada.asking.refused(BOB, TaskRefused(first, errors.BUSY.number, ""), NOW))
-    outcome = concluded(ada.asking.refused(CYD, TaskRefused(second, errors.BUSY.number, ""), NOW))
-    assert outcome.code is errors.EXHAUSTED
-
-
-# --- After the first text there is no way back ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("how", ["lost", "failed", "stalled", "gap", "miscounted", "endless"])
-def test_an_answer_that_breaks_off_is_not_begun_again_elsewhere(how: str) -> None:
-    ada = Ada(BOB, CYD, answer_bytes_max=100)
-    attempt = ada.streaming("Because")
-    match how:
-        case "lost":
-            effects = ada.asking.lost(BOB, "reset", NOW)
-        case "failed":
-            effects = ada.asking.failed_there(BOB, TaskFailed(attempt, errors.BACKEND_FAILED.number, "boom"), NOW)
-        case "stalled":
-            effects = ada.asking.piece_overdue(PieceOverdue(T1, attempt, 1), NOW)
-        case "gap":
-            effects = ada.asking.piece(BOB, TaskPiece(attempt, 2, "x"), NOW)
-        case "miscounted":
-            effects = ada.asking.finished(BOB, finished(attempt, 2), NOW)
-        case _:
-            effects = ada.asking.piece(BOB, TaskPiece(attempt, 1, "x" * 100), NOW)
-    outcome = concluded(effects)
-    assert outcome.code is errors.STREAM_BROKEN
-    assert outcome.reason.startswith("bob was lost in mid-answer: ")
-    assert outcome.attempts[0].code is not errors.STREAM_BROKEN, "the attempt keeps its own cause"
-    assert not [effect for effect in effects if isinstance(effect, Reply)]
-    cancelled = [effect.message for effect in effects if isinstance(effect, Send)]
-    assert cancelled == ([TaskCancelled(attempt)] if how in ("stalled", "gap", "endless") else [])
-    assert failures(ada) == 1.0
-
-
-@pytest.mark.parametrize("index", [1, 7])
-def test_an_answer_that_does_not_start_at_its_beginning_is_not_taken(index: int) -> None:
-    ada = Ada(BOB, CYD)
-    attempt = ada.streaming()
-    cancel, told, *effects = ada.asking.piece(BOB, TaskPiece(attempt, index, "x"), NOW)
-    assert cancel == Send(BOB, TaskCancelled(attempt))
-    assert told.notice.reason == f"piece {index} came instead of 0"
-    assert placed(effects)[0] == CYD, "nothing was delivered yet"
-
-
-def test_an_answer_said_to_be_longer_than_it_is_is_not_taken() -> None:
-    ada = Ada(BOB, CYD)
-    attempt = ada.streaming()
-    told, *effects = ada.asking.finished(BOB, finished(attempt, 3), NOW)
-    assert told.notice.reason == "0 of 3 pieces came"
-    assert placed(effects)[0] == CYD
-
-
-def test_empty_pieces_add_up_too() -> None:
-    ada = Ada(BOB, answer_bytes_max=10 * PIECE_BYTES_COUNTED)
-    attempt = ada.streaming(*[""] * 10)
-    assert concluded(ada.asking.piece(BOB, TaskPiece(attempt, 10, ""), NOW)).code is errors.STREAM_BROKEN
 
 
 # --- Searching ----------------------------------------------------------------------------------------------------------
@@ -504,33 +279,7 @@ def test_messages_of_others_about_an_attempt_are_ignored(sender: NodeId) -> None
     assert ada.asking.workers() == before
 
 
-# --- Whose fault ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("how", "is_silence"), [("accept", True), ("stalled", True), ("lost", True), ("failed", False), ("gap", False)]
-)
-def test_a_node_that_was_late_itself_blames_nobody_for_silence(how: str, is_silence: bool) -> None:
-    """What a worker says of itself counts all the same."""
-    ada = Ada(BOB)
-    attempt = ada.ask() if how == "accept" else ada.streaming()
-    ada.is_excused = True
-    match how:
-        case "accept":
-            ada.asking.accept_overdue(AcceptOverdue(T1, attempt), NOW)
-        case "stalled":
-            ada.asking.piece_overdue(PieceOverdue(T1, attempt, 0), NOW)
-        case "lost":
-            ada.asking.lost(BOB, "reset", NOW)
-        case "failed":
-            ada.asking.failed_there(BOB, TaskFailed(attempt, errors.BACKEND_FAILED.number, ""), NOW)
-        case _:
-            ada.asking.piece(BOB, TaskPiece(attempt, 3, ""), NOW)
-    assert failures(ada) == (0.0 if is_silence else 1.0)
-
-
-def concludes(effects: Iterable[Effect]) -> list[Conclude]:
-    return [effect for effect in effects if isinstance(effect, Conclude)]
+# --- All together ------------------------------------------------------------------------------------------------------
 
 
 def test_every_wait_has_its_timer() -> None:

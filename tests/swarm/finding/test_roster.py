@@ -46,7 +46,9 @@ def test_a_pong_that_nobody_asked_for_tells_nothing(sender: bytes, nonce: int) -
     assert roster.get(BOB).ping_nonce == 1
 
 
-@pytest.mark.parametrize(("silent_s", "is_pinged"), [(SETTINGS.ping_after_s - 0.01, False), (SETTINGS.ping_after_s, True)])
+@pytest.mark.parametrize(
+    ("silent_s", "is_pinged"), [(SETTINGS.ping_after_s - 0.01, False), (SETTINGS.ping_after_s, True)]
+)
 def test_only_the_silent_are_pinged(silent_s: float, is_pinged: bool) -> None:
     roster = roster_of(BOB)
     assert bool(roster.sweep(NOW + silent_s, ())) is is_pinged

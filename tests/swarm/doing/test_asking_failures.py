@@ -1,0 +1,200 @@
+"""Attempts that do not answer: the next worker while nothing was delivered, the end after that, and whose fault it was."""
+
+import pytest
+
+from protocol import errors
+from protocol.errors import ErrorCode
+from protocol.messages import (
+    TaskCancelled,
+    TaskFailed,
+    TaskPiece,
+    TaskRefused,
+)
+from swarm.doing.asking import PIECE_BYTES_COUNTED
+from swarm.effects import (
+    AcceptOverdue,
+    AttemptFailed,
+    Notify,
+    PieceOverdue,
+    Reply,
+    Send,
+)
+from tests.swarm.doing.requester import T1, Ada, concluded, concludes, failures, finished, placed
+from tests.swarm.samples import BOB, CYD, DAN, NOW, task
+
+# --- Not answered: the next worker ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [errors.BUSY, errors.DRAINING, errors.TOO_LONG, errors.NOT_ALLOWED])
+def test_a_refusal_asks_the_next_at_once_and_blames_nobody(code: ErrorCode) -> None:
+    ada = Ada(BOB, CYD)
+    attempt = ada.ask()
+    told, *effects = ada.asking.refused(BOB, TaskRefused(attempt, code.number, "try cyd"), NOW)
+    assert told == Notify(AttemptFailed(T1, BOB, "bob", code.number, "try cyd"))
+    assert placed(effects)[0] == CYD
+    assert failures(ada) == 0.0
+
+
+@pytest.mark.parametrize("code", [errors.BACKEND_FAILED, errors.DEADLINE_EXCEEDED, errors.error_code(999)])
+def test_a_failure_before_the_first_text_asks_the_next_and_is_remembered(code: ErrorCode) -> None:
+    ada = Ada(BOB, CYD)
+    attempt = ada.streaming()
+    told, *effects = ada.asking.failed_there(BOB, TaskFailed(attempt, code.number, ""), NOW)
+    assert told == Notify(AttemptFailed(T1, BOB, "bob", code.number, code.meaning))
+    assert placed(effects)[0] == CYD
+    assert failures(ada) == 1.0
+
+
+def test_a_bad_request_is_not_tried_elsewhere() -> None:
+    ada = Ada(BOB, CYD)
+    attempt = ada.ask()
+    outcome = concluded(ada.asking.refused(BOB, TaskRefused(attempt, errors.BAD_REQUEST.number, "no turns"), NOW))
+    assert (outcome.code, outcome.reason) == (errors.BAD_REQUEST, "no turns")
+
+
+def test_a_silent_worker_is_passed_over_after_the_accept_limit() -> None:
+    ada = Ada(BOB, CYD)
+    attempt = ada.ask()
+    cancel, _, *effects = ada.asking.accept_overdue(AcceptOverdue(T1, attempt), NOW)
+    assert cancel == Send(BOB, TaskCancelled(attempt))
+    assert placed(effects)[0] == CYD
+    assert failures(ada) == 1.0
+
+
+def test_a_worker_that_accepted_and_fell_silent_is_passed_over() -> None:
+    ada = Ada(BOB, CYD)
+    attempt = ada.streaming()
+    cancel, told, *effects = ada.asking.piece_overdue(PieceOverdue(T1, attempt, 0), NOW + 20)
+    assert cancel == Send(BOB, TaskCancelled(attempt))
+    assert told.notice.code == errors.STALLED.number
+    assert placed(effects)[0] == CYD
+
+
+@pytest.mark.parametrize(("accepted", "code"), [(False, errors.UNREACHABLE), (True, errors.CONNECTION_LOST)])
+def test_a_lost_worker_is_replaced(accepted: bool, code: ErrorCode) -> None:
+    ada = Ada(BOB, CYD)
+    if accepted:
+        ada.streaming()
+    else:
+        ada.ask()
+    told, *effects = ada.asking.lost(BOB, "reset", NOW)
+    assert told == Notify(AttemptFailed(T1, BOB, "bob", code.number, "reset"))
+    assert placed(effects)[0] == CYD
+    assert failures(ada) == 1.0
+
+
+def test_a_lost_node_ends_all_attempts_there_and_no_others() -> None:
+    ada = Ada(BOB, CYD)
+    ada.ask(task(b"t1"))
+    ada.ask(task(b"t2"))
+    assert [effect.task for effect in concludes(ada.asking.lost(DAN, "reset", NOW))] == []
+    effects = ada.asking.lost(BOB, "reset", NOW)
+    assert [effect.to for effect in effects if isinstance(effect, Send)] == [CYD, CYD]
+    assert ada.asking.workers() == [CYD, CYD]
+
+
+def test_a_request_that_was_never_delivered_asks_the_next() -> None:
+    ada = Ada(BOB, CYD)
+    attempt = ada.ask()
+    assert placed(ada.asking.undelivered(attempt, NOW))[0] == CYD
+    assert ada.asking.undelivered(attempt, NOW) == []
+
+
+def test_the_last_worker_failing_exhausts_the_task() -> None:
+    ada = Ada(BOB, CYD)
+    first = ada.ask()
+    _, second = placed(ada.asking.refused(BOB, TaskRefused(first, errors.BUSY.number, "full"), NOW + 1))
+    outcome = concluded(ada.asking.refused(CYD, TaskRefused(second, errors.BUSY.number, ""), NOW + 2))
+    assert outcome.code is errors.EXHAUSTED
+    assert outcome.reason == f"2 workers tried; the last, cyd: {errors.BUSY.meaning}"
+    assert (outcome.worker, outcome.worker_name, outcome.seconds) == (CYD, "cyd", 2.0)
+    assert [(end.worker, end.code, end.seconds) for end in outcome.attempts] == [
+        (BOB, errors.BUSY, 1.0), (CYD, errors.BUSY, 1.0),
+    ]  # fmt: skip
+
+
+def test_attempts_are_bounded() -> None:
+    ada = Ada(BOB, CYD, DAN, attempts_max=2)
+    first = ada.ask()
+    _, second = placed(ada.asking.refused(BOB, TaskRefused(first, errors.BUSY.number, ""), NOW))
+    outcome = concluded(ada.asking.refused(CYD, TaskRefused(second, errors.BUSY.number, ""), NOW))
+    assert outcome.code is errors.EXHAUSTED
+
+
+# --- After the first text there is no way back ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["lost", "failed", "stalled", "gap", "miscounted", "endless"])
+def test_an_answer_that_breaks_off_is_not_begun_again_elsewhere(how: str) -> None:
+    ada = Ada(BOB, CYD, answer_bytes_max=100)
+    attempt = ada.streaming("Because")
+    match how:
+        case "lost":
+            effects = ada.asking.lost(BOB, "reset", NOW)
+        case "failed":
+            effects = ada.asking.failed_there(BOB, TaskFailed(attempt, errors.BACKEND_FAILED.number, "boom"), NOW)
+        case "stalled":
+            effects = ada.asking.piece_overdue(PieceOverdue(T1, attempt, 1), NOW)
+        case "gap":
+            effects = ada.asking.piece(BOB, TaskPiece(attempt, 2, "x"), NOW)
+        case "miscounted":
+            effects = ada.asking.finished(BOB, finished(attempt, 2), NOW)
+        case _:
+            effects = ada.asking.piece(BOB, TaskPiece(attempt, 1, "x" * 100), NOW)
+    outcome = concluded(effects)
+    assert outcome.code is errors.STREAM_BROKEN
+    assert outcome.reason.startswith("bob was lost in mid-answer: ")
+    assert outcome.attempts[0].code is not errors.STREAM_BROKEN, "the attempt keeps its own cause"
+    assert not [effect for effect in effects if isinstance(effect, Reply)]
+    cancelled = [effect.message for effect in effects if isinstance(effect, Send)]
+    assert cancelled == ([TaskCancelled(attempt)] if how in ("stalled", "gap", "endless") else [])
+    assert failures(ada) == 1.0
+
+
+@pytest.mark.parametrize("index", [1, 7])
+def test_an_answer_that_does_not_start_at_its_beginning_is_not_taken(index: int) -> None:
+    ada = Ada(BOB, CYD)
+    attempt = ada.streaming()
+    cancel, told, *effects = ada.asking.piece(BOB, TaskPiece(attempt, index, "x"), NOW)
+    assert cancel == Send(BOB, TaskCancelled(attempt))
+    assert told.notice.reason == f"piece {index} came instead of 0"
+    assert placed(effects)[0] == CYD, "nothing was delivered yet"
+
+
+def test_an_answer_said_to_be_longer_than_it_is_is_not_taken() -> None:
+    ada = Ada(BOB, CYD)
+    attempt = ada.streaming()
+    told, *effects = ada.asking.finished(BOB, finished(attempt, 3), NOW)
+    assert told.notice.reason == "0 of 3 pieces came"
+    assert placed(effects)[0] == CYD
+
+
+def test_empty_pieces_add_up_too() -> None:
+    ada = Ada(BOB, answer_bytes_max=10 * PIECE_BYTES_COUNTED)
+    attempt = ada.streaming(*[""] * 10)
+    assert concluded(ada.asking.piece(BOB, TaskPiece(attempt, 10, ""), NOW)).code is errors.STREAM_BROKEN
+
+
+# --- Whose fault ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("how", "is_silence"), [("accept", True), ("stalled", True), ("lost", True), ("failed", False), ("gap", False)]
+)
+def test_a_node_that_was_late_itself_blames_nobody_for_silence(how: str, is_silence: bool) -> None:
+    """What a worker says of itself counts all the same."""
+    ada = Ada(BOB)
+    attempt = ada.ask() if how == "accept" else ada.streaming()
+    ada.is_excused = True
+    match how:
+        case "accept":
+            ada.asking.accept_overdue(AcceptOverdue(T1, attempt), NOW)
+        case "stalled":
+            ada.asking.piece_overdue(PieceOverdue(T1, attempt, 0), NOW)
+        case "lost":
+            ada.asking.lost(BOB, "reset", NOW)
+        case "failed":
+            ada.asking.failed_there(BOB, TaskFailed(attempt, errors.BACKEND_FAILED.number, ""), NOW)
+        case _:
+            ada.asking.piece(BOB, TaskPiece(attempt, 3, ""), NOW)
+    assert failures(ada) == (0.0 if is_silence else 1.0)
