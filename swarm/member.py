@@ -159,7 +159,8 @@ class Member:
             case AdvertPush():
                 news = self.gossip.hear(sender, message, now)
                 for signed in news:
-                    self.contacts.learn("advert", (Contact(signed.issuer, signed.advert.addresses),))
+                    if not self.contacts.is_known(signed.issuer, signed.advert.addresses):
+                        self.contacts.learn("advert", (Contact(signed.issuer, signed.advert.addresses),))
                 return self.asking.found(now) if news and len(self.asking) else []
             case Ping(nonce):
                 return [Send(sender, Pong(nonce))]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 
 from protocol.identity import NodeId
 from protocol.messages import Capability, SignedAdvert
@@ -28,7 +29,8 @@ class CapabilityIndex:
     def __init__(self, self_node: NodeId, settings: Settings) -> None:
         self._self, self._settings = self_node, settings
         self._known: dict[NodeId, Known] = {}
-        self._by_skill: dict[str, dict[NodeId, tuple[Capability, ...]]] = {}
+        self._by_skill: dict[str, dict[NodeId, Known]] = {}
+        self._expiry: float = inf  # Nothing expires before; a sweep until then has nothing to do.
         self._forgotten: dict[NodeId, int] = {}  # Node to the newest version that must not come back.
 
     def __len__(self) -> int:
@@ -55,16 +57,16 @@ class CapabilityIndex:
         # itself is here now: its clock may be wrong by more than a lifetime.
         lifetime_s = signed.lifetime_ms / 1000
         age_s = 0.0 if first_hand else min(max(0.0, now - signed.issued_at_ms / 1000), lifetime_s)
-        self._known[node] = Known(signed, now, now + lifetime_s - age_s)
+        known = self._known[node] = Known(signed, now, now + lifetime_s - age_s)
+        self._expiry = min(self._expiry, known.expires_at)
         for capability in signed.advert.capabilities:
             nodes = self._by_skill.get(capability.skill)
             if nodes is None:
                 nodes = self._by_skill[capability.skill] = {}
-            others = nodes.get(node)
-            nodes[node] = (capability,) if others is None else (*others, capability)
+            nodes[node] = known
         self._forgotten.pop(node, None)
         if len(self._known) > self._settings.adverts_max:
-            self._drop(next(known for known in self._known if known != self._self))
+            self._drop(next(other for other in self._known if other != self._self))
 
     def revive(self, node: NodeId) -> None:
         """The node itself has spoken: what was forgotten of it may be learned again."""
@@ -83,14 +85,20 @@ class CapabilityIndex:
 
     def sweep(self, now: float) -> list[NodeId]:
         """Drops what has expired, and says who."""
+        if now < self._expiry:
+            return []
         expired = [node for node, known in self._known.items() if known.expires_at <= now and node != self._self]
         for node in expired:
             self.forget(node)
+        self._expiry = min((known.expires_at for node, known in self._known.items() if node != self._self), default=inf)
         return expired
 
     def able(self, skill: str) -> list[tuple[Known, tuple[Capability, ...]]]:
         """Every known node that offers the skill, with the capabilities that do."""
-        return [(self._known[node], found) for node, found in self._by_skill.get(skill, {}).items()]
+        return [
+            (known, tuple(offered for offered in known.signed.advert.capabilities if offered.skill == skill))
+            for known in self._by_skill.get(skill, {}).values()
+        ]
 
     def skills(self) -> list[str]:
         return sorted(self._by_skill)

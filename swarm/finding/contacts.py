@@ -57,6 +57,11 @@ class Contacts:
             if entry.contact is not contact and entry.contact != contact:
                 entry.contact = Contact(contact.node, _joined(entry.proven, contact.addresses))
 
+    def is_known(self, node: NodeId, addresses: tuple[str, ...]) -> bool:
+        """Whether these addresses are nothing new. Most adverts only renew: asked before anything is built for `learn`."""
+        entry = self._entries.get(node)
+        return entry is not None and entry.contact.addresses == addresses
+
     def addresses(self, node: NodeId) -> tuple[str, ...]:
         entry = self._entries.get(node)
         return entry.contact.addresses if entry else ()
