@@ -191,21 +191,27 @@ class Desk:
         contact = contact_of(address)
         if contact.node == self._member.node:
             raise JoinError(f"{address} is this node itself")
-        join = _Join(contact)
+        join = _Join(contact, node=self._neighbour_at(contact))
         self._joins.append(join)
         try:
-            if contact.node is None or contact.node not in self._member.roster:
+            if join.node is None:
                 self._post(ContactsFound("join", "", (contact,)))
                 with trio.move_on_after(JOIN_LIMIT_S):
                     await join.ended.wait()
-            else:
-                join.node = contact.node
         finally:
             self._joins.remove(join)
         if join.node is None:
             raise JoinError(join.cause or f"{address} has not answered within {JOIN_LIMIT_S:.0f} s")
         node = node_text(join.node)
         return next(view for view in self.peers() if view.node == node)
+
+    def _neighbour_at(self, contact: Contact) -> NodeId | None:
+        """Who of the neighbours can be reached there: a dial to somebody linked already has no other end."""
+        for neighbour in self._member.roster:
+            places = [address.partition("/p2p/")[0] for address in (neighbour.dialled, *neighbour.addresses)]
+            if contact.node == neighbour.node or (contact.node is None and contact.addresses[0] in places):
+                return neighbour.node
+        return None
 
     def _settle_joins(self, node: NodeId) -> None:
         neighbour = self._member.roster.get(node)

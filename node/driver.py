@@ -127,6 +127,9 @@ class Driver:
 
     async def _fire_timers(self) -> None:
         while True:
+            late_s = trio.current_time() - self._timers[0][0] if self._timers else 0.0
+            if late_s > LATE_S:
+                self.post(LoopLate(late_s))  # Before any timer blames somebody for the silence.
             while self._timers and self._timers[0][0] <= trio.current_time():
                 self.post(TimerFired(heapq.heappop(self._timers)[2]))
             self._timer_changed = trio.Event()

@@ -179,7 +179,12 @@ class Models:
             assert generated is not None
             ended_at = trio.current_time()
             first_s = (first_at or ended_at) - began
-            usage = Usage(generated.finish, generated.tokens_in, generated.tokens_out, first_s, ended_at - began)
+            finish = "length" if generated.finish == "length" else "stop"
+            # A plug-in may count as it likes, but what is told to a peer has bounds.
+            tokens_in, tokens_out = (
+                min(max(0, count), lim.CONTEXT_TOKENS_MAX) for count in (generated.tokens_in, generated.tokens_out)
+            )
+            usage = Usage(finish, tokens_in, tokens_out, first_s, ended_at - began)
             return GenerationFinished(request.attempt, usage)
 
     def _backend(self, skill: str, model: str) -> Backend | None:

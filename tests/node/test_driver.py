@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from node.backends import BackendError
+from node.backends import BackendError, Generated, GenerationRequest
 from node.desk import AskText, JoinError
 from protocol.identity import node_text
 from swarm.effects import SweepDue
@@ -161,6 +161,8 @@ async def test_join_names_the_peer_and_tells_why_it_cannot(tmp_path: Path, autoj
         assert joined.node == node_text(bob.member.node)
         again = await ada.desk.join(f"/memory/bob/p2p/{node_text(bob.member.node)}")
         assert again.node == joined.node
+        assert (await ada.desk.join("/memory/bob")).node == joined.node
+        assert (await bob.desk.join("/memory/ada")).name == "ada"
         with pytest.raises(JoinError, match="Nothing answers at /memory/nobody"):
             await ada.desk.join("/memory/nobody")
         with pytest.raises(JoinError, match="not a multiaddr"):
@@ -184,3 +186,18 @@ async def test_bug_in_the_member_ends_the_driver(tmp_path: Path, autojump_clock:
             del ada.member.roster
             ada.driver.post(TimerFired(SweepDue()))
             await trio.sleep(1)
+
+
+async def test_plug_in_that_counts_out_of_bounds_does_not_end_the_node(
+    tmp_path: Path, autojump_clock: Jumping
+) -> None:
+    class Boaster(ScriptedBackend):
+        async def generate(self, request: GenerationRequest, pieces: trio.MemorySendChannel[str]) -> Generated:
+            await super().generate(request, pieces)
+            return Generated("because I say so, at great length", -1, 10**12)
+
+    async with memory_swarm(tmp_path) as swarm:
+        await swarm.start("bob", Boaster("small"))
+        ada = await swarm.start("ada", knows=("bob",))
+        _, end = await answer(ada, task())
+        assert (end.code, end.finish, end.tokens_in) == ("", "stop", 0)
