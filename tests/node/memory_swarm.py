@@ -69,9 +69,7 @@ class MemorySwarm:
 
     async def start(self, name: str, *backends: Backend, knows: tuple[str, ...] = ()) -> Node:
         seed = name.encode().ljust(32, b".")
-        transport = MemoryTransport(
-            self.network, seed, SWARM, name, f"/memory/{name}", trio.current_time, Random(name)
-        )
+        transport = MemoryTransport(self.network, seed, SWARM, name, f"/memory/{name}", trio.current_time, Random(name))
         named = {f"test:{number}": backend for number, backend in enumerate(backends)}
         node = assemble(
             identity=Identity(seed),
@@ -91,7 +89,13 @@ class MemorySwarm:
         return node
 
     async def _run(
-        self, name: str, node: Node, refs: tuple[str, ...], knows: tuple[str, ...], *, task_status: trio.TaskStatus[None]
+        self,
+        name: str,
+        node: Node,
+        refs: tuple[str, ...],
+        knows: tuple[str, ...],
+        *,
+        task_status: trio.TaskStatus[None],
     ) -> None:
         with trio.CancelScope() as scope:
             self.scopes[name] = scope
