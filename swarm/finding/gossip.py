@@ -102,9 +102,10 @@ class Gossip:
         return self.issue(neighbours, now) if full != self._told_full and gap_s >= self._settings.advert_gap_s else []
 
     def greet(self, node: NodeId) -> list[Effect]:
-        """To a new neighbour: who we are, and a question for what it knows."""
-        pull = Send(node, AdvertPull("", self._settings.pull_adverts))
-        return [pull] if self._own is None else [Send(node, AdvertPush((self._own,))), pull]
+        """To a new neighbour: who we are, and a question for what it knows, as long as there is room for more."""
+        effects: list[Effect] = [] if self._own is None else [Send(node, AdvertPush((self._own,)))]
+        wanted = min(self._settings.pull_adverts, self._settings.adverts_max - len(self._index))
+        return [*effects, Send(node, AdvertPull("", wanted))] if wanted > 0 else effects
 
     def answer(self, node: NodeId, pull: AdvertPull) -> list[Effect]:
         count = min(pull.adverts_max, self._settings.pull_adverts)

@@ -16,7 +16,7 @@ from swarm.effects import AdvertDue, Effect, GossipDue, Provide, Send, SetTimer
 from swarm.finding.capabilities import CapabilityIndex
 from swarm.finding.gossip import JITTER, Gossip
 from swarm.settings import Settings
-from tests.swarm.samples import NOW, advert, capability
+from tests.swarm.samples import NOW, advert, capability, node_id, signed
 
 SWARM = swarm_id("attic")
 CHAT, CODE = capability("chat"), capability("code", "coder")
@@ -194,6 +194,16 @@ def test_a_new_neighbour_is_told_and_asked() -> None:
     ada.gossip.start((), [], NOW)
     assert ada.gossip.own is not None
     assert ada.gossip.greet(BOB) == [Send(BOB, AdvertPush((ada.gossip.own,))), pull]
+
+
+def test_a_new_neighbour_is_asked_for_no_more_than_there_is_room_for() -> None:
+    ada = Ada(adverts_max=10)
+    for known, wanted in ((CYD, 9), (DAN, 8)):
+        ada.index.learn(of(known), NOW, False)
+        assert ada.gossip.greet(BOB) == [Send(BOB, AdvertPull("", wanted))]
+    for number in range(8):
+        ada.index.learn(signed(node_id(number), CHAT), NOW, False)
+    assert ada.gossip.greet(BOB) == []
 
 
 @pytest.mark.parametrize(
