@@ -1,6 +1,7 @@
 """Which worker gets an attempt: everyone eligible is scored, a few are drawn at random, the best of them is taken.
 
-Taking the best of all makes many requesters herd on one worker; the best of two drawn does not (Mitzenmacher 2001; herd.toml).
+Taking the best of all makes many requesters herd on one worker; the best of two drawn spreads them (Mitzenmacher 2001). What the
+number of draws does where speeds differ widely is measured in herd.toml.
 """
 
 from collections.abc import Iterable
