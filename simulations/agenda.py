@@ -1,7 +1,7 @@
 """The virtual clock and the one heap of everything that is going to happen."""
 
 from collections.abc import Callable
-from heapq import heappop, heappush
+from heapq import heappush
 from itertools import count
 from typing import Any, Protocol
 
@@ -41,9 +41,3 @@ class Agenda:
     def call(self, delay_s: float, act: Callable[[], None]) -> None:
         """Something that the world does, after a delay."""
         heappush(self.heap, (self.now + delay_s, next(self.order), None, act))
-
-    def take(self) -> tuple[float, int, Target | None, Any]:
-        """The next entry; the clock goes to its time."""
-        entry = heappop(self.heap)
-        self.now = entry[0]
-        return entry

@@ -169,6 +169,7 @@ class QueuesAreBounded:
             process = machine.process
             if process is None or process.frozen_at is not None or not isinstance(process.member, Member):
                 continue
+            self._look_for_leaks(process, process.member)
             _, busy, queued = process.member.serving.load()
             if len(process.member.asking) or busy or queued:
                 raise Violation(
@@ -181,6 +182,8 @@ class QueuesAreBounded:
         _within("tasks under way", len(member.asking), settings.tasks_max, process)
         _within("attempts in the queue", member.serving.load()[2], settings.queue_max * max(1, models), process)
         _within("adverts known", len(member.index), settings.adverts_max, process)
+
+    def _look_for_leaks(self, process: Process, member: Member) -> None:
         for part_name, part in vars(member).items():
             for name, held in getattr(part, "__dict__", {}).items():
                 if isinstance(held, dict | list | deque):

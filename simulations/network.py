@@ -59,9 +59,9 @@ class End:
     peer: NodeId
     dialled: str
     latency_s: float
-    other: End = None  # type: ignore[assignment]  # Set as soon as both ends are made.
+    other: End = None  # type: ignore[assignment]  # Set as soon as both ends are made, and gone with the link.
     wire: Link | None = None
-    exchanges: Exchanges = field(default_factory=Exchanges)
+    exchanges: Exchanges | None = None  # Most links never carry a task.
     open: bool = True
     up: bool = False
     last_at: float = 0.0
@@ -139,6 +139,8 @@ class Network:
             end.open = False
             if process.links.get(end.peer) is end:
                 del process.links[end.peer]
+            end.stalled.clear()
+            end.other = None  # type: ignore[assignment]  # No cycle for the garbage collector.
         elif not end.up:  # The side that was dialled is up from the moment the link is made.
             end.up = True
             for message in process.dials.pop(end.peer).waiting:
@@ -159,7 +161,7 @@ class Network:
         """Islands have changed: what is stalled goes on where the way is free."""
         stalled, self._stalled = self._stalled, []
         for end in stalled:
-            if not end.process.open:
+            if not end.process.open or not end.stalled:
                 end.stalled.clear()
             elif _apart(end):
                 self._stalled.append(end)
@@ -180,7 +182,7 @@ class Network:
             self.bytes += len(chunk)
             item: Any = chunk
         else:
-            if message.__class__ in self.task_classes and not end.exchanges.sent(message):  # type: ignore[arg-type]
+            if message.__class__ in self.task_classes and not exchanges_of(end).sent(message):  # type: ignore[arg-type]
                 return
             item = Received(end.process.node, message)
         kind = message.__class__
@@ -280,6 +282,13 @@ class Network:
     def _latency_s(self, one: Machine, two: Machine) -> float:
         least, most = self._table.latency_ms
         return (least + (most - least) * hypot(one.x - two.x, one.y - two.y) / MAP_DIAGONAL) / 1000.0
+
+
+def exchanges_of(end: End) -> Exchanges:
+    """The attempts open between the two, as this end sees them."""
+    if end.exchanges is None:
+        end.exchanges = Exchanges()
+    return end.exchanges
 
 
 WireMaker = Callable[[End, End], bytes]

@@ -16,7 +16,6 @@ from simulations.workload import Workload
 from simulations.world import MakeMember, Violation, World
 from swarm.member import Member
 
-GARBAGE_THRESHOLD = 500_000
 SETTLE_S = 5.0  # After the last deadline: stopped models, last words.
 
 
@@ -29,7 +28,7 @@ def play(
     trace: TextIO | None = None,
 ) -> Report:
     """The report of a run in which every invariant held. Raises WorldFailure, which says how to see it again."""
-    with _rare_collections():
+    with _without_collections():
         return _played(scenario, seed, make_member, hashed, trace)
 
 
@@ -61,14 +60,15 @@ def _played(scenario: Scenario, seed: int, make_member: MakeMember, hashed: bool
 
 
 @contextmanager
-def _rare_collections() -> Iterator[None]:
+def _without_collections() -> Iterator[None]:
     """A world makes millions of objects and hardly any cycles: looking for those takes a third of the time otherwise."""
-    before = gc.get_threshold()
-    gc.set_threshold(GARBAGE_THRESHOLD)
+    was_enabled = gc.isenabled()
+    gc.disable()
     try:
         yield
     finally:
-        gc.set_threshold(*before)
+        if was_enabled:
+            gc.enable()
 
 
 def _both(digest: TraceHash, trace: TextIO | None) -> Callable[[str], None]:

@@ -10,8 +10,8 @@ from simulations.machines import Process
 from swarm.effects import Effect
 from swarm.events import Event
 
-Recorded = tuple[float, Process, Event | Effect]
-"""When, where, what."""
+Recorded = tuple[float, Process, Event | list[Effect]]
+"""When, where, and an event or what came of one."""
 
 TEXT_SHOWN_MAX = 80  # Inputs are long, and all alike.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from hashlib import sha256
+from heapq import heappop
 from itertools import cycle
 from math import exp, log
 from random import Random
@@ -18,7 +19,7 @@ from protocol.notary import Notary
 from protocol.replay import ReplayWindow
 from simulations.agenda import Agenda
 from simulations.machines import Handles, Machine, Process
-from simulations.network import Network
+from simulations.network import Network, exchanges_of
 from simulations.notary import TrustingNotary
 from simulations.registry import Registry
 from simulations.scenario import MembersTable, Scenario
@@ -59,7 +60,7 @@ from swarm.settings import Settings
 from swarm.values import Contact
 
 EPOCH = 1_800_000_000.0  # What a right clock shows at virtual time 0: a day in January 2027.
-LINES_KEPT = 40  # Of the trace, for the report of a failure.
+LINES_SHOWN = 40  # Of the trace, with the report of a failure.
 LINE_CHARACTERS_MAX = 160  # Of those; --trace writes them in full.
 LEAVE_S = 0.5  # A node that stops gives its last words this long; `node/links.py` calls it DRAIN_S.
 
@@ -105,7 +106,7 @@ class World:
         self.registry = Registry(self.agenda, scenario.network, self.dice("registry"))
         self.workers = Workers(self.agenda, scenario.pieces_max)
         self._watching: dict[type, list[Callable[[Process, Any], None]]] = {}
-        self._recent: deque[Recorded] = deque(maxlen=LINES_KEPT)
+        self._recent: deque[Recorded] = deque(maxlen=LINES_SHOWN)
         self._trace: Callable[[str], None] | None = None
         self._performers: dict[type, Callable[[Process, Any], None]] = {
             Send: lambda process, effect: self.network.send(process, effect.to, effect.message),
@@ -139,10 +140,10 @@ class World:
 
     def run(self, until: float) -> None:
         """Let everything happen up to this time. Raises WorldFailure."""
-        agenda, heap, take, deliver = self.agenda, self.agenda.heap, self.agenda.take, self._deliver
+        agenda, heap, deliver = self.agenda, self.agenda.heap, self._deliver
         try:
             while heap and heap[0][0] <= until:
-                _, _, target, what = take()
+                agenda.now, _, target, what = heappop(heap)
                 if target is None:
                     what()
                 elif target.open:
@@ -155,10 +156,11 @@ class World:
         """What went wrong, with the time and what came before."""
         name = str(wrong) if isinstance(wrong, Violation) else f"{type(wrong).__name__}: {wrong}"
         lines = [
-            line_of(at, process.machine.name, what, self._names())[:LINE_CHARACTERS_MAX]
+            line_of(at, process.machine.name, one, self._names())[:LINE_CHARACTERS_MAX]
             for at, process, what in self._recent
+            for one in (what if isinstance(what, list) else [what])
         ]
-        return WorldFailure(self.scenario.name, self.seed, self.agenda.now, name, lines)
+        return WorldFailure(self.scenario.name, self.seed, self.agenda.now, name, lines[-LINES_SHOWN:])
 
     def _deliver(self, target: Any, what: Any) -> None:
         """An entry whose target is still there has come up."""
@@ -177,7 +179,8 @@ class World:
         if target is not process:
             if kind is Received:
                 message = what.message
-                if message.__class__ in self.network.task_classes and not target.exchanges.received(message):
+                is_tasks = message.__class__ in self.network.task_classes
+                if is_tasks and not exchanges_of(target).received(message):
                     return
             elif kind is NeighbourUp or kind is NeighbourDown:
                 self.network.reached(target, what)
@@ -190,15 +193,19 @@ class World:
         now, recent, watching, performers = self.agenda.now, self._recent, self._watching, self._performers
         self.events += 1
         recent.append((now, process, event))
-        for see in watching.get(event.__class__, ()):
-            see(process, event)
+        if event.__class__ in watching:
+            for see in watching[event.__class__]:
+                see(process, event)
         if self._trace is not None:
             self._trace(line_of(now, process.machine.name, event, self._names()))
-        for effect in process.member.handle(event, process.epoch + now):
+        effects = process.member.handle(event, process.epoch + now)
+        if effects:
+            recent.append((now, process, effects))
+        for effect in effects:
             kind = effect.__class__
-            recent.append((now, process, effect))
-            for see in watching.get(kind, ()):
-                see(process, effect)
+            if kind in watching:
+                for see in watching[kind]:
+                    see(process, effect)
             if self._trace is not None:
                 self._trace(line_of(now, process.machine.name, effect, self._names()))
             performers[kind](process, effect)
