@@ -13,10 +13,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOOPBACK = ["--offline", "--listen", "/ip4/127.0.0.1/tcp/0", "--api", "127.0.0.1:0"]
-FERRY = (
-    "The ferry to the island leaves every morning at seven and comes back in the evening at six. In winter it does not "
-    "sail when the wind is strong. Passengers should call the harbour office before they travel, because the boat is "
-    "small and the seats are often sold out."
+NOTICE = (
+    "The town library is closed next week because its old heating is being replaced. Books that are due in that week can be "
+    "returned until the following Monday without a fee. The reading room in the school next door stays open every afternoon."
 )
 QUESTION = "Onde fica a estação de comboios mais próxima?"
 
@@ -39,8 +38,8 @@ class Demo:
         say("Who is here, as the asker sees it:")
         self.wait_for_skills(3)
         self.swarm("asker", "peers")
-        say(f"Two tasks for the asker, who cannot do either. A summary:\n\n{indented(FERRY)}")
-        self.swarm("asker", "ask", "--skill", "summarize", "--why", FERRY, shown='"…"')
+        say(f"Two tasks for the asker, who cannot do either. A summary:\n\n{indented(NOTICE)}")
+        self.swarm("asker", "ask", "--skill", "summarize", "--why", NOTICE, shown='"…"')
         say("And a question that a small language model gets wrong, and a smaller specialist right:")
         self.swarm("asker", "ask", "--skill", "classify:language", "--why", QUESTION)
 
