@@ -130,16 +130,17 @@ class Models:
     def generate(self, effect: Generate) -> None:
         """Begin the work; it ends in GenerationFinished or GenerationFailed, always."""
         assert self._nursery is not None, "models work while they run"
-        self._nursery.start_soon(self._generate, effect.request, effect.model)
+        # Made now, not when the task first runs: the stop may come in the same breath.
+        scope = self._scopes[effect.request.attempt] = trio.CancelScope()
+        self._nursery.start_soon(self._generate, effect.request, effect.model, scope)
 
     def stop_generating(self, attempt: AttemptId) -> None:
         scope = self._scopes.get(attempt)
         if scope is not None:
             scope.cancel()
 
-    async def _generate(self, request: TaskRequest, model: str) -> None:
+    async def _generate(self, request: TaskRequest, model: str, scope: trio.CancelScope) -> None:
         attempt = request.attempt
-        scope = self._scopes[attempt] = trio.CancelScope()
         ended: Event = GenerationFailed(attempt, errors.CANCELLED.number, "")
         try:
             with scope:

@@ -111,6 +111,18 @@ async def test_user_who_leaves_stops_the_worker(tmp_path: Path, autojump_clock: 
         assert len(ada.member.asking) == 0
 
 
+async def test_user_who_leaves_in_the_same_breath_stops_the_work(tmp_path: Path, autojump_clock: Jumping) -> None:
+    async with memory_swarm(tmp_path) as swarm:
+        backend = ScriptedBackend("small")
+        backend.hold = trio.Event()
+        ada = await swarm.start("ada", backend)
+        await ada.models.settled("test:0")
+        async with ada.desk.ask(task()):
+            assert ada.member.serving.load()[1] == 1
+        await trio.testing.wait_all_tasks_blocked()
+        assert ada.member.serving.load()[1] == 0
+
+
 async def test_worker_that_accepts_and_stays_silent_is_left(tmp_path: Path, autojump_clock: Jumping) -> None:
     async with memory_swarm(tmp_path) as swarm:
         backend = ScriptedBackend("small")
