@@ -59,13 +59,13 @@ class Driver:
         self._timer_changed = trio.Event()
         self._failed = trio.Event()
         self._failure: BaseException | None = None
-        self.events = 0
-        self.handling_s_max = 0.0
 
     def post(self, event: Event) -> None:
         """Hand an event to the member. Never blocks and never raises; after a failure nothing happens any more."""
+        if self._failure is not None:
+            return
         self._inbox.append(event)
-        if self._draining or self._failure is not None:
+        if self._draining:
             return
         self._draining = True
         try:
@@ -89,11 +89,8 @@ class Driver:
             raise self._failure
 
     def _handle(self, event: Event) -> None:
-        began = self._clock()
-        for effect in self._member.handle(event, began):
+        for effect in self._member.handle(event, self._clock()):
             self._perform(effect)
-        self.events += 1
-        self.handling_s_max = max(self.handling_s_max, self._clock() - began)
 
     def _perform(self, effect: Effect) -> None:
         match effect:
