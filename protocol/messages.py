@@ -23,6 +23,7 @@ Address = Annotated[str, Text(lim.ADDRESS_BYTES_MAX)]
 Label = Annotated[str, Text(lim.LABEL_BYTES_MAX)]
 Milliseconds = Annotated[int, Whole(lim.DEADLINE_MS_MAX)]
 Tokens = Annotated[int, Whole(lim.CONTEXT_TOKENS_MAX)]
+Token = Annotated[int, Whole(2**31 - 1)]
 Slots = Annotated[int, Whole(lim.SLOTS_MAX)]
 Code = Annotated[int, Whole(65_535)]
 
@@ -58,7 +59,9 @@ class Capability:
     """One skill as offered by one model on one node, with its measured speed.
 
     `digest` is the SHA-256 of the model's file, or empty where there is no file. `tokens_per_second` and `first_token_ms`
-    were measured at load by the worker itself: claims, until a requester has seen for itself.
+    were measured at load by the worker itself: claims, until a requester has seen for itself. `numerics` is equal for two
+    workers that compute the same bits (engine build, instruction set, formats of keys and values), and empty for one that
+    cannot go on from the middle of an answer.
     """
 
     skill: Skill
@@ -70,6 +73,7 @@ class Capability:
     slots: Slots
     labels: Annotated[tuple[Label, ...], Many(lim.LABELS_MAX)]
     description: Annotated[str, Text(lim.DESCRIPTION_BYTES_MAX)]
+    numerics: Annotated[bytes, Blob(0, lim.NUMERICS_BYTES_MAX)] = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +178,11 @@ class AdvertPull(Message):
 @_message(32, sealed=True)
 @dataclass(frozen=True, slots=True)
 class TaskRequest(Message):
-    """Places one attempt of a task on a worker. An empty `model` means any; `seed` 0 means the worker's choice."""
+    """Places one attempt of a task on a worker. An empty `model` means any; `seed` 0 means the worker's choice.
+
+    `delivered` is the beginning of the answer that another worker gave before it was lost, and `delivered_tokens` the tokens
+    that it was made of. The worker goes on from there and sends only what follows.
+    """
 
     attempt: Annotated[AttemptId, Id16]
     task: Annotated[TaskId, Id16]
@@ -187,6 +195,8 @@ class TaskRequest(Message):
     seed: Annotated[int, Whole(2**32 - 1)]
     stops: Annotated[tuple[Annotated[str, Text(lim.STOP_BYTES_MAX)], ...], Many(lim.STOPS_MAX)]
     deadline_ms: Milliseconds
+    delivered: Annotated[str, Text(lim.DELIVERED_BYTES_MAX)] = ""
+    delivered_tokens: Annotated[tuple[Token, ...], Many(lim.DELIVERED_TOKENS_MAX)] = ()
 
 
 @_message(33, sealed=True)
@@ -212,11 +222,16 @@ class TaskRefused(Message):
 @_message(35, sealed=False)
 @dataclass(frozen=True, slots=True)
 class TaskPiece(Message):
-    """The next piece of the answer's text. `index` counts from 0 without gaps."""
+    """The next piece of the answer's text. `index` counts from 0 without gaps.
+
+    `tokens` are those drawn since the piece before: with them another worker of the same model can go on exactly here. Empty
+    where there are none to tell.
+    """
 
     attempt: Annotated[AttemptId, Id16]
     index: Annotated[int, Whole(2**31 - 1)]
     text: Annotated[str, Text(lim.PIECE_BYTES_MAX)]
+    tokens: Annotated[tuple[Token, ...], Many(lim.PIECE_TOKENS_MAX)] = ()
 
 
 @_message(36, sealed=True)

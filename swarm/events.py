@@ -96,10 +96,11 @@ class CapabilitiesChanged:
 
 @dataclass(frozen=True, slots=True)
 class PieceGenerated:
-    """A model of this node has produced text for an attempt."""
+    """A model of this node has produced text for an attempt, and `tokens` are those it drew since the text before."""
 
     attempt: AttemptId
     text: str
+    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

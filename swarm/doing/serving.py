@@ -101,14 +101,17 @@ class Serving:
         service = self._services.get(timer.attempt)
         return [] if service is None else self._stop(timer.attempt, service, errors.DEADLINE_EXCEEDED, now)
 
-    def generated(self, attempt: AttemptId, text: str) -> list[Effect]:
+    def generated(self, attempt: AttemptId, text: str, tokens: tuple[int, ...] = ()) -> list[Effect]:
         service = self._services.get(attempt)
         if service is None or service.ending is not None:
             return []
         effects: list[Effect] = []
         # Half a surrogate pair, as some servers send it, is no text; it must not end this node.
-        for part in _split(text.encode(errors="replace").decode()):
-            effects.append(Send(service.requester, TaskPiece(attempt, service.pieces, part)))
+        parts = _split(text.encode(errors="replace").decode())
+        # The tokens travel with the last part: only then is their text complete.
+        told = tokens if len(tokens) <= lim.PIECE_TOKENS_MAX else ()
+        for part in parts:
+            effects.append(Send(service.requester, TaskPiece(attempt, service.pieces, part, told if part is parts[-1] else ())))
             service.pieces += 1
         return effects
 
