@@ -288,8 +288,8 @@ def test_a_request_is_what_it_says() -> None:
     request = task_request(b"a" * 16)
     assert isinstance(request, TaskRequest)
     by_hand = (
-        b"\x9c\x20" + b"\xc4\x10" + b"a" * 16 + b"\xc4\x10" + bytes(16) + b"\xa4chat" + b"\xa0"
+        b"\x9e\x20" + b"\xc4\x10" + b"a" * 16 + b"\xc4\x10" + bytes(16) + b"\xa4chat" + b"\xa0"
         b"\x91\x92\xa4user\xa5hello" + b"\x40" + b"\xcb" + struct.pack(">d", 0.7) + b"\xcb" + struct.pack(">d", 0.95)
-        + b"\x00" + b"\x90" + b"\xcd\x75\x30"
+        + b"\x00" + b"\x90" + b"\xcd\x75\x30" + b"\xa0" + b"\x90"
     )  # fmt: skip
     assert codec.encode(request) == by_hand

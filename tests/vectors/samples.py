@@ -54,11 +54,13 @@ CAPABILITY = Capability(
     64,
     ("English", "Português"),
     "Names a language.",
+    bytes(range(8)),
 )
 ADVERT = Advert("kestrel", ("/ip4/192.0.2.7/tcp/4976",), (CAPABILITY,), 64, 3, 0, False)
 REQUEST = TaskRequest(
     ATTEMPT, TASK, "chat", "", (Turn("system", "Be brief."), Turn("user", "Why is the sky blue? 🐦")),
     256, 0.7, 0.95, 4_294_967_295, ("\n\n",), 30_000,
+    "Because air", (4_963, 2_147_483_647),
 )  # fmt: skip
 SIGNED = Notary(EVE, SWARM, Random(3)).sign(ADVERT, 60.0, NOW_S)
 MESSAGES: tuple[Message, ...] = (
@@ -72,7 +74,7 @@ MESSAGES: tuple[Message, ...] = (
     REQUEST,
     TaskAccepted(ATTEMPT, "smollm2-135m", 2),
     TaskRefused(ATTEMPT, 1, "2 at work, 16 waiting"),
-    TaskPiece(ATTEMPT, 65_536, " scattered"),
+    TaskPiece(ATTEMPT, 65_536, " scattered", (0, 128, 49_152)),
     TaskFinished(ATTEMPT, 65_537, "stop", 24, 65_537, 0, 80, 60_000),
     TaskFailed(ATTEMPT, 17, "the model failed while it worked"),
     TaskCancelled(ATTEMPT),
