@@ -73,7 +73,7 @@ def unpack(data: bytes) -> Plain:
             use_list=True,
             max_str_len=lim.BODY_BYTES_MAX,
             max_bin_len=lim.FRAME_BYTES_MAX,
-            max_array_len=1024,
+            max_array_len=lim.DELIVERED_TOKENS_MAX,  # The longest list of any message.
             max_map_len=0,
             max_ext_len=0,
         )
