@@ -42,6 +42,7 @@ NO_SUCH_CAPABILITY = ErrorCode(3, "no_such_capability", True, "The worker does n
 TOO_LONG = ErrorCode(4, "too_long", True, "Input and answer do not fit the model's context.")
 NOT_ALLOWED = ErrorCode(5, "not_allowed", True, "The worker does not serve this requester.")
 BAD_REQUEST = ErrorCode(6, "bad_request", True, "The skill cannot use this input. Another worker will not either.")
+OVER_QUOTA = ErrorCode(7, "over_quota", True, "The requester has its share of the queue already. Try another worker.")
 CANCELLED = ErrorCode(16, "cancelled", False, "The requester took the task back.")
 BACKEND_FAILED = ErrorCode(17, "backend_failed", False, "The model failed while it worked.")
 DEADLINE_EXCEEDED = ErrorCode(18, "deadline_exceeded", False, "The time for the task is over.")
@@ -60,7 +61,7 @@ TOO_MANY_TASKS = ErrorCode(52, "too_many_tasks", True, "This node has too many u
 ERROR_CODES: dict[int, ErrorCode] = {
     code.number: code
     for code in (
-        BUSY, DRAINING, NO_SUCH_CAPABILITY, TOO_LONG, NOT_ALLOWED, BAD_REQUEST,
+        BUSY, DRAINING, NO_SUCH_CAPABILITY, TOO_LONG, NOT_ALLOWED, BAD_REQUEST, OVER_QUOTA,
         CANCELLED, BACKEND_FAILED, DEADLINE_EXCEEDED,
         UNREACHABLE, ACCEPT_OVERDUE, STALLED, CONNECTION_LOST,
         NO_CAPABLE_PEER, EXHAUSTED, STREAM_BROKEN, SHUTTING_DOWN, TOO_MANY_TASKS,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from protocol.identity import NodeId
 from protocol.messages import AttemptId, Message, TaskId, TaskRequest
-from swarm.values import Contact, Outcome, Routing
+from swarm.values import AttemptWhy, Contact, Outcome, Routing
 
 # --- Timers: data, never cancelled. One that has lost its reason finds nothing when it fires. ------------------------
 
@@ -52,6 +52,30 @@ class PieceOverdue:
 
 
 @dataclass(frozen=True, slots=True)
+class HedgeDue:
+    """The worker should have spoken by now, if it is as fast as it usually is."""
+
+    task: TaskId
+    attempt: AttemptId
+
+
+@dataclass(frozen=True, slots=True)
+class WatchDue:
+    """Time to look whether the worker still gives signs of life."""
+
+    task: TaskId
+    attempt: AttemptId
+
+
+@dataclass(frozen=True, slots=True)
+class RetryDue:
+    """Those who were busy may be asked again, if `round` is still the latest."""
+
+    task: TaskId
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
 class SearchOverdue:
     """Somebody able should have been found by now."""
 
@@ -79,6 +103,9 @@ Timer = (
     | PongOverdue
     | AcceptOverdue
     | PieceOverdue
+    | HedgeDue
+    | WatchDue
+    | RetryDue
     | SearchOverdue
     | DeadlinePassed
     | ServiceDeadlinePassed
@@ -114,10 +141,11 @@ class JoinFailed:
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """A worker was chosen for a task, with all reasons."""
+    """A worker was chosen for an attempt of a task, with all reasons; `why` there is one more attempt."""
 
     task: TaskId
     routing: Routing
+    why: AttemptWhy = "first"
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,17 +34,20 @@ from swarm.effects import (
     Effect,
     FindProviders,
     GossipDue,
+    HedgeDue,
     Notify,
     PeerJoined,
     PeerLost,
     PieceOverdue,
     PongOverdue,
+    RetryDue,
     SearchOverdue,
     Send,
     ServiceDeadlinePassed,
     SetTimer,
     SweepDue,
     Timer,
+    WatchDue,
 )
 from swarm.events import (
     AskCancelled,
@@ -87,7 +90,7 @@ class Member:
         self.serving = Serving(node, settings)
         self.gossip = Gossip(node, name, settings, notary, dice, self.index, self.serving.load)
         self._router = Router(node, settings, dice, self.index, self.roster, self.standings)
-        self.asking = Asking(settings, dice, self._router.route, self._reach, self.standings, self.roster.excused)
+        self.asking = Asking(settings, dice, self._router.route, self._reach, self.standings, self.roster)
         self._searched_at = float("-inf")
         self._now = 0.0
 
@@ -209,6 +212,12 @@ class Member:
                 return self.asking.deadline_passed(timer, now)
             case ServiceDeadlinePassed():
                 return self.serving.deadline_passed(timer, now)
+            case HedgeDue():
+                return self.asking.hedge_due(timer, now)
+            case WatchDue():
+                return self.asking.watch_due(timer, now)
+            case RetryDue():
+                return self.asking.retry_due(timer, now)
             case SearchOverdue():
                 return self.asking.search_overdue(timer, now)
             case AdvertDue():

@@ -70,10 +70,24 @@ class Settings:
     """From accept to first text, for each attempt in front; longer inputs get more (`input_bytes_per_s`)."""
     input_bytes_per_s: float = 200.0
     """How slowly a worker may read its input before it counts as stalled: about 50 tokens a second."""
+    watch_after_s: float = 0.5
+    """A worker this long silent while an attempt is under way is asked for a sign of life. Below `silence_limit_s`."""
+    silence_limit_s: float = 1.4
+    """A worker this long silent gets a rival: another is asked beside it, and whoever speaks first goes on."""
+    hedge_share: float = 0.05
+    """Hedges per task, in the long run: what a 95th percentile costs by its own nature (Dean and Barroso 2013)."""
+    hedge_burst: float = 5.0
+    """Hedges that may come at once after a calm time."""
+    hedge_after_min_s: float = 0.2
+    """No hedge comes earlier, however fast the worker usually is: a second request costs about that much itself."""
+    busy_wait_first_s: float = 0.5
+    """When everybody is busy, the first wait before they are asked again; doubles up to `busy_wait_max_s`, with jitter."""
+    busy_wait_max_s: float = 4.0
+    """The longest such wait."""
     piece_limit_s: float = 10.0
     """Between pieces. A slow worker still says one word in ten seconds."""
     attempts_max: int = 8
-    """Workers tried for one task, refusals included."""
+    """Attempts of one task that may fail, and workers that may refuse in one round."""
     answer_bytes_max: int = 1_048_576
     """Text of one answer, each piece counting for 16 bytes at least; bounds what an endless worker can make us hold."""
     search_limit_s: float = 3.0
@@ -93,6 +107,8 @@ class Settings:
             ("advert_gap_s", "advert_period_s", "a renewal must not come before its gap"),
             ("neighbours_target", "neighbours_max", "links that were just opened would be closed again"),
             ("dial_retry_first_s", "dial_retry_max_s", "the wait grows"),
+            ("watch_after_s", "silence_limit_s", "a sign of life must be asked for before it is missed"),
+            ("busy_wait_first_s", "busy_wait_max_s", "the wait grows"),
             ("gossip_adverts", "adverts_max", "no more can be told than is known"),
         ):
             if getattr(self, smaller) > getattr(self, larger):

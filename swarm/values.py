@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId
-from protocol.messages import TaskId, Turn
+from protocol.messages import Capability, TaskId, Turn
 
 
 class Privacy(Enum):
@@ -17,7 +18,10 @@ class Privacy(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a user asks for. `model` empty: any. `worker`: only this one. `seed` 0: the worker's choice."""
+    """What a user asks for. `model` empty: any. `worker`: only this one. `seed` 0: the worker's choice.
+
+    `begun_by` is set while a part of the answer is delivered already: only the same model can go on from there.
+    """
 
     id: TaskId
     skill: str
@@ -31,6 +35,7 @@ class Task:
     deadline_s: float
     privacy: Privacy
     worker: NodeId | None
+    begun_by: Capability | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +50,7 @@ class Candidate:
     model: str
     cost_s: float
     parts: tuple[tuple[str, str], ...]
+    capability: Capability | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +83,17 @@ class Usage:
     total_s: float
 
 
+AttemptWhy = Literal["first", "retry", "hedge", "silence", "resume"]
+"""Why an attempt was begun: the first of its task; another was refused or failed; was slower than usual; gave no sign of life;
+or was lost, or fell silent, in mid-answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class AttemptEnd:
-    """How one attempt of a task went, for `--why`: `code` is None when it answered."""
+    """How one attempt of a task went, for `--why`: `code` is None when it answered.
+
+    `begun_s` counts from when the task was asked, `accepted_s`, `first_piece_s` and `seconds` from when the attempt began.
+    """
 
     worker: NodeId
     name: str
@@ -87,6 +101,11 @@ class AttemptEnd:
     code: ErrorCode | None
     reason: str
     seconds: float
+    why: AttemptWhy = "first"
+    begun_s: float = 0.0
+    accepted_s: float | None = None
+    first_piece_s: float | None = None
+    pieces: int = 0
 
 
 @dataclass(frozen=True, slots=True)

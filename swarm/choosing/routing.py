@@ -35,11 +35,24 @@ def eligible(
     fitting = [capability for capability in capabilities if task.model in ("", capability.model)]
     if not fitting:
         return f"offers {capabilities[0].model}, not {task.model}"
+    if task.begun_by is not None:
+        fitting = [found for found in fitting if can_go_on(found, task.begun_by)]
+        if not fitting:
+            return "does not have the model that began this answer"
     bytes_in = sum(len(turn.text) for turn in task.turns)
     roomy = [found for found in fitting if bytes_in // BYTES_PER_TOKEN_MAX <= found.context_tokens]
     if not roomy:
         return f"context of {fitting[0].context_tokens} tokens is too short"
     return max(roomy, key=lambda found: found.tokens_per_second)
+
+
+def can_go_on(capability: Capability, begun_by: Capability) -> bool:
+    """Whether this model can go on with an answer that the other has begun: the same file, or the same by name and numerics."""
+    if not capability.numerics:
+        return False
+    if begun_by.digest:
+        return capability.digest == begun_by.digest
+    return (capability.model, capability.numerics) == (begun_by.model, begun_by.numerics)
 
 
 class Router:
@@ -79,5 +92,9 @@ class Router:
                 rtt_s = neighbour.rtt_s if neighbour else None
             standing = self._standings.of(node, now)
             candidates.append(score(task, advert, found, node, rtt_s, standing, self._settings.tokens_expected))
+        if task.begun_by is not None:
+            # Who computes the same bits goes on exactly; others only if nobody does.
+            alike = [found for found in candidates if found.capability.numerics == task.begun_by.numerics]  # type: ignore[union-attr]
+            candidates = alike or candidates
         candidates.sort(key=lambda candidate: (candidate.cost_s, candidate.node))
         return Routing(tuple(candidates), (), None, tuple(excluded))

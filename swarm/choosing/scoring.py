@@ -33,4 +33,4 @@ def score(
         ("load", f"{waiting}/{slots}"),
         ("success", f"{seen.success:.2f}"),
     )
-    return Candidate(node, advert.name, capability.model, cost_s, parts)  # type: ignore[arg-type]
+    return Candidate(node, advert.name, capability.model, cost_s, parts, capability)  # type: ignore[arg-type]

@@ -9,6 +9,8 @@ from swarm.settings import Settings
 from swarm.values import Usage
 
 WORKERS_MAX = 4096  # Remembered at once; the longest unused are forgotten first. About 1 MB.
+SAMPLES_MAX = 32  # Times to first text remembered of one worker, and of all together.
+SAMPLES_MIN = 5  # A percentile of fewer says nothing.
 SAMPLE_WEIGHT_MIN = 0.1  # A burst of answers still moves the average.
 
 
@@ -22,6 +24,7 @@ class Standing:
     first_token_s: float | None = None
     tokens_per_second: float | None = None
     as_of: float = 0.0
+    first_pieces_s: tuple[float, ...] = ()
 
     @property
     def success(self) -> float:
@@ -35,6 +38,7 @@ class Standings:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._workers: dict[NodeId, Standing] = {}
+        self._first_pieces_s: tuple[float, ...] = ()  # Of all workers.
 
     def of(self, node: NodeId, now: float) -> Standing | None:
         """A worker's standing as it counts now: a worker that is never chosen must recover by itself, or it never will be."""
@@ -54,6 +58,8 @@ class Standings:
         self._decay(standing, now)
         standing.successes += 1
         weight = max(SAMPLE_WEIGHT_MIN, 1 - exp(-(now - standing.as_of) / self._settings.speed_tau_s))
+        standing.first_pieces_s = (*standing.first_pieces_s[1 - SAMPLES_MAX :], first_piece_s)
+        self._first_pieces_s = (*self._first_pieces_s[1 - SAMPLES_MAX :], first_piece_s)
         old = standing.first_token_s
         # Peak EWMA: worse is believed at once, better only slowly.
         standing.first_token_s = (
@@ -65,6 +71,13 @@ class Standings:
             known = standing.tokens_per_second
             standing.tokens_per_second = speed if known is None else known + weight * (speed - known)
         standing.as_of = now
+
+    def first_piece_p95(self, node: NodeId, now: float) -> float | None:
+        """How long this worker takes from request to first text in all but one of twenty cases, or all workers do."""
+        standing = self._workers.get(node)
+        if standing is not None and len(standing.first_pieces_s) >= SAMPLES_MIN:
+            return _p95(standing.first_pieces_s)
+        return _p95(self._first_pieces_s) if len(self._first_pieces_s) >= 2 * SAMPLES_MIN else None
 
     def ended(self, node: NodeId, code: ErrorCode, blamed: bool, now: float) -> None:
         """An attempt ended otherwise. Refusals and cancels are not failures; nor is what our own lateness explains."""
@@ -89,3 +102,7 @@ class Standings:
 
     def _kept(self, standing: Standing, now: float) -> float:
         return exp2((standing.as_of - now) / self._settings.success_half_life_s)
+
+
+def _p95(samples: tuple[float, ...]) -> float:
+    return sorted(samples)[min(len(samples) - 1, round(0.95 * len(samples)))]

@@ -1,17 +1,17 @@
 """The life of one task at its requester, from Asked to exactly one Conclude.
 
-searching -> placed -> accepted -> speaking -> concluded. A refusal or a failure before the first text goes back to choosing at
-once; after the first text there is no way back, and the task concludes as broken. Every wait has a timer; a timer whose
-attempt is over finds nothing.
+searching -> placed -> accepted -> speaking -> concluded. A refusal or a failure goes back to choosing at once. Before the first
+text any worker will do; after it, one that holds the same model goes on from what was delivered, so that the user sees one
+stream without a gap or an echo. A worker that is late or gives no sign of life is not given up at once: a second one is asked
+beside it, and whoever speaks first goes on alone. Every wait has a timer; a timer whose attempt is over finds nothing.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from random import Random
 from typing import Protocol
 
 from protocol import errors
-from protocol import limits as lim
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId
 from protocol.messages import (
@@ -23,8 +23,9 @@ from protocol.messages import (
     TaskId,
     TaskPiece,
     TaskRefused,
-    TaskRequest,
 )
+from swarm.doing.attempts import LIVE_MAX, PIECE_BYTES_COUNTED, Attempt, Open
+from swarm.doing.hedging import HedgeBudget
 from swarm.effects import (
     AcceptOverdue,
     AttemptFailed,
@@ -32,28 +33,31 @@ from swarm.effects import (
     DeadlinePassed,
     Effect,
     FindProviders,
+    HedgeDue,
     Notify,
     PieceOverdue,
     Reply,
+    RetryDue,
     Routed,
     SearchOverdue,
     Send,
     SetTimer,
+    WatchDue,
     WorkerAccepted,
 )
 from swarm.settings import Settings
-from swarm.values import AttemptEnd, Candidate, Outcome, Privacy, Routing, Task, Usage
-
-PIECE_BYTES_COUNTED = 16  # A piece counts for this many bytes at least, or empty ones would never add up.
+from swarm.values import AttemptWhy, Outcome, Privacy, Routing, Task, Usage
 
 Choose = Callable[[Task, list[NodeId], float], Routing]
 """Who gets the next attempt of a task, given who was tried and the time."""
 Reach = Callable[[NodeId], list[Effect]]
 """What makes a worker reachable before a message is sent to it: a Dial, or nothing."""
-Excused = Callable[[float], bool]
-"""Whether this node itself was late just now, so that the silence of others proves nothing."""
 
 SILENCE = (errors.UNREACHABLE, errors.ACCEPT_OVERDUE, errors.STALLED, errors.CONNECTION_LOST)
+BUSY_CODES = (errors.BUSY, errors.OVER_QUOTA)  # Refusals that time heals.
+ENDS_MAX = 64  # Attempts of one task, refusals included; bounds what its trace holds.
+OVERTAKEN = "another worker spoke first"
+ENDLESS = "the answer has no end"
 
 
 class Experience(Protocol):
@@ -65,52 +69,49 @@ class Experience(Protocol):
 
     def ended(self, node: NodeId, code: ErrorCode, blamed: bool, now: float) -> None: ...
 
-
-@dataclass(slots=True)
-class _Attempt:
-    id: AttemptId
-    worker: Candidate
-    begun_at: float
-    accepted: TaskAccepted | None = None
-    pieces: int = 0
-    bytes: int = 0
-    first_piece_at: float | None = None
+    def first_piece_p95(self, node: NodeId, now: float) -> float | None:
+        """How long this worker takes from request to first text in all but one of twenty cases, if that is known."""
 
 
-@dataclass(slots=True)
-class _Open:
-    task: Task
-    asked_at: float
-    attempt: _Attempt | None = None  # None: searching.
-    searched: bool = False
-    tried: list[NodeId] = field(default_factory=list)
-    ends: list[AttemptEnd] = field(default_factory=list)
-    first_piece_s: float | None = None
+class Vigil(Protocol):
+    """Watches over links; `swarm.finding.roster.Roster` is the real one."""
 
-    def is_over(self, now: float) -> bool:
-        """Whether the time is over. A node that stood still finds answers before it finds the timer that was due before them."""
-        return now > self.asked_at + self.task.deadline_s
+    def excused(self, now: float) -> bool:
+        """Whether this node itself was late just now, so that the silence of others proves nothing."""
+
+    def silent_s(self, node: NodeId, now: float) -> float | None:
+        """How long nothing has come from a neighbour; None for one without a link."""
+
+    def rouse(self, node: NodeId, now: float) -> list[Effect]:
+        """Ask a neighbour for a sign of life, unless it has been asked already."""
 
 
 class Asking:
     """Every task of this node's users that has not ended yet."""
 
     def __init__(
-        self, settings: Settings, dice: Random, choose: Choose, reach: Reach, experience: Experience, excused: Excused
+        self, settings: Settings, dice: Random, choose: Choose, reach: Reach, experience: Experience, vigil: Vigil
     ) -> None:
         self._settings, self._dice, self._choose, self._reach = settings, dice, choose, reach
-        self._experience, self._excused = experience, excused
-        self._open: dict[TaskId, _Open] = {}
+        self._experience, self._vigil = experience, vigil
+        self._budget = HedgeBudget(settings)
+        self._open: dict[TaskId, Open] = {}
         self._by_attempt: dict[AttemptId, TaskId] = {}
         self._stopping = False
         self.asked = self.answered = self.failed = 0
+        self.resumed = 0
 
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def hedged(self) -> int:
+        """How often a second worker was asked because the first was slower than usual."""
+        return self._budget.spent
+
     def workers(self) -> list[NodeId]:
         """Who is at work for this node's users now."""
-        return [opened.attempt.worker.node for opened in self._open.values() if opened.attempt is not None]
+        return [attempt.worker.node for opened in self._open.values() for attempt in opened.live]
 
     # --- The user -----------------------------------------------------------------------------------------------------
 
@@ -119,9 +120,13 @@ class Asking:
         if self._stopping or len(self._open) >= self._settings.tasks_max:
             self.failed += 1
             code = errors.SHUTTING_DOWN if self._stopping else errors.TOO_MANY_TASKS
-            return [Conclude(task.id, _gave_up(_Open(task, now), code, "", now))]
-        opened = self._open[task.id] = _Open(task, now)
-        return [SetTimer(task.deadline_s, DeadlinePassed(task.id)), *self._place(opened, now)]
+            return [Conclude(task.id, Open(task, now).gave_up(code, "", now))]
+        if task.temperature > 0 and task.seed == 0:
+            # Drawn here, so that another worker can go on with the same dice.
+            task = replace(task, seed=self._dice.randrange(1, 2**32))
+        self._budget.task_begun()
+        opened = self._open[task.id] = Open(task, now)
+        return [SetTimer(task.deadline_s, DeadlinePassed(task.id)), *self._place(opened, "first", now)]
 
     def cancel(self, task: TaskId, now: float) -> list[Effect]:
         opened = self._open.get(task)
@@ -141,8 +146,8 @@ class Asking:
         opened, attempt = self._find(sender, message.attempt)
         if opened is None or attempt is None:
             return []
-        attempt.accepted = message
-        bytes_in = sum(len(turn.text) for turn in opened.task.turns)
+        attempt.accepted, attempt.accepted_at = message, now
+        bytes_in = sum(len(turn.text) for turn in opened.task.turns) + opened.delivered.bytes
         limit_s = self._settings.first_piece_limit_s * (1 + message.ahead) + bytes_in / self._settings.input_bytes_per_s
         worker = attempt.worker
         return [
@@ -163,18 +168,23 @@ class Asking:
         if opened.is_over(now):
             return self._give_up(opened, errors.DEADLINE_EXCEEDED, "", now)
         if message.index != attempt.pieces:
-            cancel = Send(sender, TaskCancelled(attempt.id))
             reason = f"piece {message.index} came instead of {attempt.pieces}"
-            return [cancel, *self._over(opened, errors.BACKEND_FAILED, reason, now)]
+            return [_cancel(attempt), *self._over(opened, attempt, errors.BACKEND_FAILED, reason, now)]
         attempt.pieces += 1
         attempt.bytes += max(PIECE_BYTES_COUNTED, len(message.text.encode()))
         if attempt.bytes > self._settings.answer_bytes_max:
-            cancel = Send(sender, TaskCancelled(attempt.id))
-            return [cancel, *self._over(opened, errors.BACKEND_FAILED, "the answer has no end", now)]
+            self._experience.ended(sender, errors.BACKEND_FAILED, True, now)
+            self._end(opened, attempt, errors.BACKEND_FAILED, ENDLESS, now)
+            return [_cancel(attempt), *self._give_up(opened, errors.STREAM_BROKEN, ENDLESS, now)]
+        effects = self._overtake(opened, attempt, now)
         if attempt.first_piece_at is None:
             attempt.first_piece_at = now
-            opened.first_piece_s = now - opened.asked_at
+            if opened.first_piece_s is None:
+                opened.first_piece_s = now - opened.asked_at
+        opened.speaker = attempt
+        opened.delivered.add(message)
         return [
+            *effects,
             Reply(opened.task.id, message.text),
             SetTimer(self._settings.piece_limit_s, PieceOverdue(opened.task.id, attempt.id, attempt.pieces)),
         ]
@@ -186,18 +196,16 @@ class Asking:
         if opened.is_over(now):
             return self._give_up(opened, errors.DEADLINE_EXCEEDED, "", now)
         if message.pieces != attempt.pieces:
-            return self._over(opened, errors.BACKEND_FAILED, f"{attempt.pieces} of {message.pieces} pieces came", now)
-        usage = Usage(
-            message.finish,
-            message.tokens_in,
-            message.tokens_out,
-            message.first_token_ms / 1000,
-            message.total_ms / 1000,
-        )
+            reason = f"{attempt.pieces} of {message.pieces} pieces came"
+            return self._over(opened, attempt, errors.BACKEND_FAILED, reason, now)
+        effects = self._overtake(opened, attempt, now)
+        first_s, total_s = message.first_token_ms / 1000, message.total_ms / 1000
+        usage = Usage(message.finish, message.tokens_in, message.tokens_out, first_s, total_s)
         first_at = now if attempt.first_piece_at is None else attempt.first_piece_at
-        self._experience.answered(sender, usage, first_at - attempt.begun_at, now)
-        self._end_attempt(opened, None, "", now)
-        self._close(opened)
+        own = replace(usage, tokens_out=max(0, usage.tokens_out - attempt.resumed_tokens))
+        self._experience.answered(sender, own, first_at - attempt.begun_at, now)
+        self._end(opened, attempt, None, "", now)
+        del self._open[opened.task.id]
         self.answered += 1
         worker = attempt.worker
         model = attempt.accepted.model if attempt.accepted else worker.model
@@ -205,7 +213,7 @@ class Asking:
             None, "", worker.node, worker.name, model, usage, opened.first_piece_s, now - opened.asked_at,
             tuple(opened.ends),
         )  # fmt: skip
-        return [Conclude(opened.task.id, outcome)]
+        return [*effects, Conclude(opened.task.id, outcome)]
 
     # --- The world ----------------------------------------------------------------------------------------------------
 
@@ -213,43 +221,80 @@ class Asking:
         """The link with a worker is gone, or could not be made."""
         effects: list[Effect] = []
         for opened in list(self._open.values()):
-            if opened.attempt is not None and opened.attempt.worker.node == node:
-                code = errors.CONNECTION_LOST if opened.attempt.accepted else errors.UNREACHABLE
-                effects += self._over(opened, code, cause, now)
+            for attempt in [live for live in opened.live if live.worker.node == node]:
+                code = errors.CONNECTION_LOST if attempt.accepted else errors.UNREACHABLE
+                effects += self._over(opened, attempt, code, cause, now)
         return effects
 
     def undelivered(self, attempt: AttemptId, now: float) -> list[Effect]:
-        task = self._by_attempt.get(attempt)
-        return [] if task is None else self._over(self._open[task], errors.UNREACHABLE, "no link to the worker", now)
+        opened = self._open.get(self._by_attempt.get(attempt, TaskId(b"")))
+        live = opened.find(attempt) if opened else None
+        if opened is None or live is None:
+            return []
+        return self._over(opened, live, errors.UNREACHABLE, "no link to the worker", now)
 
     def found(self, now: float) -> list[Effect]:
         """Somebody new is known: tasks that are searching try again."""
         effects: list[Effect] = []
-        for opened in [opened for opened in self._open.values() if opened.attempt is None]:
-            effects += self._place(opened, now)
+        for opened in [opened for opened in self._open.values() if opened.searched and not opened.live and not opened.busy]:
+            effects += self._place(opened, "first", now)
         return effects
 
     # --- Timers -------------------------------------------------------------------------------------------------------
 
     def accept_overdue(self, timer: AcceptOverdue, now: float) -> list[Effect]:
-        opened = self._open.get(timer.task)
-        attempt = opened.attempt if opened else None
-        if opened is None or attempt is None or attempt.id != timer.attempt or attempt.accepted is not None:
+        opened, attempt = self._timed(timer.task, timer.attempt)
+        if opened is None or attempt is None or attempt.accepted is not None:
             return []
-        cancel = Send(attempt.worker.node, TaskCancelled(attempt.id))
-        return [cancel, *self._over(opened, errors.ACCEPT_OVERDUE, "", now)]
+        return [_cancel(attempt), *self._over(opened, attempt, errors.ACCEPT_OVERDUE, "", now)]
 
     def piece_overdue(self, timer: PieceOverdue, now: float) -> list[Effect]:
-        opened = self._open.get(timer.task)
-        attempt = opened.attempt if opened else None
-        if opened is None or attempt is None or attempt.id != timer.attempt or attempt.pieces != timer.pieces:
+        opened, attempt = self._timed(timer.task, timer.attempt)
+        if opened is None or attempt is None or attempt.pieces != timer.pieces:
             return []
-        cancel = Send(attempt.worker.node, TaskCancelled(attempt.id))
-        return [cancel, *self._over(opened, errors.STALLED, "", now)]
+        return [_cancel(attempt), *self._over(opened, attempt, errors.STALLED, "", now)]
+
+    def hedge_due(self, timer: HedgeDue, now: float) -> list[Effect]:
+        """The worker is slower than it is in all but one of twenty cases: ask a second one, if that is within the budget."""
+        opened, attempt = self._timed(timer.task, timer.attempt)
+        if opened is None or attempt is None or opened.first_piece_s is not None or len(opened.live) >= LIVE_MAX:
+            return []
+        if self._vigil.excused(now) or len(opened.tried) >= self._settings.attempts_max:
+            return []
+        routing = self._choose(self._wanted(opened), opened.tried, now)
+        if routing.chosen is None or not self._budget.take(*self._pending(now)):
+            return []
+        return self._begin_attempt(opened, routing, "hedge", now)
+
+    def watch_due(self, timer: WatchDue, now: float) -> list[Effect]:
+        """Look whether the worker still gives signs of life, and ask another to take over if not."""
+        opened, attempt = self._timed(timer.task, timer.attempt)
+        if opened is None or attempt is None or attempt.silent:
+            return []
+        settings, worker = self._settings, attempt.worker.node
+        silent_s = self._vigil.silent_s(worker, now)
+        if silent_s is None and attempt.accepted is not None:
+            return []  # This node itself is at work.
+        quiet_s = 0.0 if silent_s is None else min(silent_s, now - attempt.begun_at)
+        if quiet_s >= settings.silence_limit_s and not self._vigil.excused(now):
+            return self._rescue(opened, attempt, now)
+        if quiet_s >= settings.watch_after_s:
+            again = SetTimer(settings.silence_limit_s - settings.watch_after_s, timer)
+            return [*self._vigil.rouse(worker, now), again]
+        return [SetTimer(settings.watch_after_s - quiet_s, timer)]
+
+    def retry_due(self, timer: RetryDue, now: float) -> list[Effect]:
+        """Whoever was busy may have room now."""
+        opened = self._open.get(timer.task)
+        if opened is None or opened.rounds != timer.round or any(not live.silent for live in opened.live):
+            return []
+        opened.tried = [node for node in opened.tried if node not in opened.busy]
+        opened.busy.clear()
+        return self._place(opened, "retry" if opened.speaker is None else "resume", now)
 
     def search_overdue(self, timer: SearchOverdue, now: float) -> list[Effect]:
         opened = self._open.get(timer.task)
-        if opened is None or opened.attempt is not None:
+        if opened is None or opened.live or opened.ends:
             return []
         return self._give_up(opened, errors.NO_CAPABLE_PEER, "", now)
 
@@ -257,48 +302,52 @@ class Asking:
         opened = self._open.get(timer.task)
         return [] if opened is None else self._give_up(opened, errors.DEADLINE_EXCEEDED, "", now)
 
-    # --- Inside -------------------------------------------------------------------------------------------------------
+    # --- Choosing and placing -----------------------------------------------------------------------------------------
 
-    def _find(self, sender: NodeId, attempt: AttemptId) -> tuple[_Open | None, _Attempt | None]:
-        """The task of an attempt, if that attempt is the current one and the sender is its worker."""
-        task = self._by_attempt.get(attempt)
-        opened = self._open.get(task) if task is not None else None
-        current = opened.attempt if opened else None
-        if current is None or current.id != attempt or current.worker.node != sender:
-            return None, None
-        return opened, current
+    def _wanted(self, opened: Open) -> Task:
+        """The task as the next worker must be able to do it: once text was delivered, only the model that began can go on."""
+        return opened.task if opened.speaker is None else replace(opened.task, begun_by=opened.speaker.begun_by)
 
-    def _place(self, opened: _Open, now: float) -> list[Effect]:
-        """Choose a worker and send the task there, or search."""
-        task = opened.task
+    def _place(self, opened: Open, why: AttemptWhy, now: float) -> list[Effect]:
+        """Choose a worker and send the task there, or search, or wait until somebody has room."""
         if opened.is_over(now):
             return self._give_up(opened, errors.DEADLINE_EXCEEDED, "", now)
-        if len(opened.tried) >= self._settings.attempts_max:
-            return self._give_up(opened, errors.EXHAUSTED, "", now)
-        routing = self._choose(task, opened.tried, now)
-        if routing.chosen is None:
-            return self._search(opened, now)
+        failed = sum(end.code is not None and not end.code.definite for end in opened.ends)
+        if failed >= self._settings.attempts_max or len(opened.ends) >= ENDS_MAX or not self._can_go_on(opened):
+            return self._exhausted(opened, now)
+        if len(opened.busy) >= self._settings.attempts_max:
+            return self._wait(opened)
+        routing = self._choose(self._wanted(opened), opened.tried, now)
+        if routing.chosen is not None:
+            return self._begin_attempt(opened, routing, why, now)
+        if opened.busy:
+            return self._wait(opened)
+        return self._exhausted(opened, now) if opened.ends else self._search(opened)
+
+    def _begin_attempt(self, opened: Open, routing: Routing, why: AttemptWhy, now: float) -> list[Effect]:
+        task, settings = opened.task, self._settings
+        self.resumed += why == "resume"
         worker = next(candidate for candidate in routing.candidates if candidate.node == routing.chosen)
-        attempt = opened.attempt = _Attempt(AttemptId(self._dice.randbytes(16)), worker, now)
+        attempt = Attempt(AttemptId(self._dice.randbytes(16)), worker, why, now)
+        opened.live.append(attempt)
         opened.tried.append(worker.node)
         self._by_attempt[attempt.id] = task.id
         self._experience.begun(worker.node, now)
-        left_ms = min(lim.DEADLINE_MS_MAX, max(1, round((opened.asked_at + task.deadline_s - now) * 1000)))
-        request = TaskRequest(
-            attempt.id, task.id, task.skill, worker.model, task.turns, task.tokens_max, task.temperature, task.top_p,
-            task.seed, task.stops, left_ms,
-        )  # fmt: skip
-        return [
-            Notify(Routed(task.id, routing)),
+        effects: list[Effect] = [
+            Notify(Routed(task.id, routing, why)),
             *self._reach(worker.node),
-            Send(worker.node, request),
-            SetTimer(self._settings.accept_limit_s, AcceptOverdue(task.id, attempt.id)),
+            Send(worker.node, opened.request(attempt, now)),
+            SetTimer(settings.accept_limit_s, AcceptOverdue(task.id, attempt.id)),
+            SetTimer(settings.watch_after_s, WatchDue(task.id, attempt.id)),
         ]
+        usual_s = self._experience.first_piece_p95(worker.node, now)
+        may_hedge = task.worker is None and task.privacy is not Privacy.LOCAL and opened.first_piece_s is None
+        if usual_s is not None and may_hedge and why != "hedge":
+            effects.append(SetTimer(max(settings.hedge_after_min_s, usual_s), HedgeDue(task.id, attempt.id)))
+        return effects
 
-    def _search(self, opened: _Open, now: float) -> list[Effect]:
-        """Nobody able is known: ask the DHT once and wait a little. With nobody left after failures, give up."""
-        if opened.ends:
-            return self._give_up(opened, errors.EXHAUSTED, "", now)
+    def _search(self, opened: Open) -> list[Effect]:
+        """Nobody able is known: ask the DHT once and wait a little."""
         if opened.searched:
             return []
         opened.searched = True
@@ -306,61 +355,108 @@ class Asking:
         # Not even its skill is told to others when a task may not leave this node; a model here may still come up in time.
         return [overdue] if opened.task.privacy is Privacy.LOCAL else [FindProviders(opened.task.skill), overdue]
 
+    def _wait(self, opened: Open) -> list[Effect]:
+        """Everybody able has said to be busy: ask them again in a while, ever more rarely, until the deadline."""
+        opened.rounds += 1
+        longest_s = min(self._settings.busy_wait_max_s, self._settings.busy_wait_first_s * 2.0 ** min(opened.rounds, 16))
+        return [SetTimer(longest_s * self._dice.uniform(0.5, 1.0), RetryDue(opened.task.id, opened.rounds))]
+
+    def _exhausted(self, opened: Open, now: float) -> list[Effect]:
+        """Nobody is left to try. An attempt that is only silent may still come back."""
+        if opened.live:
+            return []
+        if opened.speaker is None:
+            return self._give_up(opened, errors.EXHAUSTED, "", now)
+        return self._give_up(opened, errors.STREAM_BROKEN, f"{opened.broken}; no other worker can go on with it", now)
+
+    def _rescue(self, opened: Open, attempt: Attempt, now: float) -> list[Effect]:
+        """The worker may be dead or frozen: ask another beside it, if there is one. Whoever speaks next goes on alone."""
+        again = SetTimer(self._settings.watch_after_s, WatchDue(opened.task.id, attempt.id))
+        if len(opened.live) >= LIVE_MAX or len(opened.tried) >= self._settings.attempts_max:
+            return [again]
+        routing = self._choose(self._wanted(opened), opened.tried, now) if self._can_go_on(opened) else None
+        if routing is None or routing.chosen is None:
+            return [again]  # To wait is all that is left; the piece limit ends it.
+        attempt.silent = True
+        return self._begin_attempt(opened, routing, "resume" if opened.speaker else "silence", now)
+
+    def _can_go_on(self, opened: Open) -> bool:
+        """Whether another worker could go on from what was delivered."""
+        return opened.speaker is None or (
+            opened.speaker.begun_by is not None and opened.delivered.fits(opened.task)
+        )
+
+    def _pending(self, now: float) -> tuple[int, int]:
+        """How many attempts have not spoken yet, and how many of these are later than their workers usually are."""
+        overdue = pending = 0
+        for opened in self._open.values():
+            for attempt in opened.live:
+                if attempt.first_piece_at is None:
+                    usual_s = self._experience.first_piece_p95(attempt.worker.node, now)
+                    pending += 1
+                    overdue += usual_s is not None and now - attempt.begun_at >= usual_s
+        return overdue, pending
+
+    # --- Ending -------------------------------------------------------------------------------------------------------
+
+    def _find(self, sender: NodeId, attempt: AttemptId) -> tuple[Open | None, Attempt | None]:
+        """The task of an attempt, if it is under way and the sender is its worker."""
+        opened = self._open.get(self._by_attempt.get(attempt, TaskId(b"")))
+        live = opened.find(attempt) if opened else None
+        return (opened, live) if live is not None and live.worker.node == sender else (None, None)
+
+    def _timed(self, task: TaskId, attempt: AttemptId) -> tuple[Open | None, Attempt | None]:
+        opened = self._open.get(task)
+        return (opened, opened.find(attempt)) if opened is not None else (None, None)
+
     def _attempt_over(
         self, sender: NodeId, attempt: AttemptId, code: ErrorCode, reason: str, now: float
     ) -> list[Effect]:
-        opened, current = self._find(sender, attempt)
-        return [] if opened is None or current is None else self._over(opened, code, reason, now)
+        opened, live = self._find(sender, attempt)
+        return [] if opened is None or live is None else self._over(opened, live, code, reason, now)
 
-    def _over(self, opened: _Open, code: ErrorCode, reason: str, now: float) -> list[Effect]:
-        """The current attempt has ended without an answer: try elsewhere if nothing was delivered yet."""
-        attempt = opened.attempt
-        assert attempt is not None
+    def _over(self, opened: Open, attempt: Attempt, code: ErrorCode, reason: str, now: float) -> list[Effect]:
+        """An attempt has ended without a complete answer: another that is under way takes over, or one is begun."""
         worker = attempt.worker
         notice = Notify(AttemptFailed(opened.task.id, worker.node, worker.name, code.number, reason or code.meaning))
-        self._experience.ended(worker.node, code, not (code in SILENCE and self._excused(now)), now)
-        self._end_attempt(opened, code, reason, now)
-        if attempt.pieces:
-            told = f"{worker.name} was lost in mid-answer: {reason or code.meaning}"
-            return [notice, *self._give_up(opened, errors.STREAM_BROKEN, told, now)]
-        if code is errors.BAD_REQUEST:
+        self._experience.ended(worker.node, code, not (code in SILENCE and self._vigil.excused(now)), now)
+        self._end(opened, attempt, code, reason, now)
+        if code in BUSY_CODES:
+            opened.busy.append(worker.node)
+        if any(not live.silent for live in opened.live):
+            return [notice]
+        if attempt is opened.speaker:
+            opened.broken = f"{worker.name} was lost in mid-answer: {reason or code.meaning}"
+        if code is errors.BAD_REQUEST and opened.speaker is None and not opened.live:
             return [notice, *self._give_up(opened, code, reason, now)]
-        return [notice, *self._place(opened, now)]
+        return [notice, *self._place(opened, "retry" if opened.speaker is None else "resume", now)]
 
-    def _end_attempt(self, opened: _Open, code: ErrorCode | None, reason: str, now: float) -> None:
-        attempt = opened.attempt
-        assert attempt is not None
-        worker = attempt.worker
-        opened.ends.append(AttemptEnd(worker.node, worker.name, worker.model, code, reason, now - attempt.begun_at))
-        del self._by_attempt[attempt.id]
-        opened.attempt = None
-
-    def _give_up(self, opened: _Open, code: ErrorCode, reason: str, now: float) -> list[Effect]:
+    def _overtake(self, opened: Open, attempt: Attempt, now: float) -> list[Effect]:
+        """An attempt has spoken: it goes on alone."""
         effects: list[Effect] = []
-        attempt = opened.attempt
-        if attempt is not None:
-            effects.append(Send(attempt.worker.node, TaskCancelled(attempt.id)))
+        for other in [live for live in opened.live if live is not attempt]:
+            effects.append(_cancel(other))
+            code = errors.STALLED if other.silent else errors.CANCELLED
+            self._experience.ended(other.worker.node, code, other.silent and not self._vigil.excused(now), now)
+            self._end(opened, other, code, "" if other.silent else OVERTAKEN, now)
+        return effects
+
+    def _end(self, opened: Open, attempt: Attempt, code: ErrorCode | None, reason: str, now: float) -> None:
+        opened.ended(attempt, code, reason, now)
+        del self._by_attempt[attempt.id]
+
+    def _give_up(self, opened: Open, code: ErrorCode, reason: str, now: float) -> list[Effect]:
+        effects: list[Effect] = []
+        for attempt in list(opened.live):
+            effects.append(_cancel(attempt))
             # A worker that had the whole time and did not finish is slow, not broken; its speed will tell.
             self._experience.ended(attempt.worker.node, errors.CANCELLED, False, now)
-            self._end_attempt(opened, code, reason, now)
-        self._close(opened)
+            self._end(opened, attempt, code, reason, now)
+        del self._open[opened.task.id]
         if code is not errors.CANCELLED:
             self.failed += 1
-        return [*effects, Conclude(opened.task.id, _gave_up(opened, code, reason, now))]
-
-    def _close(self, opened: _Open) -> None:
-        del self._open[opened.task.id]
+        return [*effects, Conclude(opened.task.id, opened.gave_up(code, reason, now))]
 
 
-def _gave_up(opened: _Open, code: ErrorCode, reason: str, now: float) -> Outcome:
-    last = opened.ends[-1] if opened.ends else None
-    if not reason and code is errors.EXHAUSTED and last is not None and last.code is not None:
-        tried = "worker" if len(opened.ends) == 1 else "workers"
-        reason = f"{len(opened.ends)} {tried} tried; the last, {last.name}: {last.reason or last.code.meaning}"
-    if not reason and code is errors.NO_CAPABLE_PEER:
-        wanted = f"{opened.task.skill} with {opened.task.model}" if opened.task.model else opened.task.skill
-        reason = f"no known worker can do {wanted}"
-    return Outcome(
-        code, reason or code.meaning, last.worker if last else None, last.name if last else "", "", None,
-        opened.first_piece_s, now - opened.asked_at, tuple(opened.ends),
-    )  # fmt: skip
+def _cancel(attempt: Attempt) -> Send:
+    return Send(attempt.worker.node, TaskCancelled(attempt.id))

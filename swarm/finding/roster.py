@@ -82,6 +82,16 @@ class Roster:
     def excused(self, now: float) -> bool:
         return now < self._excused_until
 
+    def silent_s(self, node: NodeId, now: float) -> float | None:
+        """How long nothing has come from a neighbour; None for one without a link."""
+        neighbour = self._neighbours.get(node)
+        return None if neighbour is None else now - neighbour.heard_at
+
+    def rouse(self, node: NodeId, now: float) -> list[Effect]:
+        """Ask a neighbour for a sign of life, unless it has been asked already."""
+        neighbour = self._neighbours.get(node)
+        return [] if neighbour is None or neighbour.ping_nonce is not None else self._ping(neighbour, now)
+
     def pong_overdue(self, timer: PongOverdue, now: float) -> list[Effect]:
         neighbour = self._neighbours.get(timer.node)
         if neighbour is None or neighbour.ping_nonce != timer.nonce:

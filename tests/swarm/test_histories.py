@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from protocol import errors
 from protocol.identity import NodeId
-from protocol.messages import AttemptId, TaskId, TaskRequest, Turn
+from protocol.messages import AttemptId, TaskId, TaskRefused, TaskRequest, Turn
 from swarm.effects import (
     AttemptFailed,
     Conclude,
@@ -63,6 +63,7 @@ OFFERS = {
 DEADLINE_S_MAX = 30.0
 QUIET_S = 50.0  # Longer than any deadline, and than it takes to notice a dead link.
 
+BUSY_NUMBERS = (errors.BUSY.number, errors.OVER_QUOTA.number)  # Who says so may be asked again.
 CRASHED = "crashed"
 
 
@@ -87,6 +88,7 @@ class Ledger:
     slots: dict[Node, dict[str, int]] = field(default_factory=dict)
     placed: set[tuple[TaskId, NodeId]] = field(default_factory=set)
     requester: dict[AttemptId, NodeId] = field(default_factory=dict)
+    task_of: dict[AttemptId, TaskId] = field(default_factory=dict)
 
     def text(self, attempt: AttemptId) -> str:
         """The next piece of an attempt; it tells where it belongs."""
@@ -101,14 +103,17 @@ class Ledger:
                 self.slots[node] = {offered.model: offered.slots for offered in capabilities}
             case Received(sender, TaskRequest(attempt)):
                 self.requester[attempt] = sender
+            case Received(sender, TaskRefused(attempt, code)) if code in BUSY_NUMBERS:
+                self.placed.discard((self.task_of[attempt], sender))
         running = Counter(generation.model for generation in node.generations.values())
         for effect in effects:
             match effect:
                 case Send(to, message):
                     assert to != node.id, "what a member sends to itself stays inside"
                     if isinstance(message, TaskRequest):
-                        assert (message.task, to) not in self.placed, "a worker gets a task once"
+                        assert (message.task, to) not in self.placed, "a worker gets a task once, unless it was busy"
                         self.placed.add((message.task, to))
+                        self.task_of[message.attempt] = message.task
                 case SetTimer(delay_s, _):
                     assert 0.0 <= delay_s < float("inf")
                 case Reply(task, text):

@@ -6,12 +6,14 @@ from random import Random
 from protocol.identity import NodeId
 from protocol.messages import (
     AttemptId,
+    Capability,
     TaskAccepted,
     TaskFinished,
     TaskId,
     TaskPiece,
     TaskRequest,
 )
+from swarm.choosing.routing import can_go_on
 from swarm.choosing.standing import Standings
 from swarm.doing.asking import Asking
 from swarm.effects import (
@@ -24,7 +26,7 @@ from swarm.effects import (
 )
 from swarm.settings import Settings
 from swarm.values import Candidate, Contact, Outcome, Routing, Task
-from tests.swarm.samples import BOB, CYD, DAN, NOW, task
+from tests.swarm.samples import BOB, CYD, DAN, NOW, capability, task
 
 T1 = TaskId(b"t1")
 NAMES = {BOB: "bob", CYD: "cyd", DAN: "dan"}
@@ -38,12 +40,30 @@ class Ada:
         self.settings = Settings(**settings)
         self.standings = Standings(self.settings)
         self.is_excused = False
-        self.asking = Asking(
-            self.settings, Random(1), self.choose, self.reach, self.standings, lambda now: self.is_excused
-        )
+        self.heard_at = {BOB: NOW, CYD: NOW, DAN: NOW}
+        self.models: dict[NodeId, Capability] = {}
+        self.wanted: Task | None = None
+        self.roused: list[NodeId] = []
+        self.asking = Asking(self.settings, Random(1), self.choose, self.reach, self.standings, self)
+
+    def excused(self, now: float) -> bool:
+        return self.is_excused
+
+    def silent_s(self, node: NodeId, now: float) -> float | None:
+        return now - self.heard_at[node] if node in self.heard_at else None
+
+    def rouse(self, node: NodeId, now: float) -> list[Effect]:
+        self.roused.append(node)
+        return []
 
     def choose(self, asked: Task, tried: list[NodeId], now: float) -> Routing:
-        found = tuple(Candidate(node, NAMES[node], "smollm2", 1.0, ()) for node in self.able if node not in tried)
+        self.wanted = asked
+        models = {node: self.models.get(node, capability()) for node in self.able if node not in tried}
+        found = tuple(
+            Candidate(node, NAMES[node], "smollm2", 1.0, (), model)
+            for node, model in models.items()
+            if asked.begun_by is None or can_go_on(model, asked.begun_by)
+        )
         return Routing(found, tuple(each.node for each in found), found[0].node if found else None, ())
 
     def reach(self, node: NodeId) -> list[Effect]:
@@ -84,7 +104,7 @@ def failures(ada: Ada, node: NodeId = BOB) -> float:
     standing = ada.standings.of(node, NOW)
     assert standing is not None
     assert standing.inflight == 0
-    return standing.failures
+    return round(standing.failures, 3)  # They fade from the first second.
 
 
 def concludes(effects: Iterable[Effect]) -> list[Conclude]:

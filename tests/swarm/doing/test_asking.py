@@ -29,6 +29,7 @@ from swarm.effects import (
     SearchOverdue,
     Send,
     SetTimer,
+    WatchDue,
     WorkerAccepted,
 )
 from swarm.values import AttemptEnd, Outcome, Privacy, Usage
@@ -41,12 +42,13 @@ from tests.swarm.samples import BOB, CYD, NOW, task
 def test_a_task_goes_to_the_worker_that_was_chosen() -> None:
     ada = Ada(BOB)
     asked = task(turns=(Turn("system", "be brief"), Turn("user", "why?")), seed=7, stops=("\n",))
-    deadline, routed, send, overdue = ada.asking.begin(asked, NOW)
+    deadline, routed, send, overdue, watch = ada.asking.begin(asked, NOW)
     attempt = send.message.attempt
     assert deadline == SetTimer(30.0, DeadlinePassed(T1))
     assert routed == Notify(Routed(T1, ada.choose(asked, [], NOW)))
     assert send == Send(BOB, TaskRequest(attempt, T1, "chat", "smollm2", asked.turns, 64, 0.0, 1.0, 7, ("\n",), 30_000))
     assert overdue == SetTimer(ada.settings.accept_limit_s, AcceptOverdue(T1, attempt))
+    assert watch == SetTimer(ada.settings.watch_after_s, WatchDue(T1, attempt))
     assert (len(attempt), len(ada.asking), ada.asking.workers()) == (16, 1, [BOB])
     assert ada.standings.of(BOB, NOW).inflight == 1
 
@@ -126,7 +128,7 @@ def test_a_complete_answer_concludes_with_who_gave_it() -> None:
     ada.asking.piece(BOB, TaskPiece(attempt, 0, "Because."), NOW + 1)
     ada.asking.piece(BOB, TaskPiece(attempt, 1, " So."), NOW + 2)
     outcome = concluded(ada.asking.finished(BOB, finished(attempt, 2), NOW + 3))
-    ends = (AttemptEnd(BOB, "bob", "smollm2", None, "", 3.0),)
+    ends = (AttemptEnd(BOB, "bob", "smollm2", None, "", 3.0, "first", 0.0, 0.5, 1.0, 2),)
     assert outcome == Outcome(None, "", BOB, "bob", "smollm2-q8", Usage("stop", 10, 21, 0.5, 2.5), 1.0, 3.0, ends)
     standing = ada.standings.of(BOB, NOW + 3)
     assert (standing.inflight, standing.successes, standing.first_token_s) == (0, 1.0, 1.0)
@@ -191,7 +193,7 @@ def test_a_task_is_not_searched_for_again_after_workers_have_failed() -> None:
     ada.asking.begin(task(), NOW)
     ada.able = [BOB]
     _, attempt = placed(ada.asking.found(NOW))
-    effects = ada.asking.refused(BOB, TaskRefused(attempt, errors.BUSY.number, ""), NOW)
+    effects = ada.asking.refused(BOB, TaskRefused(attempt, errors.NO_SUCH_CAPABILITY.number, ""), NOW)
     assert concluded(effects).code is errors.EXHAUSTED
 
 
@@ -288,7 +290,7 @@ def test_every_wait_has_its_timer() -> None:
     ada.able = [BOB]
     effects = ada.asking.found(NOW)
     _, attempt = placed(effects)
-    assert timers(effects) == [AcceptOverdue(T1, attempt)]
+    assert timers(effects) == [AcceptOverdue(T1, attempt), WatchDue(T1, attempt)]
     assert timers(ada.asking.accepted(BOB, TaskAccepted(attempt, "", 0), NOW)) == [PieceOverdue(T1, attempt, 0)]
     assert timers(ada.asking.piece(BOB, TaskPiece(attempt, 0, ""), NOW)) == [PieceOverdue(T1, attempt, 1)]
 

@@ -10,13 +10,16 @@ from protocol.messages import (
     TaskPiece,
     TaskRefused,
 )
-from swarm.doing.asking import PIECE_BYTES_COUNTED
+from swarm.doing.asking import ENDLESS, ENDS_MAX
+from swarm.doing.attempts import PIECE_BYTES_COUNTED
 from swarm.effects import (
     AcceptOverdue,
     AttemptFailed,
+    DeadlinePassed,
     Notify,
     PieceOverdue,
     Reply,
+    RetryDue,
     Send,
 )
 from tests.swarm.doing.requester import T1, Ada, concluded, concludes, failures, finished, placed
@@ -103,25 +106,62 @@ def test_a_request_that_was_never_delivered_asks_the_next() -> None:
 def test_the_last_worker_failing_exhausts_the_task() -> None:
     ada = Ada(BOB, CYD)
     first = ada.ask()
-    _, second = placed(ada.asking.refused(BOB, TaskRefused(first, errors.BUSY.number, "full"), NOW + 1))
-    outcome = concluded(ada.asking.refused(CYD, TaskRefused(second, errors.BUSY.number, ""), NOW + 2))
+    _, second = placed(ada.asking.refused(BOB, TaskRefused(first, errors.DRAINING.number, "full"), NOW + 1))
+    outcome = concluded(ada.asking.refused(CYD, TaskRefused(second, errors.DRAINING.number, ""), NOW + 2))
     assert outcome.code is errors.EXHAUSTED
-    assert outcome.reason == f"2 workers tried; the last, cyd: {errors.BUSY.meaning}"
+    assert outcome.reason == f"2 workers tried; the last, cyd: {errors.DRAINING.meaning}"
     assert (outcome.worker, outcome.worker_name, outcome.seconds) == (CYD, "cyd", 2.0)
     assert [(end.worker, end.code, end.seconds) for end in outcome.attempts] == [
-        (BOB, errors.BUSY, 1.0), (CYD, errors.BUSY, 1.0),
+        (BOB, errors.DRAINING, 1.0), (CYD, errors.DRAINING, 1.0),
     ]  # fmt: skip
 
 
-def test_attempts_are_bounded() -> None:
+def test_failures_are_bounded() -> None:
     ada = Ada(BOB, CYD, DAN, attempts_max=2)
+    ada.ask()
+    placed(ada.asking.lost(BOB, "reset", NOW))
+    assert concluded(ada.asking.lost(CYD, "reset", NOW)).code is errors.EXHAUSTED
+
+
+def test_a_worker_that_is_busy_is_asked_again_after_a_while() -> None:
+    """Nobody is lost because everybody has much to do."""
+    ada = Ada(BOB, CYD)
     first = ada.ask()
     _, second = placed(ada.asking.refused(BOB, TaskRefused(first, errors.BUSY.number, ""), NOW))
-    outcome = concluded(ada.asking.refused(CYD, TaskRefused(second, errors.BUSY.number, ""), NOW))
-    assert outcome.code is errors.EXHAUSTED
+    _, wait = ada.asking.refused(CYD, TaskRefused(second, errors.OVER_QUOTA.number, ""), NOW)
+    assert wait.timer == RetryDue(T1, 1)
+    assert ada.settings.busy_wait_first_s * 0.5 <= wait.delay_s <= ada.settings.busy_wait_max_s
+    assert ada.asking.found(NOW) == [], "news is no reason to ask the busy again"
+    assert placed(ada.asking.retry_due(wait.timer, NOW + 1))[0] == BOB
+    assert ada.asking.retry_due(wait.timer, NOW + 1) == [], "somebody is at work"
 
 
-# --- After the first text there is no way back ----------------------------------------------------------------------------
+def test_one_round_asks_so_many_busy_workers_and_the_waits_grow() -> None:
+    ada = Ada(BOB, CYD, DAN, attempts_max=2, busy_wait_first_s=0.5, busy_wait_max_s=3.0)
+    attempt, at, waits = ada.ask(), NOW, []
+    for round_ in range(1, 7):
+        _, attempt = placed(ada.asking.refused(BOB, TaskRefused(attempt, errors.BUSY.number, ""), at))
+        _, wait = ada.asking.refused(CYD, TaskRefused(attempt, errors.BUSY.number, ""), at)
+        waits.append(wait.delay_s)
+        at += wait.delay_s
+        assert wait.timer == RetryDue(T1, round_)
+        _, attempt = placed(ada.asking.retry_due(wait.timer, at))
+    assert waits[0] <= 1.0 < max(waits) <= 3.0
+    [_, end] = ada.asking.deadline_passed(DeadlinePassed(T1), at)
+    assert end.outcome.code is errors.DEADLINE_EXCEEDED
+
+
+def test_what_a_task_remembers_of_refusals_is_bounded() -> None:
+    ada = Ada(BOB)
+    attempt, at = ada.ask(task(deadline_s=600.0)), NOW
+    for _ in range(ENDS_MAX - 1):
+        _, wait = ada.asking.refused(BOB, TaskRefused(attempt, errors.BUSY.number, ""), at)
+        _, attempt = placed(ada.asking.retry_due(wait.timer, at))
+    outcome = concluded(ada.asking.refused(BOB, TaskRefused(attempt, errors.BUSY.number, ""), at))
+    assert (outcome.code, len(outcome.attempts)) == (errors.EXHAUSTED, ENDS_MAX)
+
+
+# --- After the first text, of a model that nobody can go on from ---------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["lost", "failed", "stalled", "gap", "miscounted", "endless"])
@@ -143,7 +183,7 @@ def test_an_answer_that_breaks_off_is_not_begun_again_elsewhere(how: str) -> Non
             effects = ada.asking.piece(BOB, TaskPiece(attempt, 1, "x" * 100), NOW)
     outcome = concluded(effects)
     assert outcome.code is errors.STREAM_BROKEN
-    assert outcome.reason.startswith("bob was lost in mid-answer: ")
+    assert outcome.reason == ENDLESS if how == "endless" else outcome.reason.startswith("bob was lost in mid-answer: ")
     assert outcome.attempts[0].code is not errors.STREAM_BROKEN, "the attempt keeps its own cause"
     assert not [effect for effect in effects if isinstance(effect, Reply)]
     cancelled = [effect.message for effect in effects if isinstance(effect, Send)]

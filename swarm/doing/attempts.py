@@ -1,0 +1,128 @@
+"""What a requester keeps of one task while it is open: the attempts under way, those that ended, and what was delivered."""
+
+from dataclasses import dataclass, field
+
+from protocol import errors
+from protocol import limits as lim
+from protocol.errors import ErrorCode
+from protocol.identity import NodeId
+from protocol.messages import AttemptId, Capability, TaskAccepted, TaskPiece, TaskRequest
+from swarm.values import AttemptEnd, AttemptWhy, Candidate, Outcome, Task
+
+PIECE_BYTES_COUNTED = 16  # A piece counts for this many bytes at least, or empty ones would never add up.
+LIVE_MAX = 2  # Attempts of one task at once: the one that was asked first, and the one that may overtake it.
+REQUEST_ROOM_BYTES = 4_096  # What a request holds besides texts and tokens: ids, names, stop strings, the marks of msgpack.
+TOKEN_BYTES_MAX = 5  # Of one token in msgpack.
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One attempt that has not ended. Times are of the member's clock."""
+
+    id: AttemptId
+    worker: Candidate
+    why: AttemptWhy
+    begun_at: float
+    accepted: TaskAccepted | None = None
+    accepted_at: float | None = None
+    pieces: int = 0
+    bytes: int = 0
+    first_piece_at: float | None = None
+    resumed_tokens: int = 0  # Drawn by others before; not this worker's work.
+    silent: bool = False  # It was asked for a sign of life in vain, and another was asked to take over.
+
+    @property
+    def begun_by(self) -> Capability | None:
+        """The model at work, if it is one that another worker could go on from."""
+        capability = self.worker.capability
+        return capability if capability is not None and capability.numerics else None
+
+
+@dataclass(slots=True)
+class Delivered:
+    """The text that the user has been given, as long as another worker could go on from it."""
+
+    parts: list[str] = field(default_factory=list)
+    bytes: int = 0
+    tokens: list[int] = field(default_factory=list)
+    tokens_complete: bool = True  # Whether every piece told its tokens; else they are of no use.
+
+    def add(self, piece: TaskPiece) -> None:
+        self.bytes += len(piece.text.encode())
+        self.tokens_complete = self.tokens_complete and (bool(piece.tokens) or not piece.text)
+        if self.bytes > lim.DELIVERED_BYTES_MAX:
+            self.parts.clear()  # Nobody can go on from here any more; why keep it?
+            self.tokens.clear()
+            return
+        self.parts.append(piece.text)
+        if not self.tokens_complete or len(self.tokens) + len(piece.tokens) > lim.DELIVERED_TOKENS_MAX:
+            self.tokens_complete = False
+            self.tokens.clear()
+        self.tokens += piece.tokens if self.tokens_complete else ()
+
+    def fits(self, task: Task) -> bool:
+        """Whether a request can carry the task and this as well."""
+        texts = sum(len(turn.text.encode()) for turn in task.turns) + self.bytes
+        tokens = TOKEN_BYTES_MAX * len(self.tokens)
+        return self.bytes <= lim.DELIVERED_BYTES_MAX and texts + tokens + REQUEST_ROOM_BYTES <= lim.BODY_BYTES_MAX
+
+
+@dataclass(slots=True)
+class Open:
+    """A task between Asked and Conclude."""
+
+    task: Task
+    asked_at: float
+    live: list[Attempt] = field(default_factory=list)  # Empty: searching.
+    searched: bool = False
+    tried: list[NodeId] = field(default_factory=list)  # Not to be asked again, or not in this round.
+    busy: list[NodeId] = field(default_factory=list)  # Who has refused for want of room in this round.
+    rounds: int = 0
+    ends: list[AttemptEnd] = field(default_factory=list)
+    first_piece_s: float | None = None
+    speaker: Attempt | None = None  # Who delivered last; stays set when that attempt has ended.
+    broken: str = ""  # How the last speaker was lost, for people.
+    delivered: Delivered = field(default_factory=Delivered)
+
+    def is_over(self, now: float) -> bool:
+        """Whether the time is over. A node that stood still finds answers before it finds the timer that was due before them."""
+        return now > self.asked_at + self.task.deadline_s
+
+    def find(self, attempt: AttemptId) -> Attempt | None:
+        return next((live for live in self.live if live.id == attempt), None)
+
+    def request(self, attempt: Attempt, now: float) -> TaskRequest:
+        """What the attempt's worker is asked."""
+        task, delivered = self.task, self.delivered
+        left_ms = min(lim.DEADLINE_MS_MAX, max(1, round((self.asked_at + task.deadline_s - now) * 1000)))
+        attempt.resumed_tokens = len(delivered.tokens)
+        return TaskRequest(
+            attempt.id, task.id, task.skill, attempt.worker.model, task.turns, task.tokens_max, task.temperature,
+            task.top_p, task.seed, task.stops, left_ms, "".join(delivered.parts), tuple(delivered.tokens),
+        )  # fmt: skip
+
+    def ended(self, attempt: Attempt, code: ErrorCode | None, reason: str, now: float) -> None:
+        """Move an attempt from the live to the ended ones."""
+        self.live.remove(attempt)
+        worker, begun = attempt.worker, attempt.begun_at
+        accepted_s = None if attempt.accepted_at is None else attempt.accepted_at - begun
+        first_piece_s = None if attempt.first_piece_at is None else attempt.first_piece_at - begun
+        end = AttemptEnd(
+            worker.node, worker.name, worker.model, code, reason, now - begun, attempt.why, begun - self.asked_at,
+            accepted_s, first_piece_s, attempt.pieces,
+        )  # fmt: skip
+        self.ends.append(end)
+
+    def gave_up(self, code: ErrorCode, reason: str, now: float) -> Outcome:
+        """The outcome of a task that ends without a complete answer."""
+        last = self.ends[-1] if self.ends else None
+        if not reason and code is errors.EXHAUSTED and last is not None and last.code is not None:
+            tried = "worker" if len(self.ends) == 1 else "workers"
+            reason = f"{len(self.ends)} {tried} tried; the last, {last.name}: {last.reason or last.code.meaning}"
+        if not reason and code is errors.NO_CAPABLE_PEER:
+            wanted = f"{self.task.skill} with {self.task.model}" if self.task.model else self.task.skill
+            reason = f"no known worker can do {wanted}"
+        return Outcome(
+            code, reason or code.meaning, last.worker if last else None, last.name if last else "", "", None,
+            self.first_piece_s, now - self.asked_at, tuple(self.ends),
+        )  # fmt: skip
