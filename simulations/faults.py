@@ -49,9 +49,11 @@ class Faults:
                     machine.pace *= table.factor
                 case "partition":
                     machine.island = self._islands
-                case "blackhole":
+                case "blackhole" | "sleep":
                     self._islands += 1
                     machine.island = self._islands
+                    if table.kind == "sleep":
+                        world.freeze(machine)
         world.network.mended()  # Somebody may have changed from one island to another where the way is free.
 
     def _end(self, table: FaultTable, hit: list[Machine]) -> None:
@@ -64,6 +66,8 @@ class Faults:
                     world.thaw(machine)
                 case "slow":
                     machine.pace /= table.factor
-                case "partition" | "blackhole":
+                case "partition" | "blackhole" | "sleep":
                     machine.island = 0
+                    if table.kind == "sleep":
+                        world.thaw(machine)
         world.network.mended()

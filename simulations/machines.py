@@ -25,7 +25,8 @@ class Machine:
     """One computer with its identity. It outlives crashes of the node that runs on it.
 
     `x` and `y` place it on a map of side 1, which decides distances. Two machines hear each other only while they have the
-    same `island`. `pace` multiplies the time that its models take; a share `failing` of their answers breaks off.
+    same `island`. `pace` multiplies the time that its models take; a share `failing` of their answers breaks off,
+    and a share `straggling` takes `straggle_factor` times as long.
     `has_power` False: nobody there even refuses a connection.
     """
 
@@ -44,6 +45,8 @@ class Machine:
     pace: float = 1.0
     has_power: bool = True
     starts: int = 0
+    straggling: float = 0.0
+    straggle_factor: float = 1.0
     process: Process | None = None
 
     @property

@@ -63,6 +63,9 @@ class MembersTable(Table, frozen=True, kw_only=True):
     slots: Some = 1
     failing: Share = 0.0
     """Share of the answers that break off."""
+    straggling: Share = 0.0
+    """Share of the answers that take `straggle_factor` times as long."""
+    straggle_factor: Annotated[float, Meta(ge=1)] = 10.0
     skew_s: Seconds = 0.0
     """Clocks are wrong by up to this much, either way."""
 
@@ -92,10 +95,11 @@ class WorkloadTable(Table, frozen=True, kw_only=True):
 
 class FaultTable(Table, frozen=True, kw_only=True):
     """What goes wrong, and for how long. `crash` resets links, `vanish` and `blackhole` tell nobody, `freeze` stops a process that
-    catches up later, `partition` parts a share of the machines from the others, `slow` multiplies the time that models take,
+    catches up later, `sleep` does so with
+    the network gone, as of a closed laptop, `partition` parts a share of the machines from the others, `slow` multiplies the time that models take,
     `leave` is a clean stop."""
 
-    kind: Literal["crash", "vanish", "freeze", "blackhole", "partition", "slow", "leave"]
+    kind: Literal["crash", "vanish", "freeze", "sleep", "blackhole", "partition", "slow", "leave"]
     at_s: Seconds
     for_s: Seconds = 0.0
     """0: for ever."""

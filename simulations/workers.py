@@ -36,19 +36,23 @@ class Workers:
         attempt = request.attempt
         noise = 1.0 + NOISE * (attempt[1] / 127.5 - 1.0)
         tokens = answer_tokens(request.task, max(1, request.tokens_max))
+        if int.from_bytes(attempt[5:7], "big") < machine.straggling * 65_536:
+            noise *= machine.straggle_factor
         first_s = capability.first_token_ms / 1000 * noise * machine.pace
         writing_s = tokens / capability.tokens_per_second * noise * machine.pace
         generation = process.generations[attempt] = Generation(process, attempt, effect.model)
         pieces = min(self._pieces_max, tokens)
+        begun = len(request.delivered.split())  # Pieces that the user has from somebody else; their words are not written again.
         fails = int.from_bytes(attempt[2:4], "big") < machine.failing * 65_536
-        delivered = attempt[4] % pieces if fails else pieces
-        for index in range(delivered):
-            text = piece_text(index)
-            post(first_s + writing_s * index / pieces, generation, PieceGenerated(attempt, text))
+        delivered = begun + attempt[4] % (pieces - begun) if fails and begun < pieces else pieces
+        for index in range(begun, delivered):
+            at_s = first_s + writing_s * (index - begun) / pieces
+            post(at_s, generation, PieceGenerated(attempt, piece_text(index)))
         if fails:
             failed = GenerationFailed(attempt, errors.BACKEND_FAILED.number, "the model broke off")
-            post(first_s + writing_s * delivered / pieces, generation, failed)
+            post(first_s + writing_s * (delivered - begun) / pieces, generation, failed)
             return
+        writing_s *= (pieces - begun) / pieces
         tokens_in = sum(len(turn.text) for turn in request.turns) // BYTES_PER_TOKEN
         finish = "length" if tokens == request.tokens_max else "stop"
         usage = Usage(finish, tokens_in, tokens, first_s, first_s + writing_s)

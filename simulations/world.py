@@ -60,6 +60,7 @@ from swarm.settings import Settings
 from swarm.values import Contact
 
 EPOCH = 1_800_000_000.0  # What a right clock shows at virtual time 0: a day in January 2027.
+NUMERICS = b"virtual"  # All answers are made alike, so that anybody can go on with anybody's.
 LINES_SHOWN = 40  # Of the trace, with the report of a failure.
 LINE_CHARACTERS_MAX = 160  # Of those; --trace writes them in full.
 LEAVE_S = 0.5  # A node that stops gives its last words this long; `node/links.py` calls it DRAIN_S.
@@ -292,12 +293,13 @@ class World:
         speed, first_ms = _between_log(dice, table.tokens_per_second), round(dice.uniform(*table.first_token_ms))
         models = [table.model if table.models == 1 else f"{table.model}-{model}" for model in range(table.models)]
         capabilities = tuple(
-            Capability(skill, model, b"", table.context_tokens, speed, first_ms, table.slots, (), "")
+            Capability(skill, model, b"", table.context_tokens, speed, first_ms, table.slots, (), "", NUMERICS)
             for skill, model in zip(skills, cycle(models), strict=False)
         )
         return Machine(
             index, node, f"{table.name}-{number}", table.name, (f"/sim/{index}",), capabilities, table.failing,
             dice.uniform(-table.skew_s, table.skew_s), dice.random(), dice.random(), identity,
+            straggling=table.straggling, straggle_factor=table.straggle_factor,
         )  # fmt: skip
 
     def _schedule_starts(self, dice: Random) -> None:
