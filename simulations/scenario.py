@@ -95,9 +95,8 @@ class WorkloadTable(Table, frozen=True, kw_only=True):
 
 class FaultTable(Table, frozen=True, kw_only=True):
     """What goes wrong, and for how long. `crash` resets links, `vanish` and `blackhole` tell nobody, `freeze` stops a process that
-    catches up later, `sleep` does so with
-    the network gone, as of a closed laptop, `partition` parts a share of the machines from the others, `slow` multiplies the time that models take,
-    `leave` is a clean stop."""
+    catches up later, `sleep` does so with the network gone, as of a closed laptop, `partition` parts a share of the machines from
+    the others, `slow` multiplies the time that models take, `leave` is a clean stop."""
 
     kind: Literal["crash", "vanish", "freeze", "sleep", "blackhole", "partition", "slow", "leave"]
     at_s: Seconds
