@@ -44,7 +44,7 @@ def test_the_first_answer_is_taken_as_it_is() -> None:
     seen = standings()
     seen.begun(BOB, NOW)
     seen.answered(BOB, USAGE, 0.7, NOW + 3)
-    assert seen.of(BOB, NOW + 3) == Standing(0, 1.0, 0.0, 0.7, 10.0, NOW + 3)
+    assert seen.of(BOB, NOW + 3) == Standing(0, 1.0, 0.0, 0.7, 10.0, NOW + 3, (0.7,))
 
 
 def test_a_worse_first_token_is_believed_at_once_and_a_better_one_slowly() -> None:
