@@ -6,10 +6,8 @@ stream without a gap or an echo. A worker that is late or gives no sign of life 
 beside it, and whoever speaks first goes on alone. Every wait has a timer; a timer whose attempt is over finds nothing.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from random import Random
-from typing import Protocol
 
 from protocol import errors
 from protocol.errors import ErrorCode
@@ -26,6 +24,7 @@ from protocol.messages import (
 )
 from swarm.doing.attempts import LIVE_MAX, PIECE_BYTES_COUNTED, Attempt, Open
 from swarm.doing.hedging import HedgeBudget
+from swarm.doing.ports import Choose, Experience, Reach, Vigil
 from swarm.effects import (
     AcceptOverdue,
     AttemptFailed,
@@ -48,42 +47,11 @@ from swarm.effects import (
 from swarm.settings import Settings
 from swarm.values import AttemptWhy, Outcome, Privacy, Routing, Task, Usage
 
-Choose = Callable[[Task, list[NodeId], float], Routing]
-"""Who gets the next attempt of a task, given who was tried and the time."""
-Reach = Callable[[NodeId], list[Effect]]
-"""What makes a worker reachable before a message is sent to it: a Dial, or nothing."""
-
 SILENCE = (errors.UNREACHABLE, errors.ACCEPT_OVERDUE, errors.STALLED, errors.CONNECTION_LOST)
 BUSY_CODES = (errors.BUSY, errors.OVER_QUOTA)  # Refusals that time heals.
 ENDS_MAX = 64  # Attempts of one task, refusals included; bounds what its trace holds.
 OVERTAKEN = "another worker spoke first"
 ENDLESS = "the answer has no end"
-
-
-class Experience(Protocol):
-    """Remembers how attempts went; `swarm.choosing.standing.Standings` is the real one."""
-
-    def begun(self, node: NodeId, now: float) -> None: ...
-
-    def answered(self, node: NodeId, usage: Usage, first_piece_s: float, now: float) -> None: ...
-
-    def ended(self, node: NodeId, code: ErrorCode, blamed: bool, now: float) -> None: ...
-
-    def first_piece_p95(self, node: NodeId, now: float) -> float | None:
-        """How long this worker takes from request to first text in all but one of twenty cases, if that is known."""
-
-
-class Vigil(Protocol):
-    """Watches over links; `swarm.finding.roster.Roster` is the real one."""
-
-    def excused(self, now: float) -> bool:
-        """Whether this node itself was late just now, so that the silence of others proves nothing."""
-
-    def silent_s(self, node: NodeId, now: float) -> float | None:
-        """How long nothing has come from a neighbour; None for one without a link."""
-
-    def rouse(self, node: NodeId, now: float) -> list[Effect]:
-        """Ask a neighbour for a sign of life, unless it has been asked already."""
 
 
 class Asking:
@@ -236,7 +204,9 @@ class Asking:
     def found(self, now: float) -> list[Effect]:
         """Somebody new is known: tasks that are searching try again."""
         effects: list[Effect] = []
-        for opened in [opened for opened in self._open.values() if opened.searched and not opened.live and not opened.busy]:
+        for opened in [
+            opened for opened in self._open.values() if opened.searched and not opened.live and not opened.busy
+        ]:
             effects += self._place(opened, "first", now)
         return effects
 
@@ -358,7 +328,9 @@ class Asking:
     def _wait(self, opened: Open) -> list[Effect]:
         """Everybody able has said to be busy: ask them again in a while, ever more rarely, until the deadline."""
         opened.rounds += 1
-        longest_s = min(self._settings.busy_wait_max_s, self._settings.busy_wait_first_s * 2.0 ** min(opened.rounds, 16))
+        longest_s = min(
+            self._settings.busy_wait_max_s, self._settings.busy_wait_first_s * 2.0 ** min(opened.rounds, 16)
+        )
         return [SetTimer(longest_s * self._dice.uniform(0.5, 1.0), RetryDue(opened.task.id, opened.rounds))]
 
     def _exhausted(self, opened: Open, now: float) -> list[Effect]:
@@ -382,9 +354,7 @@ class Asking:
 
     def _can_go_on(self, opened: Open) -> bool:
         """Whether another worker could go on from what was delivered."""
-        return opened.speaker is None or (
-            opened.speaker.begun_by is not None and opened.delivered.fits(opened.task)
-        )
+        return opened.speaker is None or (opened.speaker.begun_by is not None and opened.delivered.fits(opened.task))
 
     def _pending(self, now: float) -> tuple[int, int]:
         """How many attempts have not spoken yet, and how many of these are later than their workers usually are."""

@@ -11,7 +11,9 @@ from swarm.values import AttemptEnd, AttemptWhy, Candidate, Outcome, Task
 
 PIECE_BYTES_COUNTED = 16  # A piece counts for this many bytes at least, or empty ones would never add up.
 LIVE_MAX = 2  # Attempts of one task at once: the one that was asked first, and the one that may overtake it.
-REQUEST_ROOM_BYTES = 4_096  # What a request holds besides texts and tokens: ids, names, stop strings, the marks of msgpack.
+REQUEST_ROOM_BYTES = (
+    4_096  # What a request holds besides texts and tokens: ids, names, stop strings, the marks of msgpack.
+)
 TOKEN_BYTES_MAX = 5  # Of one token in msgpack.
 
 

@@ -111,7 +111,9 @@ class Serving:
         # The tokens travel with the last part: only then is their text complete.
         told = tokens if len(tokens) <= lim.PIECE_TOKENS_MAX else ()
         for part in parts:
-            effects.append(Send(service.requester, TaskPiece(attempt, service.pieces, part, told if part is parts[-1] else ())))
+            effects.append(
+                Send(service.requester, TaskPiece(attempt, service.pieces, part, told if part is parts[-1] else ()))
+            )
             service.pieces += 1
         return effects
 

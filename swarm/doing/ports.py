@@ -1,0 +1,40 @@
+"""The ports of a requester: what it must be told of workers and links, whoever knows it."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from protocol.errors import ErrorCode
+from protocol.identity import NodeId
+from swarm.effects import Effect
+from swarm.values import Routing, Task, Usage
+
+Choose = Callable[[Task, list[NodeId], float], Routing]
+"""Who gets the next attempt of a task, given who was tried and the time."""
+Reach = Callable[[NodeId], list[Effect]]
+"""What makes a worker reachable before a message is sent to it: a Dial, or nothing."""
+
+
+class Experience(Protocol):
+    """Remembers how attempts went; `swarm.choosing.standing.Standings` is the real one."""
+
+    def begun(self, node: NodeId, now: float) -> None: ...
+
+    def answered(self, node: NodeId, usage: Usage, first_piece_s: float, now: float) -> None: ...
+
+    def ended(self, node: NodeId, code: ErrorCode, blamed: bool, now: float) -> None: ...
+
+    def first_piece_p95(self, node: NodeId, now: float) -> float | None:
+        """How long this worker takes from request to first text in all but one of twenty cases, if that is known."""
+
+
+class Vigil(Protocol):
+    """Watches over links; `swarm.finding.roster.Roster` is the real one."""
+
+    def excused(self, now: float) -> bool:
+        """Whether this node itself was late just now, so that the silence of others proves nothing."""
+
+    def silent_s(self, node: NodeId, now: float) -> float | None:
+        """How long nothing has come from a neighbour; None for one without a link."""
+
+    def rouse(self, node: NodeId, now: float) -> list[Effect]:
+        """Ask a neighbour for a sign of life, unless it has been asked already."""
