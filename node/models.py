@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from node.backends import Backend, BackendError, GenerationRequest, Surroundings
+from node.backends import Backend, BackendError, GenerationRequest, Piece, Surroundings
 from node.backends.references import without_secrets
 from node.views import ModelView
 from protocol import errors
@@ -159,12 +159,12 @@ class Models:
             return GenerationFailed(request.attempt, errors.BACKEND_FAILED.number, f"{model} is gone")
         asked = GenerationRequest(
             request.skill, model, request.turns, request.tokens_max, request.temperature, request.top_p, request.seed,
-            request.stops,
+            request.stops, request.delivered, request.delivered_tokens,
         )  # fmt: skip
         async with self._parallel:
             began = trio.current_time()
             first_at: float | None = None
-            sending, receiving = trio.open_memory_channel[str](PIECES_QUEUED_MAX)
+            sending, receiving = trio.open_memory_channel[str | Piece](PIECES_QUEUED_MAX)
             generated = None
             posted_at = began
 
@@ -178,9 +178,10 @@ class Models:
                 async for piece in receiving:
                     if first_at is None:
                         first_at = trio.current_time()
-                        self._post(PieceGenerated(request.attempt, piece))
+                        pieces = [piece]
                     else:
-                        self._post(PieceGenerated(request.attempt, piece + await _gathered(receiving, posted_at)))
+                        pieces = [piece, *await _gathered(receiving, posted_at)]
+                    self._post(_joined(request.attempt, pieces))
                     posted_at = trio.current_time()
             assert generated is not None
             ended_at = trio.current_time()
@@ -208,13 +209,19 @@ def _check_fit(capabilities: tuple[Capability, ...]) -> None:
         raise BackendError(f"what the backend says of its model cannot be told to others: {error}", retryable=False) from None
 
 
-async def _gathered(receiving: trio.MemoryReceiveChannel[str], posted_at: float) -> str:
+async def _gathered(receiving: trio.MemoryReceiveChannel[str | Piece], posted_at: float) -> list[str | Piece]:
     """What else comes before the next piece is due, or the end: a fast model's words travel together."""
-    parts = []
+    pieces = []
     with trio.move_on_at(posted_at + PIECE_GAP_S):
-        async for part in receiving:
-            parts.append(part)
-    return "".join(parts)
+        async for piece in receiving:
+            pieces.append(piece)
+    return pieces
+
+
+def _joined(attempt: AttemptId, pieces: list[str | Piece]) -> PieceGenerated:
+    text = "".join(piece.text if isinstance(piece, Piece) else piece for piece in pieces)
+    tokens = tuple(token for piece in pieces if isinstance(piece, Piece) for token in piece.tokens)
+    return PieceGenerated(attempt, text, tokens)
 
 
 def _leaves(group: BaseExceptionGroup[BackendError]) -> list[BackendError]:

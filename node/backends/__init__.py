@@ -23,7 +23,11 @@ class BackendError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One thing to generate, as a backend sees it. `seed` 0: the backend's choice. `model` is one of its own."""
+    """One thing to generate, as a backend sees it. `seed` 0: the backend's choice. `model` is one of its own.
+
+    `delivered` is the beginning of the answer that the user has already, from another worker, and `delivered_tokens` what it was
+    made of, if that is known. Only what follows is to be sent; `tokens_max` counts the whole answer.
+    """
 
     skill: str
     model: str
@@ -33,11 +37,24 @@ class GenerationRequest:
     top_p: float
     seed: int
     stops: tuple[str, ...]
+    delivered: str = ""
+    delivered_tokens: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text with the tokens drawn since the piece before, so that another worker with the same model can go on after it.
+
+    Tokens whose text is held back (half a character, what may be the beginning of a stop string) are among them.
+    """
+
+    text: str
+    tokens: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What came of it: `finish` is `stop` or `length`."""
+    """What came of it: `finish` is `stop` or `length`. `tokens_out` counts the whole answer, delivered or sent now."""
 
     finish: str
     tokens_in: int
@@ -57,8 +74,11 @@ class Backend(Protocol):
         the source is gone for good; restarts after crashes are its own affair.
         """
 
-    async def generate(self, request: GenerationRequest, pieces: trio.MemorySendChannel[str]) -> Generated:
-        """Send the answer's text piece by piece into `pieces` (the caller closes it), and say how it ended.
+    async def generate(self, request: GenerationRequest, pieces: trio.MemorySendChannel[str | Piece]) -> Generated:
+        """Send the answer piece by piece into `pieces` (the caller closes it), and say how it ended.
+
+        A piece is plain text, or a Piece from a model that tells its tokens. A backend whose capabilities have `numerics` goes on
+        from `request.delivered` without a gap or an echo; any other refuses such a request.
 
         Any number of calls may run at once; those over the capability's `slots` wait their turn. Raises BackendError and
         nothing else. Cancelling a call stops its work within a second and leaves the others alone. Stop strings are never

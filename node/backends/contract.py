@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import trio
 import trio.testing
 
-from node.backends import Backend, BackendError, Generated, GenerationRequest
+from node.backends import Backend, BackendError, Generated, GenerationRequest, Piece
 from protocol import codec
 from protocol.messages import Advert, Capability, Turn
 
@@ -24,12 +24,16 @@ class ContractBroken(AssertionError):
 class Answer:
     """One call's pieces in order, and how it ended."""
 
-    pieces: tuple[str, ...]
+    pieces: tuple[Piece, ...]
     generated: Generated
 
     @property
     def text(self) -> str:
-        return "".join(self.pieces)
+        return "".join(piece.text for piece in self.pieces)
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        return tuple(token for piece in self.pieces for token in piece.tokens)
 
 
 async def check_backend(
@@ -53,6 +57,7 @@ async def check_backend(
         )
         await _check_tokens_max(backend, request, reference)
         await _check_stops(backend, request, reference)
+        await _check_going_on(backend, request, capabilities[0])
         await _check_refusals(backend, request)
         await _check_crowd(backend, request, reference, capabilities[0].slots)
         await _check_cancel(backend, request, reference, capabilities[0].slots)
@@ -76,8 +81,8 @@ async def running(backend: Backend) -> AsyncIterator[tuple[Capability, ...]]:
 
 async def ask(backend: Backend, request: GenerationRequest) -> Answer:
     """One call to its end. Raises BackendError."""
-    send, receive = trio.open_memory_channel[str](0)
-    pieces: list[str] = []
+    send, receive = trio.open_memory_channel[str | Piece](0)
+    pieces: list[Piece] = []
     generated: list[Generated] = []
 
     async def call() -> None:
@@ -89,7 +94,7 @@ async def ask(backend: Backend, request: GenerationRequest) -> Answer:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(call)
                 async for piece in receive:
-                    pieces.append(piece)
+                    pieces.append(piece if isinstance(piece, Piece) else Piece(piece, ()))
     except BaseExceptionGroup as group:
         if isinstance(group.exceptions[0], BackendError):
             raise group.exceptions[0] from None
@@ -111,7 +116,7 @@ def _check_capabilities(capabilities: tuple[Capability, ...]) -> None:
 async def _check_answer(backend: Backend, request: GenerationRequest) -> None:
     answer = await ask(backend, request)
     _require(answer.text != "", f"{request.skill} answers with text")
-    _require(all(answer.pieces), "no piece is empty")
+    _require(all(piece.text for piece in answer.pieces), "no piece is empty")
     _require(answer.generated.finish in ("stop", "length"), "`finish` is `stop` or `length`")
     _require(
         0 < answer.generated.tokens_out <= request.tokens_max, "`tokens_out` counts the answer, within `tokens_max`"
@@ -130,7 +135,7 @@ async def _check_tokens_max(backend: Backend, request: GenerationRequest, refere
 async def _check_stops(backend: Backend, request: GenerationRequest, reference: Answer) -> None:
     text = reference.text
     # Where a piece ends, a stop string is split; in the middle, it is inside of one.
-    cuts = {len(reference.pieces[0]), len(text) // 2} - {0, len(text)}
+    cuts = {len(reference.pieces[0].text), len(text) // 2} - {0, len(text)}
     for cut in sorted(cuts):
         stop = text[max(0, cut - 2) : cut + 2]
         stopped = await ask(backend, replace(request, stops=("\x00never", stop)))
@@ -143,18 +148,41 @@ async def _check_stops(backend: Backend, request: GenerationRequest, reference: 
     _require(unmet.text == text, "text that only began like a stop string is sent")
 
 
+async def _check_going_on(backend: Backend, request: GenerationRequest, capability: Capability) -> None:
+    """Cut an answer after every piece and let the backend go on; also from the text alone, which may lead elsewhere."""
+    for temperature in (0.0, 0.8):
+        asked = replace(request, temperature=temperature)
+        whole = await ask(backend, asked)
+        for count in range(1, len(whole.pieces) + 1):
+            begun = Answer(whole.pieces[:count], whole.generated)
+            resumed = replace(asked, delivered=begun.text, delivered_tokens=begun.tokens)
+            if not capability.numerics:
+                await _check_refused(backend, resumed, "the middle of an answer, without `numerics`,")
+                return
+            rest = await ask(backend, resumed)
+            _require(begun.text + rest.text == whole.text, "it goes on from the middle without a gap, an echo or a change")
+            _require(begun.tokens + rest.tokens == whole.tokens, "it goes on with the tokens that follow")
+            _require(rest.generated.tokens_out == whole.generated.tokens_out, "`tokens_out` counts the whole answer")
+            _require(rest.generated.finish == whole.generated.finish, "it finishes as the whole answer does")
+        await ask(backend, replace(asked, delivered=whole.pieces[0].text))
+
+
+async def _check_refused(backend: Backend, request: GenerationRequest, what: str) -> None:
+    try:
+        await ask(backend, request)
+    except BackendError as error:
+        _require(not error.retryable, f"the refusal of {what} says that a retry is no use")
+    else:
+        raise ContractBroken(f"{what} makes a BackendError")
+
+
 async def _check_refusals(backend: Backend, request: GenerationRequest) -> None:
     for wrong, what in (
         (replace(request, model="no-such-model"), "an unknown model"),
         (replace(request, skill="no-such-skill"), "an unknown skill"),
         (replace(request, turns=()), "no turns"),
     ):
-        try:
-            await ask(backend, wrong)
-        except BackendError as error:
-            _require(not error.retryable, f"the refusal of {what} says that a retry is no use")
-        else:
-            raise ContractBroken(f"{what} makes a BackendError")
+        await _check_refused(backend, wrong, what)
 
 
 async def _check_crowd(backend: Backend, request: GenerationRequest, reference: Answer, slots: int) -> None:
@@ -175,7 +203,7 @@ async def _check_cancel(backend: Backend, request: GenerationRequest, reference:
     bystander: list[str] = []
 
     async def abandon(scope: trio.CancelScope) -> None:
-        send, receive = trio.open_memory_channel[str](0)
+        send, receive = trio.open_memory_channel[str | Piece](0)
         with scope, send, receive:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(
@@ -203,7 +231,7 @@ async def _check_cancel(backend: Backend, request: GenerationRequest, reference:
 
 
 async def _check_deaf_reader(backend: Backend, request: GenerationRequest, reference: Answer) -> None:
-    send, receive = trio.open_memory_channel[str](0)
+    send, receive = trio.open_memory_channel[str | Piece](0)
     receive.close()
     try:
         with send, _within(ANSWER_S_MAX, "an answer without a reader ends"):

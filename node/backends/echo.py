@@ -16,7 +16,7 @@ from itertools import cycle, islice
 
 import trio
 
-from node.backends import BackendError, Generated, GenerationRequest, Surroundings
+from node.backends import BackendError, Generated, GenerationRequest, Piece, Surroundings
 from node.backends.words import send_words, split_words
 from protocol.limits import SLOTS_MAX, TOKENS_MAX
 from protocol.messages import Capability
@@ -25,6 +25,7 @@ WORDS_PER_SECOND = (
     100_000.0  # Claimed where no delay is asked for: fast enough to cost nothing, and the same on every machine.
 )
 CONTEXT_TOKENS = 65_536
+NUMERICS = b"echo 1"  # Any echo can go on with what another has begun, if both have the same words to say.
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class EchoBackend:
         finally:
             self._serving = False
 
-    async def generate(self, request: GenerationRequest, pieces: trio.MemorySendChannel[str]) -> Generated:
+    async def generate(self, request: GenerationRequest, pieces: trio.MemorySendChannel[str | Piece]) -> Generated:
         if not self._serving:
             raise BackendError("echo is not running.")
         if request.model != self.options.model or request.skill not in self.options.skills:
@@ -125,6 +126,7 @@ class EchoBackend:
             slots=self.options.slots,
             labels=(),
             description="Repeats what you say. For tests.",
+            numerics=NUMERICS,
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from node.backends import BackendError, Generated, GenerationRequest, Surroundings
+from node.backends import BackendError, Generated, GenerationRequest, Piece, Surroundings
 from node.backends.openai_endpoint import Endpoint, Response
 from node.backends.openai_stream import Event, EventReader
 from node.backends.self_test import measure_each
@@ -50,7 +50,7 @@ class OpenAIHttpBackend:
         finally:
             self._serving = False
 
-    async def generate(self, request: GenerationRequest, pieces: trio.MemorySendChannel[str]) -> Generated:
+    async def generate(self, request: GenerationRequest, pieces: trio.MemorySendChannel[str | Piece]) -> Generated:
         """As `Backend.generate`."""
         if not self._serving:
             raise BackendError(f"{self.url} is not in use.")
@@ -60,11 +60,13 @@ class OpenAIHttpBackend:
             )
         if not request.turns:
             raise BackendError(f"{request.skill} needs at least one turn.", retryable=False)
+        if request.delivered:
+            raise BackendError(f"{self.url} cannot go on in the middle of an answer.", retryable=False)
         async with self._slots, self._endpoint.open("POST", "/chat/completions", self._body(request)) as response:
             return await self._relay(request, response, pieces)
 
     async def _relay(
-        self, request: GenerationRequest, response: Response, pieces: trio.MemorySendChannel[str]
+        self, request: GenerationRequest, response: Response, pieces: trio.MemorySendChannel[str | Piece]
     ) -> Generated:
         """Pass the stream on. One that ends without saying that the answer is complete is a failure."""
         reader, stops = EventReader(), StopFilter(request.stops)
@@ -149,7 +151,7 @@ class OpenAIHttpBackend:
         return await measure_each(self, both)
 
 
-async def _flush(stops: StopFilter, pieces: trio.MemorySendChannel[str]) -> None:
+async def _flush(stops: StopFilter, pieces: trio.MemorySendChannel[str | Piece]) -> None:
     rest = stops.flush()
     if rest:
         await send(pieces, rest)

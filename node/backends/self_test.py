@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import trio
 
-from node.backends import Backend, BackendError, GenerationRequest
+from node.backends import Backend, BackendError, GenerationRequest, Piece
 from protocol.limits import DEADLINE_MS_MAX
 from protocol.messages import Capability, Turn
 
@@ -39,7 +39,7 @@ async def measure(backend: Backend, capability: Capability) -> Capability:
         seed=1,
         stops=(),
     )
-    send, receive = trio.open_memory_channel[str](0)
+    send, receive = trio.open_memory_channel[str | Piece](0)
     limit = trio.CancelScope(deadline=trio.current_time() + FIRST_TOKEN_S)
     started = trio.current_time()
     first: float | None = None

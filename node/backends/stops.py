@@ -1,6 +1,8 @@
-"""Keeps stop strings out of an answer, also when one is split over several pieces."""
+"""What of an answer is sent: no stop string, also when one is split over several pieces, and nothing that was delivered before."""
 
 from collections.abc import Sequence
+
+from node.backends import BackendError
 
 
 class StopFilter:
@@ -38,3 +40,22 @@ class StopFilter:
             if any(stop.startswith(tail) for stop in self._stops):
                 return length
         return 0
+
+
+class Remaining:
+    """Takes an answer from its beginning, and passes on what the user does not have yet."""
+
+    def __init__(self, delivered: str) -> None:
+        self._awaited = delivered  # Delivered by another worker, and not yet said again here.
+
+    def covers(self, text: str) -> bool:
+        """Whether the user has all of this, the next text, already."""
+        return bool(text) and self._awaited.startswith(text)
+
+    def after(self, text: str) -> str:
+        """What of the next text is new. Raises BackendError if this is not the answer that was delivered."""
+        common = min(len(text), len(self._awaited))
+        if text[:common] != self._awaited[:common]:
+            raise BackendError("the answer that was delivered is not the one that this model gives", retryable=False)
+        self._awaited = self._awaited[common:]
+        return text[common:]

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import trio
 
-from node.backends import BackendError, Generated, GenerationRequest
-from node.backends.stops import StopFilter
+from node.backends import BackendError, Generated, GenerationRequest, Piece
+from node.backends.stops import Remaining, StopFilter
 
 _WORD = re.compile(r"\s*\S+\s*\Z|\s*\S+")
 
@@ -16,7 +16,7 @@ def split_words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
-async def send(pieces: trio.MemorySendChannel[str], text: str) -> None:
+async def send(pieces: trio.MemorySendChannel[str | Piece], text: str | Piece) -> None:
     """Send a piece of an answer. Raises BackendError if nobody can read it any more."""
     try:
         await pieces.send(text)
@@ -27,31 +27,30 @@ async def send(pieces: trio.MemorySendChannel[str], text: str) -> None:
 async def send_words(
     request: GenerationRequest,
     words: Iterable[str],
-    pieces: trio.MemorySendChannel[str],
+    pieces: trio.MemorySendChannel[str | Piece],
     before_each: Callable[[int], Awaitable[None]] | None = None,
 ) -> Generated:
-    """Send words as the answer, within the request's `tokens_max` and `stops`. `before_each` may wait; it gets the index."""
+    """Send words as the answer, within the request's `tokens_max` and `stops`. `before_each` may wait; it gets the index.
+
+    Goes on from what was delivered, because whoever has the same words says the same. Raises BackendError for other words.
+    """
     tokens_in = sum(len(turn.text.split()) for turn in request.turns)
-    stops = StopFilter(request.stops)
-    sent = 0
+    stops, remaining = StopFilter(request.stops), Remaining(request.delivered)
+    sent, finish = 0, "stop"
     for index, word in enumerate(words):
         if index == request.tokens_max:
-            return await _end(stops, pieces, "length", tokens_in, sent)
-        if before_each is not None:
+            finish = "length"
+            break
+        if before_each is not None and not remaining.covers(word):
             await before_each(index)
         sent += 1
-        text = stops.push(word)
-        if text:
-            await send(pieces, text)
+        await _send_rest(pieces, remaining.after(stops.push(word)))
         if stops.stopped:
             break
-    return await _end(stops, pieces, "stop", tokens_in, sent)
+    await _send_rest(pieces, remaining.after(stops.flush()))
+    return Generated(finish, tokens_in, sent)
 
 
-async def _end(
-    stops: StopFilter, pieces: trio.MemorySendChannel[str], finish: str, tokens_in: int, tokens_out: int
-) -> Generated:
-    rest = stops.flush()
-    if rest:
-        await send(pieces, rest)
-    return Generated(finish, tokens_in, tokens_out)
+async def _send_rest(pieces: trio.MemorySendChannel[str | Piece], text: str) -> None:
+    if text:
+        await send(pieces, text)

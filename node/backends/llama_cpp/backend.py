@@ -15,12 +15,12 @@ from pathlib import Path
 
 import trio
 
-from node.backends import BackendError, Generated, GenerationRequest, Surroundings
+from node.backends import BackendError, Generated, GenerationRequest, Piece, Surroundings
 from node.backends.llama_cpp import model_file, pipe
 from node.backends.llama_cpp.process import Child, ChildEnded, ModelUnfit
 from node.backends.self_test import measure_each
 from node.backends.words import send
-from protocol.limits import CONTEXT_TOKENS_MAX
+from protocol.limits import CONTEXT_TOKENS_MAX, NUMERICS_BYTES_MAX
 from protocol.messages import Capability
 
 RESTARTS_MAX = 5  # In a row. A model that dies more often has gone for good.
@@ -81,7 +81,7 @@ class LlamaCppBackend:
             self._enter(None, gone=str(failure) if failure else "is not running")
         raise failure
 
-    async def generate(self, request: GenerationRequest, pieces: trio.MemorySendChannel[str]) -> Generated:
+    async def generate(self, request: GenerationRequest, pieces: trio.MemorySendChannel[str | Piece]) -> Generated:
         """As `Backend.generate`. While the child is being restarted, calls wait for it."""
         async with self._turn:
             child = await self._wait_child()
@@ -182,9 +182,8 @@ class LlamaCppBackend:
         except OSError as error:
             raise BackendError(f"{self.path} cannot be read: {error.strerror}.", retryable=False) from error
         self._skills = tuple(skill for skill in ready.skills if skill in DESCRIPTIONS)
-        offered = Capability(
-            "", self.model, digest, _within(ready.context_tokens, CONTEXT_TOKENS_MAX), 0.0, 0, self.slots, (), ""
-        )
+        context_tokens, numerics = _within(ready.context_tokens, CONTEXT_TOKENS_MAX), ready.numerics[:NUMERICS_BYTES_MAX]
+        offered = Capability("", self.model, digest, context_tokens, 0.0, 0, self.slots, (), "", numerics)
         self._enter(child)
         passed: tuple[Capability, ...] = ()
         async with trio.open_nursery() as nursery:

@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from node.backends import BackendError
 from node.backends.llama_cpp import pipe
 from node.backends.llama_cpp.sandbox import restrict_files, restrict_process
-from node.backends.stops import StopFilter
+from node.backends.stops import Remaining, StopFilter
 from node.backends.summaries import summary_turns
 
 if TYPE_CHECKING:
@@ -93,11 +94,11 @@ class Worker:
         tokens: list[int] = []
         try:
             tokens = self._engine.tokenize(self._prompt(request))
-            finish, count = self._stream(request, tokens)
+            finish, count = self._stream(request, tokens, Answer(self._engine, request))
             return pipe.Ended(request.call, finish, len(tokens), count, "")
         except Aborted:
             return pipe.Ended(request.call, "cancelled", len(tokens), 0, "")
-        except (Refused, TooLong) as error:
+        except (Refused, TooLong, BackendError) as error:
             return pipe.Ended(request.call, "refused", len(tokens), 0, str(error))
         except (BrokenLogits, LoadFailed) as error:
             return pipe.Ended(request.call, "failed", len(tokens), 0, str(error))
@@ -115,27 +116,73 @@ class Worker:
             return self._template.render(summary_turns(request.turns[-1][1]))
         return self._template.render(request.turns)
 
-    def _stream(self, request: pipe.Generate, tokens: list[int]) -> tuple[str, int]:
-        """Send text as it comes, the first at once, then coalesced. Returns `finish` and the number of tokens."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        stops = StopFilter(request.stops)
+    def _stream(self, request: pipe.Generate, tokens: list[int], answer: "Answer") -> tuple[str, int]:
+        """Send text as it comes, the first at once, then coalesced. Returns `finish` and the number of the answer's tokens."""
         seed = request.seed or int.from_bytes(os.urandom(4), "big")
-        waiting, sent_at, count, full = "", 0.0, 0, request.tokens_max < 1
-        for data in self._engine.generate(tokens, request.tokens_max, request.temperature, request.top_p, seed):
-            count += 1
-            full = count == request.tokens_max or len(tokens) + count >= self._engine.context_tokens
-            waiting += stops.push(decoder.decode(data))
-            if stops.stopped:
+        waiting, sent_at = answer.begun(), 0.0
+        left = min(request.tokens_max, self._engine.context_tokens - len(tokens)) - len(answer.tokens)
+        told, full = len(answer.tokens), left < 1
+        drawn = [] if answer.is_over or (full and answer.tokens) else self._engine.generate(
+            [*tokens, *answer.tokens], len(answer.tokens), left, request.temperature, request.top_p, seed
+        )  # fmt: skip
+        for token, data in drawn:
+            left -= 1
+            full = left < 1
+            waiting += answer.add(token, data)
+            if answer.is_over:
                 break
             now = time.monotonic()
             if waiting and now - sent_at >= PIECE_INTERVAL_S:
-                self.say(pipe.Piece(request.call, waiting))
-                waiting, sent_at = "", now
-        # Bytes that no character was made of are dropped: the answer was cut inside of one.
-        waiting += stops.flush()
+                self.say(pipe.Piece(request.call, waiting, answer.tokens[told:]))
+                waiting, sent_at, told = "", now, len(answer.tokens)
+        waiting += answer.flush()
         if waiting:
-            self.say(pipe.Piece(request.call, waiting))
-        return ("length" if full and not stops.stopped else "stop"), count
+            self.say(pipe.Piece(request.call, waiting, answer.tokens[told:]))
+        return ("length" if full and not answer.is_over else "stop"), len(answer.tokens)
+
+
+class Answer:
+    """An answer's tokens and the text that they make; of that, what was not delivered before.
+
+    Tokens that were delivered go through the same decoder and the same stop filter again, so that half a character, or what may be
+    the beginning of a stop string, is held back here as it was there.
+    """
+
+    def __init__(self, engine: "Engine", request: pipe.Generate) -> None:
+        self._engine, self._request = engine, request
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._stops, self._remaining = StopFilter(request.stops), Remaining(request.delivered)
+        self.tokens: list[int] = []
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a stop string has been met."""
+        return self._stops.stopped
+
+    def begun(self) -> str:
+        """Take in what was delivered; returns what follows from it already. Raises Refused if it does not fit together."""
+        from node.backends.llama_cpp.prompts import Refused
+
+        if not self._request.delivered_tokens:
+            self.tokens = self._engine.tokenize_plain(self._request.delivered)
+            return self._remaining.after(self._stops.push(self._request.delivered))
+        try:
+            return "".join(
+                self.add(token, self._engine.bytes_of(token))
+                for token in self._request.delivered_tokens
+                if not self.is_over
+            )
+        except ValueError as error:
+            raise Refused(str(error)) from error
+
+    def add(self, token: int, data: bytes) -> str:
+        """Take in the next token; returns what the user can be given now."""
+        self.tokens.append(token)
+        return self._remaining.after(self._stops.push(self._decoder.decode(data)))
+
+    def flush(self) -> str:
+        """The answer is over. Bytes that no character was made of are dropped: the answer was cut inside of one."""
+        return self._remaining.after(self._stops.flush())
 
 
 def main() -> None:
@@ -187,9 +234,9 @@ def _load(path: Path, threads: int, guards: list[str], source: int, sink: int) -
     worker = Worker(engine, template, abort, sink)
     skills = ["chat", "summarize", "complete"] if template else ["complete"]
     # Pages and buffers are touched once, so that the first user does not wait for it.
-    for _ in engine.generate(engine.tokenize("Hello"), 1, 0.0, 1.0, 1):
+    for _ in engine.generate(engine.tokenize("Hello"), 0, 1, 0.0, 1.0, 1):
         pass
-    worker.say(pipe.Ready(engine.context_tokens, skills, guards, note))
+    worker.say(pipe.Ready(engine.context_tokens, skills, guards, note, engine.numerics))
     return worker, requests
 
 

@@ -11,6 +11,7 @@ up to 0.8; bf16 is as exact and half as fast on processors without AMX.)
 import ctypes
 import os
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import llama_cpp as ll
@@ -20,6 +21,7 @@ from node.backends.llama_cpp.sampling import draw
 
 CONTEXT_TOKENS_MAX = 4096  # The cache is allocated at load: 94 MB for SmolLM2-135M, 500 MB for an 8B model.
 BATCH_TOKENS = 48  # See above. Prefill: 120 tokens/s against 148 with f16, no flash attention and batches of 512.
+NUMERICS_BYTES = 16
 ABORTED = 2  # What llama_decode returns when the abort callback said so.
 
 
@@ -117,25 +119,39 @@ class Engine:
         """Tokens with the tokenizer's own beginning, once, and with marks such as `<|im_end|>` understood."""
         if ll.llama_vocab_get_add_bos(self._vocab) and self.begin:
             text = text.removeprefix(self.begin)
+        return self._tokenize(text, True)
+
+    def tokenize_plain(self, text: str) -> list[int]:
+        """Tokens of a part of a text: no beginning, and what looks like a mark is only text."""
+        return self._tokenize(text, False)
+
+    def _tokenize(self, text: str, with_marks: bool) -> list[int]:
         data = text.encode("utf-8", "replace")
         size = len(data) + 8  # Never more tokens than bytes, but for those that the tokenizer adds.
         tokens = (ll.llama_token * size)()
-        count = ll.llama_tokenize(self._vocab, data, len(data), tokens, size, True, True)
+        count = ll.llama_tokenize(self._vocab, data, len(data), tokens, size, with_marks, with_marks)
         if count < 0:
             raise TooLong(f"the tokenizer makes {-count} tokens of {len(data)} bytes")
         return list(tokens[:count])
 
-    def generate(
-        self, tokens: list[int], tokens_max: int, temperature: float, top_p: float, seed: int
-    ) -> Iterator[bytes]:
-        """The answer, token by token, as bytes of UTF-8 that a token may cut anywhere (some tokens have none).
+    @property
+    def numerics(self) -> bytes:
+        """Equal for engines that compute the same bits: the library's build, the processor's instructions, the formats."""
+        parts = (ll.__version__.encode(), ll.llama_print_system_info() or b"", b"f16 flash %d" % self._batch_tokens)
+        return sha256(b"\0".join(parts)).digest()[:NUMERICS_BYTES]
 
-        Ends when the model does, after `tokens_max` tokens, or when the context is full. Raises TooLong before anything is
-        decoded, Aborted when the flag goes up, BrokenLogits, or LoadFailed when the library gives up.
+    def generate(
+        self, tokens: list[int], drawn: int, tokens_max: int, temperature: float, top_p: float, seed: int
+    ) -> Iterator[tuple[int, bytes]]:
+        """The answer, token by token, with its bytes of UTF-8 that a token may cut anywhere (some tokens have none).
+
+        The last `drawn` of `tokens` are an answer's beginning: the dice go on where they were after those. Ends when the model
+        does, after `tokens_max` tokens, or when the context is full. Raises TooLong before anything is decoded, Aborted when the
+        flag goes up, BrokenLogits, or LoadFailed when the library gives up.
         """
         if len(tokens) >= self.context_tokens:
             raise TooLong(f"the input has {len(tokens)} tokens; {self.context_tokens} are the most, answer included")
-        dice = np.random.default_rng(seed)
+        dice = np.random.Generator(np.random.PCG64(seed).advance(drawn))  # Each token has taken one step.
         todo = self._resume(tokens or [max(ll.llama_vocab_bos(self._vocab), 0)])
         for _ in range(tokens_max):
             for start in range(0, len(todo), self._batch_tokens):
@@ -144,7 +160,7 @@ class Engine:
             token = draw(logits, temperature, top_p, dice)
             if ll.llama_vocab_is_eog(self._vocab, token):
                 return
-            yield self._bytes(token)
+            yield token, self.bytes_of(token)
             if len(self._held) + 1 >= self.context_tokens:
                 return
             todo = [token]
@@ -180,7 +196,10 @@ class Engine:
             raise Aborted
         raise LoadFailed(f"llama.cpp cannot go on with it (llama_decode returned {code})")
 
-    def _bytes(self, token: int) -> bytes:
+    def bytes_of(self, token: int) -> bytes:
+        """What a token says. Raises ValueError for one that the model does not have."""
+        if not 0 <= token < self.vocabulary_size:
+            raise ValueError(f"the model has no token {token}")
         size = ll.llama_token_to_piece(self._vocab, token, self._piece, len(self._piece), 0, False)
         if size < 0:
             self._piece = ctypes.create_string_buffer(-size)

@@ -20,7 +20,7 @@ class PipeBroken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Parent: begin an answer. `turns` are [role, text]. `seed` 0 means the child's choice."""
+    """Parent: begin an answer, or go on after what was `delivered`. `turns` are [role, text]. `seed` 0 means the child's choice."""
 
     call: int
     skill: str
@@ -30,6 +30,8 @@ class Generate:
     top_p: float
     seed: int
     stops: list[str]
+    delivered: str
+    delivered_tokens: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,15 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Child: the model is loaded. `guards` are the parts of the sandbox that hold; `note` says what does not work, and why."""
+    """Child: the model is loaded. `guards` are the parts of the sandbox that hold; `note` says what does not work, and why;
+    `numerics` is equal for children that compute the same bits of the same model.
+    """
 
     context_tokens: int
     skills: list[str]
     guards: list[str]
     note: str
+    numerics: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +63,11 @@ class Unfit:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Child: the next text of an answer."""
+    """Child: the next text of an answer, and the tokens drawn since the text before."""
 
     call: int
     text: str
+    tokens: list[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +132,9 @@ def _unpack(body: bytes) -> Said:
 
 
 def _fits(value: object, wanted: object) -> bool:
-    if wanted == list[str]:
-        return isinstance(value, list) and all(type(item) is str for item in value)
+    if wanted in (list[str], list[int]):
+        inner = str if wanted == list[str] else int
+        return isinstance(value, list) and all(type(item) is inner for item in value)
     if wanted == list[list[str]]:
         return isinstance(value, list) and all(_fits(item, list[str]) for item in value)
     return type(value) is wanted

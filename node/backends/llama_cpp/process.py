@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from node.backends import GenerationRequest
+from node.backends import GenerationRequest, Piece
 from node.backends.llama_cpp import pipe
 
 LOAD_S_MAX = 300.0  # 40 GB from a slow disk. A file that makes the engine loop is given up after it.
@@ -31,17 +31,25 @@ class ModelUnfit(Exception):
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """One answer on its way: text that waits for its reader, and how it ended."""
+    """One answer on its way: text that waits for its reader, with its tokens, and how it ended."""
 
     number: int
     text: str = ""
+    tokens: list[int] = field(default_factory=list)
     ended: pipe.Ended | None = None
     news: trio.Event = field(default_factory=trio.Event)
 
-    def add(self, text: str, ended: pipe.Ended | None) -> None:
+    def add(self, text: str, tokens: list[int], ended: pipe.Ended | None) -> None:
         self.text += text
+        self.tokens += tokens
         self.ended = ended
         self.news.set()
+
+    def take(self) -> Piece:
+        """All that waits."""
+        piece = Piece(self.text, tuple(self.tokens))
+        self.text, self.tokens = "", []
+        return piece
 
 
 class Child:
@@ -110,7 +118,7 @@ class Child:
         self.kill()
         raise ModelUnfit(f"it was not loaded within {LOAD_S_MAX:.0f} s")
 
-    async def answer(self, request: GenerationRequest) -> AsyncGenerator[str | pipe.Ended, None]:
+    async def answer(self, request: GenerationRequest) -> AsyncGenerator[Piece | pipe.Ended, None]:
         """The pieces, joined to what has come since the last was taken, and then Ended. Raises ChildEnded, or
         PipeBroken for a request that is too large.
 
@@ -127,6 +135,8 @@ class Child:
             float(request.top_p),
             request.seed,
             list(request.stops),
+            request.delivered,
+            list(request.delivered_tokens),
         )
         frame = pipe.pack(asked)
         self._calls[call.number] = call
@@ -134,8 +144,7 @@ class Child:
             self._tell(frame)
             while True:
                 if call.text:
-                    text, call.text = call.text, ""
-                    yield text
+                    yield call.take()
                 elif call.ended is not None:
                     yield call.ended
                     return
@@ -149,7 +158,8 @@ class Child:
                 self._tell(pipe.pack(pipe.Cancel(call.number)))
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + CANCEL_S_MAX):
                     while call.ended is None and not self.ended.is_set():
-                        call.text, call.news = "", trio.Event()
+                        call.take()
+                        call.news = trio.Event()
                         await call.news.wait()
                 if call.ended is None:
                     self.kill()
@@ -183,16 +193,16 @@ class Child:
 
     def _hear(self, said: pipe.Said) -> None:
         match said:
-            case pipe.Piece(number, text):
+            case pipe.Piece(number, text, tokens):
                 call = self._calls.get(number)
                 if call is not None and call.ended is None:
-                    if len(call.text) + len(text) > TEXT_WAITING_MAX:
+                    if len(call.text) + len(text) + len(call.tokens) + len(tokens) > TEXT_WAITING_MAX:
                         raise pipe.PipeBroken("an answer without end")
-                    call.add(text, None)
+                    call.add(text, tokens, None)
             case pipe.Ended(number):
                 call = self._calls.get(number)
                 if call is not None and call.ended is None:
-                    call.add("", said)
+                    call.add("", [], said)
             case pipe.Ready() | pipe.Unfit():
                 if self._said is None:
                     self._said = said

@@ -28,7 +28,7 @@ async def test_echo_keeps_the_contract(argument: str, autojump_clock: MockClock)
 async def test_words_and_blanks_come_back_as_they_were() -> None:
     async with running(backend := echo()):
         answer = await ask(backend, request(" two  words\n"))
-    assert answer.pieces == (" two", "  words\n")
+    assert [piece.text for piece in answer.pieces] == [" two", "  words\n"]
     assert (answer.generated.finish, answer.generated.tokens_in, answer.generated.tokens_out) == ("stop", 2, 2)
 
 

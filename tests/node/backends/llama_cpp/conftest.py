@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from node.backends import Surroundings
-from tests.node.backends.llama_cpp.gguf_files import small_model
+from tests.node.backends.llama_cpp.gguf_files import SMOLLM2, small_model
 
 PLAIN_TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
 
@@ -19,3 +19,9 @@ def nonsense(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def surroundings(tmp_path: Path) -> Surroundings:
     return Surroundings(tmp_path / "logs", 1)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """SmolLM2-135M-Instruct, as its package brings it."""
+    return SMOLLM2

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from node.backends.llama_cpp import pipe
 
 SAID = [
-    pipe.Generate(1, "chat", [["user", "hé"]], 5, 0.7, 0.9, 3, ["\n"]),
+    pipe.Generate(1, "chat", [["user", "hé"]], 5, 0.7, 0.9, 3, ["\n"], "so", [1, 49_151]),
     pipe.Cancel(1),
-    pipe.Ready(4096, ["chat"], ["no network"], ""),
+    pipe.Ready(4096, ["chat"], ["no network"], "", b"bits"),
     pipe.Unfit("broken"),
-    pipe.Piece(1, "text 😀"),
+    pipe.Piece(1, "text 😀", [0, 7]),
     pipe.Ended(1, "stop", 3, 4, ""),
 ]
 
@@ -69,8 +69,8 @@ def test_a_frame_too_large_is_refused_before_it_is_buffered() -> None:
     with pytest.raises(pipe.PipeBroken):
         pipe.Unpacker().feed((pipe.FRAME_BYTES_MAX + 1).to_bytes(4, "big"))
     with pytest.raises(pipe.PipeBroken):
-        pipe.pack(pipe.Piece(1, "x" * pipe.FRAME_BYTES_MAX))
+        pipe.pack(pipe.Piece(1, "x" * pipe.FRAME_BYTES_MAX, []))
 
 
 def test_text_that_is_no_unicode_is_sent_with_marks_in_its_place() -> None:
-    assert pipe.Unpacker().feed(pipe.pack(pipe.Piece(1, "a\ud800b"))) == [pipe.Piece(1, "a?b")]
+    assert pipe.Unpacker().feed(pipe.pack(pipe.Piece(1, "a\ud800b", []))) == [pipe.Piece(1, "a?b", [])]
