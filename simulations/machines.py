@@ -26,6 +26,7 @@ class Machine:
 
     `x` and `y` place it on a map of side 1, which decides distances. Two machines hear each other only while they have the
     same `island`. `pace` multiplies the time that its models take; a share `failing` of their answers breaks off,
+    `claims` is how many times its true speed it advertises,
     and a share `straggling` takes `straggle_factor` times as long.
     `has_power` False: nobody there even refuses a connection.
     """
@@ -45,6 +46,7 @@ class Machine:
     pace: float = 1.0
     has_power: bool = True
     starts: int = 0
+    claims: float = 1.0
     straggling: float = 0.0
     straggle_factor: float = 1.0
     process: Process | None = None
@@ -52,6 +54,10 @@ class Machine:
     @property
     def is_worker(self) -> bool:
         return bool(self.capabilities)
+
+    def true_speed(self, capability: Capability) -> float:
+        """Tokens per second, whatever is advertised."""
+        return capability.tokens_per_second / self.claims
 
 
 @dataclass(slots=True, eq=False)

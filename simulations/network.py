@@ -119,7 +119,7 @@ class Network:
             return
         under_way = DialUnderWay(machine, address, [contact], self._agenda.now)
         process.dials[machine.node] = under_way
-        trips_s = HANDSHAKE_TRIPS * self._latency_s(process.machine, machine)
+        trips_s = HANDSHAKE_TRIPS * self.latency_s(process.machine, machine)
         self._agenda.call(trips_s, partial(self._knock, process, under_way))
 
     def disconnect(self, process: Process, node: NodeId, cause: str) -> None:
@@ -241,7 +241,7 @@ class Network:
             left_s = max(0.0, self._table.dial_limit_s - (self._agenda.now - dial.began))
             self._agenda.call(left_s, partial(self._fail, process, dial, "No answer."))
         elif there is None:
-            latency_s = self._latency_s(process.machine, machine)
+            latency_s = self.latency_s(process.machine, machine)
             self._agenda.call(latency_s, partial(self._fail, process, dial, "Connection refused."))
         else:
             self._connect(process, there, dial)
@@ -250,7 +250,7 @@ class Network:
         stale = there.links.get(process.node)
         if stale is not None:
             self._drop(stale, REPLACED)  # Whoever dials has no link: ours leads nowhere.
-        latency_s = self._latency_s(process.machine, there.machine)
+        latency_s = self.latency_s(process.machine, there.machine)
         near = End(process, there.node, dial.address, latency_s)
         far = End(there, process.node, "", latency_s)
         near.other, far.other = far, near
@@ -279,7 +279,7 @@ class Network:
         for contact in dial.contacts:
             self._agenda.post(0.0, process, DialFailed(contact, cause))
 
-    def _latency_s(self, one: Machine, two: Machine) -> float:
+    def latency_s(self, one: Machine, two: Machine) -> float:
         least, most = self._table.latency_ms
         return (least + (most - least) * hypot(one.x - two.x, one.y - two.y) / MAP_DIAGONAL) / 1000.0
 

@@ -12,6 +12,7 @@ from simulations.invariants import LOOK_S, EveryTaskEndsOnce, Invariant, QueuesA
 from simulations.report import Report, Tally, report_of
 from simulations.scenario import Scenario
 from simulations.trace import TraceHash
+from simulations.truth import Truth
 from simulations.workload import Workload
 from simulations.world import MakeMember, Violation, World
 from swarm.member import Member
@@ -36,9 +37,10 @@ def _played(scenario: Scenario, seed: int, make_member: MakeMember, hashed: bool
     began = process_time()
     world = World(scenario, seed, make_member)
     workload, faults, tally = Workload(world), Faults(world), Tally()
-    ends = EveryTaskEndsOnce(world)
+    ends, truth = EveryTaskEndsOnce(world), Truth(world)
     invariants: list[Invariant] = [ends, WorkersKeepTheirSlots(), QueuesAreBounded()]
     world.watch(tally)
+    world.watch(truth)
     for watcher in invariants:
         world.watch(watcher)
     digest = TraceHash()
@@ -54,7 +56,7 @@ def _played(scenario: Scenario, seed: int, make_member: MakeMember, hashed: bool
                     invariant.finish(world)
         except Violation as wrong:
             raise world.failure(wrong) from wrong
-    report = report_of(world, tally, ends.orphaned, workload.unasked, faults.struck)
+    report = report_of(world, tally, truth, ends.orphaned, workload.unasked, faults.struck)
     traced = digest.hexdigest() if hashed or trace is not None else ""
     return replace(report, cpu_s=round(process_time() - began, 3), trace_hash=traced)
 

@@ -9,6 +9,7 @@ from typing import Any
 from protocol.errors import error_code
 from simulations.machines import Process
 from simulations.scenario import Scenario, ScenarioError
+from simulations.truth import Truth
 from simulations.world import World
 from swarm.doing.asking import OVERTAKEN
 from swarm.effects import Conclude
@@ -79,7 +80,7 @@ class Tally:
         self.busy_s[index] = self.busy_s.get(index, 0.0) + event.usage.total_s
 
 
-def report_of(world: World, tally: Tally, orphaned: int, unasked: int, faults: dict[str, int]) -> Report:
+def report_of(world: World, tally: Tally, truth: Truth, orphaned: int, unasked: int, faults: dict[str, int]) -> Report:
     """The numbers of a run that has ended."""
     done = [outcome for outcome in tally.ends if outcome.code is None]
     failed: dict[str, int] = {}
@@ -114,6 +115,8 @@ def report_of(world: World, tally: Tally, orphaned: int, unasked: int, faults: d
         "hedges_per_task": hedges / ended,
         "resumes_per_task": resumes / ended,
         "load_max_over_fair": _load(world, tally),
+        "near_best": truth.near_best,
+        "to_broken": truth.to_broken,
         "orphaned": float(orphaned),
         "unasked": float(unasked),
         "messages_per_member_s": sent / members / now,

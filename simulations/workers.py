@@ -39,7 +39,7 @@ class Workers:
         if int.from_bytes(attempt[5:7], "big") < machine.straggling * 65_536:
             noise *= machine.straggle_factor
         first_s = capability.first_token_ms / 1000 * noise * machine.pace
-        writing_s = tokens / capability.tokens_per_second * noise * machine.pace
+        writing_s = (tokens - 1) / machine.true_speed(capability) * noise * machine.pace
         generation = process.generations[attempt] = Generation(process, attempt, effect.model)
         pieces = min(self._pieces_max, tokens)
         begun = len(request.delivered.split())  # Pieces that the user has from somebody else; their words are not written again.

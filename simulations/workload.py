@@ -41,10 +41,12 @@ class Workload:
 
     def _ask(self, table: WorkloadTable, asking: list[Machine], dice: Random) -> None:
         machine = asking[dice.randrange(len(asking))]
+        task_id = TaskId(dice.randbytes(16))
+        question = task_id.hex().ljust(table.input_bytes, "?")[: table.input_bytes]  # No two alike: nobody holds it already.
         task = Task(
-            id=TaskId(dice.randbytes(16)),
+            id=task_id,
             skill=table.skills[dice.randrange(len(table.skills))],
-            turns=(Turn("user", "?" * table.input_bytes),),
+            turns=(Turn("user", question),),
             model="",
             tokens_max=dice.randint(*table.tokens),
             temperature=0.0,

@@ -293,13 +293,13 @@ class World:
         speed, first_ms = _between_log(dice, table.tokens_per_second), round(dice.uniform(*table.first_token_ms))
         models = [table.model if table.models == 1 else f"{table.model}-{model}" for model in range(table.models)]
         capabilities = tuple(
-            Capability(skill, model, b"", table.context_tokens, speed, first_ms, table.slots, (), "", NUMERICS)
+            Capability(skill, model, b"", table.context_tokens, speed * table.claims, first_ms, table.slots, (), "", NUMERICS)
             for skill, model in zip(skills, cycle(models), strict=False)
         )
         return Machine(
             index, node, f"{table.name}-{number}", table.name, (f"/sim/{index}",), capabilities, table.failing,
             dice.uniform(-table.skew_s, table.skew_s), dice.random(), dice.random(), identity,
-            straggling=table.straggling, straggle_factor=table.straggle_factor,
+            claims=table.claims, straggling=table.straggling, straggle_factor=table.straggle_factor,
         )  # fmt: skip
 
     def _schedule_starts(self, dice: Random) -> None:

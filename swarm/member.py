@@ -90,7 +90,7 @@ class Member:
         self.serving = Serving(node, settings)
         self.gossip = Gossip(node, name, settings, notary, dice, self.index, self.serving.load)
         self._router = Router(node, settings, dice, self.index, self.roster, self.standings)
-        self.asking = Asking(settings, dice, self._router.route, self._reach, self.standings, self.roster)
+        self.asking = Asking(settings, dice, self._router.route, self._reach, self.standings, self.roster, self._router.remember)
         self._searched_at = float("-inf")
         self._now = 0.0
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 
 from protocol import limits as lim
 
+ZERO_ALLOWED = ("choosing_draws", "choosing_focus", "exploration_share", "queue_max")
 PULL_ADVERTS_MAX = 256  # The bound of AdvertPull.adverts_max.
 
 
@@ -54,6 +55,14 @@ class Settings:
     """Workers drawn at random, of which the best is taken; 0 takes the best of all. Two is the classical number (Mitzenmacher
     2001). herd.toml: where speeds differ by a factor of 60, two often find two slow workers, and four do better.
     """
+    choosing_focus: float = 4.0
+    """How much likelier the cheaper are drawn: by this power of the ratio of costs. 0: all alike. See herd.toml."""
+    exploration_share: float = 0.05
+    """Share of decisions in which a worker that was never seen to answer is tried on purpose."""
+    breaker_first_s: float = 30.0
+    """How long a worker that keeps failing is left alone at first; doubles up to `breaker_max_s`."""
+    breaker_max_s: float = 3600.0
+    """The longest such wait. An hour: a machine that was mended is found again the same evening."""
     speed_tau_s: float = 300.0
     """Time constant of what is remembered of a worker's speed."""
     success_half_life_s: float = 86_400.0
@@ -101,12 +110,13 @@ class Settings:
         """Raises ValueError naming the setting and the relation that is broken."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if value < 0 or (value == 0 and field.name not in ("choosing_draws", "queue_max")):
+            if value < 0 or (value == 0 and field.name not in ZERO_ALLOWED):
                 raise ValueError(f"{field.name} must be positive, not {value}")
         for smaller, larger, why in (
             ("advert_gap_s", "advert_period_s", "a renewal must not come before its gap"),
             ("neighbours_target", "neighbours_max", "links that were just opened would be closed again"),
             ("dial_retry_first_s", "dial_retry_max_s", "the wait grows"),
+            ("breaker_first_s", "breaker_max_s", "the wait grows"),
             ("watch_after_s", "silence_limit_s", "a sign of life must be asked for before it is missed"),
             ("busy_wait_first_s", "busy_wait_max_s", "the wait grows"),
             ("gossip_adverts", "adverts_max", "no more can be told than is known"),

@@ -39,18 +39,51 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A worker that could do a task now, and what it would cost. The lowest cost is best.
+class Terms:
+    """What went into a cost. `seen`: speeds are what this node saw; else the worker's claims. `held` is a share of the input."""
 
-    `parts` name what went into the cost, for people: ("first token", "0.08 s"), ("load", "1/2"), …
-    """
+    distance_s: float
+    first_token_s: float
+    seen: bool
+    tokens_per_second: float
+    waiting: int
+    slots: int
+    success: float
+    trust: float
+    held: float
+
+    @property
+    def parts(self) -> tuple[tuple[str, str], ...]:
+        """Names and values, for people."""
+        parts = [
+            ("distance", f"{self.distance_s * 1000:.0f} ms"),
+            ("first token", f"{self.first_token_s * 1000:.0f} ms {'seen' if self.seen else 'claimed'}"),
+            ("speed", f"{self.tokens_per_second:.0f} tok/s"),
+            ("load", f"{self.waiting}/{self.slots}"),
+            ("success", f"{self.success:.2f}"),
+        ]
+        if self.trust < 0.995:
+            parts.append(("trust", f"{self.trust:.2f}"))
+        if self.held:
+            parts.append(("prefix", f"{self.held * 100:.0f} % held"))
+        return tuple(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A worker that could do a task now, and what it would cost. The lowest cost is best."""
 
     node: NodeId
     name: str
     model: str
     cost_s: float
-    parts: tuple[tuple[str, str], ...]
+    terms: Terms | None
     capability: Capability | None = None
+
+    @property
+    def parts(self) -> tuple[tuple[str, str], ...]:
+        """What went into the cost, for people: ("first token", "80 ms"), ("load", "1/2"), …"""
+        return self.terms.parts if self.terms else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +97,16 @@ class Excluded:
 
 @dataclass(frozen=True, slots=True)
 class Routing:
-    """One decision: every candidate (best first), the two drawn, the one taken, and who was left out."""
+    """One decision: every candidate (best first), those drawn, the one taken, and who was left out.
+
+    `explored`: a worker of which nothing was known was taken on purpose.
+    """
 
     candidates: tuple[Candidate, ...]
     drawn: tuple[NodeId, ...]
     chosen: NodeId | None
     excluded: tuple[Excluded, ...]
+    explored: bool = False
 
 
 @dataclass(frozen=True, slots=True)

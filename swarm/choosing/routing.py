@@ -1,7 +1,7 @@
-"""Which worker gets an attempt: everyone eligible is scored, a few are drawn at random, the best of them is taken.
+"""Which worker gets an attempt: everyone eligible is scored, a few are drawn, the likelier the cheaper, the best of them is taken.
 
-Taking the best of all makes many requesters herd on one worker; the best of two drawn spreads them (Mitzenmacher 2001). What the
-number of draws does where speeds differ widely is measured in herd.toml.
+Taking the best of all makes many requesters herd on one worker; drawing two among all of them (Mitzenmacher 2001) finds two slow
+ones where speeds differ widely. Draws weighted by cost do neither: what they are worth is measured in herd.toml.
 """
 
 from collections.abc import Iterable
@@ -10,18 +10,31 @@ from random import Random
 
 from protocol.identity import NodeId
 from protocol.messages import Capability
-from swarm.choosing.scoring import score
-from swarm.choosing.standing import Standings
+from swarm.choosing.affinity import Affinity
+from swarm.choosing.scoring import NOTHING_SEEN, Best, score
+from swarm.choosing.standing import Standing, Standings
 from swarm.finding.capabilities import CapabilityIndex, Known
+from swarm.finding.places import place_of
 from swarm.finding.roster import Roster
 from swarm.settings import Settings
 from swarm.values import Candidate, Excluded, Privacy, Routing, Task
 
-BYTES_PER_TOKEN_MAX = 6  # Text that needs more tokens than this suggests is for the worker to refuse: it counts exactly.
+SEEN_MIN = 5  # Workers; the best of fewer may be slow, and would make everybody look as slow.
+STRANGERS_DRAWN = 4  # When one is tried on purpose; the best of them by their claims is taken.
+PER_PLACE_MAX = 2  # Of these from one /24: a thousand identities in one place are one stranger.
+WEIGHT_MIN = 1e-3  # Whoever is that unlikely is not drawn at all.
+BYTES_PER_TOKEN_MAX = (
+    6  # Text that needs more tokens than this suggests is for the worker to refuse: it counts exactly.
+)
 
 
 def eligible(
-    task: Task, node: NodeId, known: Known, capabilities: tuple[Capability, ...], self_node: NodeId, tried: Iterable[NodeId]
+    task: Task,
+    node: NodeId,
+    known: Known,
+    capabilities: tuple[Capability, ...],
+    self_node: NodeId,
+    tried: Iterable[NodeId],
 ) -> Capability | str:
     """The capability that would serve the task, or why this node may not be asked, in words."""
     if node in tried:
@@ -59,42 +72,112 @@ class Router:
     """Draws workers out of what the index, the roster and this node's own experience know."""
 
     def __init__(
-        self, node: NodeId, settings: Settings, dice: Random, index: CapabilityIndex, roster: Roster, standings: Standings
+        self,
+        node: NodeId,
+        settings: Settings,
+        dice: Random,
+        index: CapabilityIndex,
+        roster: Roster,
+        standings: Standings,
     ) -> None:
         self._node, self._settings, self._dice = node, settings, dice
         self._index, self._roster, self._standings = index, roster, standings
+        self._affinity = Affinity()
 
     def route(self, task: Task, tried: Iterable[NodeId], now: float) -> Routing:
-        """The decision for the next attempt of a task, with all reasons. Costs one draw of the dice."""
+        """The decision for the next attempt of a task, with all reasons."""
         routing = self.consider(task, tried, now)
-        draws = self._settings.choosing_draws
-        # Drawn by rank, so that the walk over the index does not matter.
-        ranks = range(len(routing.candidates))
-        drawn = sorted(self._dice.sample(ranks, draws)) if 0 < draws < len(ranks) else list(ranks)
-        nodes = tuple(routing.candidates[rank].node for rank in drawn)
-        return replace(routing, drawn=nodes, chosen=nodes[0] if nodes else None)
+        if not routing.candidates:
+            return routing
+        explored = self._strangers(task, routing.candidates)
+        drawn = explored or self._drawn(routing.candidates)
+        nodes = tuple(found.node for found in drawn)
+        return replace(routing, drawn=nodes, chosen=nodes[0], explored=bool(explored))
+
+    def remember(self, task: Task, answer: str, worker: NodeId, now: float) -> None:
+        """A worker has answered a turn of a conversation: the next turn is cheaper there."""
+        self._affinity.remember(task, answer, worker, now)
 
     def consider(self, task: Task, tried: Iterable[NodeId], now: float) -> Routing:
         """Who could do it, best first, and who not; nobody is drawn, so that looking changes no decision to come."""
-        candidates: list[Candidate] = []
+        eligible_now: list[tuple[Known, Capability, Standing | None]] = []
         excluded: list[Excluded] = []
         tried = list(tried)
         for known, capabilities in self._index.able(task.skill):
             node, advert = known.signed.issuer, known.signed.advert
             found = eligible(task, node, known, capabilities, self._node, tried)
+            standing = self._standings.of(node, now)
+            if not isinstance(found, str) and standing is not None and task.worker is None:
+                found = standing.shut_out(now) or found
             if isinstance(found, str):
                 excluded.append(Excluded(node, advert.name, found))
-                continue
-            if node == self._node:
-                rtt_s: float | None = 0.0
             else:
-                neighbour = self._roster.get(node)
-                rtt_s = neighbour.rtt_s if neighbour else None
-            standing = self._standings.of(node, now)
-            candidates.append(score(task, advert, found, node, rtt_s, standing, self._settings.tokens_expected))
+                eligible_now.append((known, found, standing))
         if task.begun_by is not None:
             # Who computes the same bits goes on exactly; others only if nobody does.
-            alike = [found for found in candidates if found.capability.numerics == task.begun_by.numerics]  # type: ignore[union-attr]
-            candidates = alike or candidates
+            alike = [one for one in eligible_now if one[1].numerics == task.begun_by.numerics]
+            eligible_now = alike or eligible_now
+        best = _best(standing for _, _, standing in eligible_now)
+        holder, share = self._affinity.held(task, now) or (None, 0.0)
+        candidates = [
+            score(
+                task, known.signed.advert, capability, known.signed.issuer, self._rtt_s(known.signed.issuer), standing,
+                self._settings.tokens_expected, heard_at=known.heard_at, now=now, best=best,
+                held=share if known.signed.issuer == holder else 0.0, fades_s=self._settings.speed_tau_s,
+            )
+            for known, capability, standing in eligible_now
+        ]  # fmt: skip
         candidates.sort(key=lambda candidate: (candidate.cost_s, candidate.node))
         return Routing(tuple(candidates), (), None, tuple(excluded))
+
+    def _rtt_s(self, node: NodeId) -> float | None:
+        if node == self._node:
+            return 0.0
+        neighbour = self._roster.get(node)
+        return neighbour.rtt_s if neighbour else None
+
+    def _drawn(self, candidates: tuple[Candidate, ...]) -> list[Candidate]:
+        """So many at random, the likelier the cheaper, best first (Efraimidis and Spirakis 2006)."""
+        draws = self._settings.choosing_draws
+        if draws == 0:
+            return list(candidates)
+        best_s, focus, random = candidates[0].cost_s, self._settings.choosing_focus, self._dice.random
+        keyed: list[tuple[float, int]] = []
+        for rank, candidate in enumerate(candidates):
+            weight = (best_s / candidate.cost_s) ** focus
+            if weight < WEIGHT_MIN:
+                break
+            keyed.append((random() ** (1 / weight), rank))
+        ranks = sorted(rank for _, rank in sorted(keyed, reverse=True)[:draws])
+        return [candidates[rank] for rank in ranks]
+
+    def _strangers(self, task: Task, candidates: tuple[Candidate, ...]) -> list[Candidate]:
+        """Now and then a few workers of which nothing was seen, best first; else nobody."""
+        if task.worker is not None or self._dice.random() >= self._settings.exploration_share:
+            return []
+        strangers = [found for found in candidates if found.terms is not None and not found.terms.seen]
+        if len(strangers) in (0, len(candidates)):
+            return []  # Where all are strangers, any choice explores.
+        drawn: list[Candidate] = []
+        places: dict[str, int] = {}
+        for found in self._dice.sample(strangers, len(strangers)):
+            known = self._index.get(found.node)
+            place = place_of(known.signed.advert.addresses) if known else ""
+            places[place] = places.get(place, 0) + 1
+            if places[place] <= PER_PLACE_MAX:
+                drawn.append(found)
+            if len(drawn) == STRANGERS_DRAWN:
+                break
+        return sorted(drawn, key=lambda found: found.cost_s)
+
+
+def _best(standings: Iterable[Standing | None]) -> Best:
+    """The best that was seen of any of these workers, once there are some to compare with."""
+    seen = [standing for standing in standings if standing is not None and standing.first_token_s is not None]
+    if len(seen) < SEEN_MIN:
+        return NOTHING_SEEN
+    speeds = [standing.tokens_per_second for standing in seen if standing.tokens_per_second is not None]
+    return Best(
+        min(standing.first_token_s for standing in seen if standing.first_token_s is not None),
+        max(speeds, default=float("inf")),
+    )

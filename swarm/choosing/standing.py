@@ -3,20 +3,33 @@
 from dataclasses import dataclass, replace
 from math import exp, exp2
 
+from protocol import errors
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId
 from swarm.settings import Settings
 from swarm.values import Usage
 
-WORKERS_MAX = 4096  # Remembered at once; the longest unused are forgotten first. About 1 MB.
+WORKERS_MAX = 4096  # Remembered at once; the longest unused are forgotten first. About 2 MB.
 SAMPLES_MAX = 32  # Times to first text remembered of one worker, and of all together.
 SAMPLES_MIN = 5  # A percentile of fewer says nothing.
 SAMPLE_WEIGHT_MIN = 0.1  # A burst of answers still moves the average.
+FAILURE_WEIGHT = 4.0  # One failure costs its user more than one success is worth.
+PRIOR_SUCCESSES, PRIOR_FAILURES = 4.0, 0.2  # With 1 and 1, whoever is known beats strangers who are 1.8 times as fast.
+TOKENS_MIN = 8  # Shorter answers tell little of a speed: they come in one or two pieces.
+TRUST_WEIGHT = 0.3  # Of one answer, in how far a worker's claims hold.
+TRUST_MIN = 0.01
+PLACED_MAX = 8  # Latest requests remembered; more at once are in flight, and counted there.
+AHEAD_S = 1.0  # How long a queue that a worker has told of is taken for what it was; adverts tell the rest.
+STRANGER_DOUBLINGS = 4  # Of the breaker's wait, for a worker that has never kept a promise: 8 minutes instead of 30 s.
+FAILURES_IN_ROW = 2  # Open the breaker of a worker that has answered before; one failure that of one that never has.
 
 
 @dataclass(slots=True)
 class Standing:
-    """Of one worker: attempts under way from here, decayed counts of ends, smoothed speeds (None: never seen)."""
+    """Of one worker: attempts under way from here, decayed counts of ends, smoothed speeds (None: never seen).
+
+    `trust` is how far its claims of speed have held, 1 at most. `open_until` is when its breaker lets a trial through.
+    """
 
     inflight: int = 0
     successes: float = 0.0
@@ -24,12 +37,45 @@ class Standing:
     first_token_s: float | None = None
     tokens_per_second: float | None = None
     as_of: float = 0.0
+    trust: float = 1.0
     first_pieces_s: tuple[float, ...] = ()
+    answered_at: float = 0.0
+    placed_at: tuple[float, ...] = ()
+    ahead: int = 0
+    ahead_heard_at: float = float("-inf")
+    failures_in_row: int = 0
+    open_until: float = 0.0
 
     @property
     def success(self) -> float:
-        """The mean of Beta(1 + successes, 1 + failures)."""
-        return (1 + self.successes) / (2 + self.successes + self.failures)
+        """The mean of Beta(4 + successes, 0.2 + 4 failures): nearly everybody is honest, and whoever is not soon has failures."""
+        good, bad = PRIOR_SUCCESSES + self.successes, PRIOR_FAILURES + FAILURE_WEIGHT * self.failures
+        return good / (good + bad)
+
+    @property
+    def is_stranger(self) -> bool:
+        """Whether it has never answered here."""
+        return self.first_token_s is None
+
+    def freshness(self, now: float, fades_s: float) -> float:
+        """How much what was seen still counts, from 1 to 0: whoever was slow then may be fast by now."""
+        return exp((self.answered_at - now) / fades_s) if now > self.answered_at else 1.0
+
+    def placed_since(self, then: float) -> int:
+        """Requests from here that an advert of then cannot know of."""
+        return min(self.inflight, sum(at > then for at in self.placed_at))
+
+    def ahead_at(self, now: float) -> int:
+        """How many attempts wait there, as the worker itself has just told."""
+        return self.ahead if now - self.ahead_heard_at <= AHEAD_S else 0
+
+    def shut_out(self, now: float) -> str:
+        """Why the breaker keeps it from work now, in words; empty if it does not."""
+        if not self.open_until:
+            return ""
+        if now < self.open_until:
+            return f"failed {self.failures_in_row} times in a row; tried again in {self.open_until - now:.0f} s"
+        return "is being tried again after failures" if self.inflight else ""
 
 
 class Standings:
@@ -43,34 +89,59 @@ class Standings:
     def of(self, node: NodeId, now: float) -> Standing | None:
         """A worker's standing as it counts now: a worker that is never chosen must recover by itself, or it never will be."""
         standing = self._workers.get(node)
-        if standing is None:
-            return None
+        if standing is None or standing.as_of >= now:
+            return standing
         kept = self._kept(standing, now)
-        return replace(standing, successes=standing.successes * kept, failures=standing.failures * kept)
+        return replace(
+            standing,
+            successes=standing.successes * kept,
+            failures=standing.failures * kept,
+            trust=1 - (1 - standing.trust) * kept,
+        )
 
     def begun(self, node: NodeId, now: float) -> None:
-        self._touch(node, now).inflight += 1
+        standing = self._touch(node, now)
+        standing.inflight += 1
+        standing.placed_at = (*standing.placed_at[1 - PLACED_MAX :], now)
 
-    def answered(self, node: NodeId, usage: Usage, first_piece_s: float, now: float) -> None:
-        """An attempt ended well; `first_piece_s` is what this node measured from its own request."""
+    def accepted(self, node: NodeId, ahead: int, now: float) -> None:
+        """A worker has said how many attempts it has before this one."""
+        standing = self._touch(node, now)
+        standing.ahead, standing.ahead_heard_at = ahead, now
+
+    def answered(
+        self, node: NodeId, usage: Usage, first_piece_s: float, now: float, accepted_s: float = 0.0, ahead: int = 0,
+        claimed_speed: float = 0.0,
+    ) -> None:  # fmt: skip
+        """An attempt ended well. `first_piece_s` and `accepted_s` are what this node measured from its own request.
+
+        `ahead` is how many attempts the worker had before this one; `claimed_speed` what its advert said, in tokens per second,
+        0 if it said nothing.
+        """
         standing = self._touch(node, now)
         standing.inflight = max(0, standing.inflight - 1)
         self._decay(standing, now)
         standing.successes += 1
-        weight = max(SAMPLE_WEIGHT_MIN, 1 - exp(-(now - standing.as_of) / self._settings.speed_tau_s))
+        standing.failures_in_row, standing.open_until = 0, 0.0
         standing.first_pieces_s = (*standing.first_pieces_s[1 - SAMPLES_MAX :], first_piece_s)
         self._first_pieces_s = (*self._first_pieces_s[1 - SAMPLES_MAX :], first_piece_s)
-        old = standing.first_token_s
-        # Peak EWMA: worse is believed at once, better only slowly.
-        standing.first_token_s = (
-            first_piece_s if old is None or first_piece_s > old else old + weight * (first_piece_s - old)
-        )
+        weight = max(SAMPLE_WEIGHT_MIN, 1 - exp(-(now - standing.answered_at) / self._settings.speed_tau_s))
+        # From accept to first text: the way there may have begun with a handshake. Peak EWMA: worse is believed at once, better
+        # only slowly. What was spent in a queue says nothing of the worker, and its load is counted apart.
+        sample_s, old = max(0.0, first_piece_s - accepted_s), standing.first_token_s
+        if old is None or (sample_s > old and not ahead):
+            standing.first_token_s = sample_s
+        elif sample_s < old:
+            standing.first_token_s = old + weight * (sample_s - old)
         writing_s = usage.total_s - usage.first_token_s
-        if usage.tokens_out > 1 and writing_s > 0:
+        if usage.tokens_out >= TOKENS_MIN and writing_s > 0:
             speed = (usage.tokens_out - 1) / writing_s
             known = standing.tokens_per_second
             standing.tokens_per_second = speed if known is None else known + weight * (speed - known)
-        standing.as_of = now
+            if claimed_speed > 0:
+                held = max(TRUST_MIN, min(1.0, speed / claimed_speed))
+                standing.trust += TRUST_WEIGHT * (held - standing.trust)
+        standing.as_of = standing.answered_at = now
 
     def first_piece_p95(self, node: NodeId, now: float) -> float | None:
         """How long this worker takes from request to first text in all but one of twenty cases, or all workers do."""
@@ -83,13 +154,22 @@ class Standings:
         """An attempt ended otherwise. Refusals and cancels are not failures; nor is what our own lateness explains."""
         standing = self._touch(node, now)
         standing.inflight = max(0, standing.inflight - 1)
+        if code in (errors.BUSY, errors.OVER_QUOTA):
+            # Its advert has not caught up: until it does, somebody is before us.
+            standing.ahead, standing.ahead_heard_at = max(1, standing.ahead), now
         if blamed and not code.definite:
             self._decay(standing, now)
             standing.failures += 1
             standing.as_of = now
+            standing.failures_in_row += 1
+            if standing.failures_in_row >= FAILURES_IN_ROW or standing.is_stranger:
+                settings = self._settings
+                times = standing.failures_in_row + (STRANGER_DOUBLINGS if standing.is_stranger else 0)
+                wait_s = settings.breaker_first_s * 2.0 ** min(times - 1, 16)
+                standing.open_until = now + min(settings.breaker_max_s, wait_s)
 
     def _touch(self, node: NodeId, now: float) -> Standing:
-        standing = self._workers.pop(node, None) or Standing(as_of=now)
+        standing = self._workers.pop(node, None) or Standing(as_of=now, answered_at=now)
         self._workers[node] = standing
         if len(self._workers) > WORKERS_MAX:
             del self._workers[next(iter(self._workers))]
@@ -99,6 +179,7 @@ class Standings:
         kept = self._kept(standing, now)
         standing.successes *= kept
         standing.failures *= kept
+        standing.trust = 1 - (1 - standing.trust) * kept
 
     def _kept(self, standing: Standing, now: float) -> float:
         return exp2((standing.as_of - now) / self._settings.success_half_life_s)

@@ -24,7 +24,7 @@ from protocol.messages import (
 )
 from swarm.doing.attempts import LIVE_MAX, PIECE_BYTES_COUNTED, Attempt, Open
 from swarm.doing.hedging import HedgeBudget
-from swarm.doing.ports import Choose, Experience, Reach, Vigil
+from swarm.doing.ports import Choose, Experience, Reach, Remember, Vigil
 from swarm.effects import (
     AcceptOverdue,
     AttemptFailed,
@@ -58,10 +58,11 @@ class Asking:
     """Every task of this node's users that has not ended yet."""
 
     def __init__(
-        self, settings: Settings, dice: Random, choose: Choose, reach: Reach, experience: Experience, vigil: Vigil
-    ) -> None:
+        self, settings: Settings, dice: Random, choose: Choose, reach: Reach, experience: Experience, vigil: Vigil,
+        remember: Remember,
+    ) -> None:  # fmt: skip
         self._settings, self._dice, self._choose, self._reach = settings, dice, choose, reach
-        self._experience, self._vigil = experience, vigil
+        self._experience, self._vigil, self._remember = experience, vigil, remember
         self._budget = HedgeBudget(settings)
         self._open: dict[TaskId, Open] = {}
         self._by_attempt: dict[AttemptId, TaskId] = {}
@@ -115,6 +116,7 @@ class Asking:
         if opened is None or attempt is None:
             return []
         attempt.accepted, attempt.accepted_at = message, now
+        self._experience.accepted(sender, message.ahead, now)
         bytes_in = sum(len(turn.text) for turn in opened.task.turns) + opened.delivered.bytes
         limit_s = self._settings.first_piece_limit_s * (1 + message.ahead) + bytes_in / self._settings.input_bytes_per_s
         worker = attempt.worker
@@ -170,8 +172,12 @@ class Asking:
         first_s, total_s = message.first_token_ms / 1000, message.total_ms / 1000
         usage = Usage(message.finish, message.tokens_in, message.tokens_out, first_s, total_s)
         first_at = now if attempt.first_piece_at is None else attempt.first_piece_at
-        own = replace(usage, tokens_out=max(0, usage.tokens_out - attempt.resumed_tokens))
-        self._experience.answered(sender, own, first_at - attempt.begun_at, now)
+        capability = attempt.worker.capability
+        self._experience.answered(
+            sender, attempt.own(usage), first_at - attempt.begun_at, now, (attempt.accepted_at or now) - attempt.begun_at,
+            attempt.accepted.ahead if attempt.accepted else 0, capability.tokens_per_second if capability else 0.0,
+        )  # fmt: skip
+        self._remember(opened.task, "".join(opened.delivered.parts), sender, now)
         self._end(opened, attempt, None, "", now)
         del self._open[opened.task.id]
         self.answered += 1

@@ -1,13 +1,13 @@
 """What a requester keeps of one task while it is open: the attempts under way, those that ended, and what was delivered."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from protocol import errors
 from protocol import limits as lim
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId
 from protocol.messages import AttemptId, Capability, TaskAccepted, TaskPiece, TaskRequest
-from swarm.values import AttemptEnd, AttemptWhy, Candidate, Outcome, Task
+from swarm.values import AttemptEnd, AttemptWhy, Candidate, Outcome, Task, Usage
 
 PIECE_BYTES_COUNTED = 16  # A piece counts for this many bytes at least, or empty ones would never add up.
 LIVE_MAX = 2  # Attempts of one task at once: the one that was asked first, and the one that may overtake it.
@@ -30,8 +30,13 @@ class Attempt:
     pieces: int = 0
     bytes: int = 0
     first_piece_at: float | None = None
-    resumed_tokens: int = 0  # Drawn by others before; not this worker's work.
+    resumed_tokens: int | None = 0  # Drawn by others before, and not this worker's work; None: some, nobody knows how many.
     silent: bool = False  # It was asked for a sign of life in vain, and another was asked to take over.
+
+    def own(self, usage: Usage) -> Usage:
+        """What this worker itself did; without tokens if that cannot be told, so that no speed is made of it."""
+        before = usage.tokens_out if self.resumed_tokens is None else self.resumed_tokens
+        return replace(usage, tokens_out=max(0, usage.tokens_out - before))
 
     @property
     def begun_by(self) -> Capability | None:
@@ -97,7 +102,7 @@ class Open:
         """What the attempt's worker is asked."""
         task, delivered = self.task, self.delivered
         left_ms = min(lim.DEADLINE_MS_MAX, max(1, round((self.asked_at + task.deadline_s - now) * 1000)))
-        attempt.resumed_tokens = len(delivered.tokens)
+        attempt.resumed_tokens = len(delivered.tokens) or (None if delivered.bytes else 0)
         return TaskRequest(
             attempt.id, task.id, task.skill, attempt.worker.model, task.turns, task.tokens_max, task.temperature,
             task.top_p, task.seed, task.stops, left_ms, "".join(delivered.parts), tuple(delivered.tokens),

@@ -10,6 +10,8 @@ from swarm.values import Routing, Task, Usage
 
 Choose = Callable[[Task, list[NodeId], float], Routing]
 """Who gets the next attempt of a task, given who was tried and the time."""
+Remember = Callable[[Task, str, NodeId, float], None]
+"""Note that a worker holds a conversation, with the answer that it has just given."""
 Reach = Callable[[NodeId], list[Effect]]
 """What makes a worker reachable before a message is sent to it: a Dial, or nothing."""
 
@@ -19,7 +21,12 @@ class Experience(Protocol):
 
     def begun(self, node: NodeId, now: float) -> None: ...
 
-    def answered(self, node: NodeId, usage: Usage, first_piece_s: float, now: float) -> None: ...
+    def accepted(self, node: NodeId, ahead: int, now: float) -> None: ...
+
+    def answered(
+        self, node: NodeId, usage: Usage, first_piece_s: float, now: float, accepted_s: float = 0.0, ahead: int = 0,
+        claimed_speed: float = 0.0,
+    ) -> None: ...  # fmt: skip
 
     def ended(self, node: NodeId, code: ErrorCode, blamed: bool, now: float) -> None: ...
 

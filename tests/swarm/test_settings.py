@@ -6,7 +6,7 @@ import pytest
 
 from swarm.settings import Settings
 
-MAY_BE_ZERO = ("choosing_draws", "queue_max")
+MAY_BE_ZERO = ("choosing_draws", "choosing_focus", "exploration_share", "queue_max")
 
 
 def test_the_defaults_are_valid() -> None:

@@ -14,7 +14,7 @@ from swarm.choosing.standing import Standings
 from swarm.finding.capabilities import CapabilityIndex
 from swarm.finding.roster import Roster
 from swarm.settings import Settings
-from swarm.values import Excluded, Privacy, Routing, Task
+from swarm.values import Excluded, Privacy, Routing, Task, Usage
 from tests.swarm.samples import ADA, BOB, CYD, DAN, NOW, capability, node_id, signed, task
 
 CHAT = capability("chat", "smollm2")
@@ -123,10 +123,13 @@ def test_the_better_of_those_drawn_is_taken() -> None:
 
 
 def test_two_drawn_spread_the_tasks_and_still_do_better_than_one() -> None:
-    """Ten workers; always the best would herd, one drawn ignores all that is known, two drawn do neither."""
+    """Ten workers; always the best would herd, one drawn ignores all that is known, two drawn do neither.
+
+    All alike, that is: the cheaper are not likelier.
+    """
     costs = {}
     for draws in (0, 1, 2):
-        knowledge = speeds(Random(7), *range(10, 110, 10), choosing_draws=draws)
+        knowledge = speeds(Random(7), *range(10, 110, 10), choosing_draws=draws, choosing_focus=0)
         routings = [knowledge.route() for _ in range(1_000)]
         cost = {found.node: found.cost_s for found in routings[0].candidates}
         chosen = Counter(routing.chosen for routing in routings)
@@ -200,5 +203,109 @@ def test_what_this_node_has_seen_counts() -> None:
     knowledge = Knowledge(Random(1))
     for node in (BOB, CYD):
         knowledge.knows(node)
-    knowledge.standings.ended(BOB, errors.STALLED, True, NOW)
+    knowledge.standings.answered(BOB, Usage("stop", 1, 11, 0.1, 10.0), 0.1, NOW)
     assert [found.node for found in knowledge.route().candidates] == [CYD, BOB]
+
+
+def test_the_cheaper_are_likelier() -> None:
+    """The likelier by the power of the focus; whoever is very dear is never drawn."""
+    shares = {}
+    for focus in (0, 4, 16):
+        knowledge = speeds(Random(7), 100, 80, 50, 10, 1, choosing_draws=1, choosing_focus=focus)
+        chosen = Counter(knowledge.route().chosen for _ in range(2_000))
+        shares[focus] = [chosen[node_id(100 + number)] / 2_000 for number in range(5)]
+    assert shares[0] == pytest.approx([0.2] * 5, abs=0.04)
+    assert shares[4][0] > shares[4][1] > shares[4][2] > shares[4][3] >= shares[4][4] == 0
+    assert shares[16][0] > 0.9
+
+
+def test_the_draws_follow_their_weights() -> None:
+    knowledge = speeds(Random(3), 100, 80, choosing_draws=1, choosing_focus=4)
+    routings = [knowledge.route() for _ in range(4_000)]
+    one, two = routings[0].candidates
+    weight = (one.cost_s / two.cost_s) ** 4
+    share = sum(routing.chosen == two.node for routing in routings) / 4_000
+    assert share == pytest.approx(weight / (1 + weight), abs=0.02)
+
+
+# --- Strangers, the broken, and who holds the conversation -----------------------------------------------------------------
+
+
+def experienced(*addresses: str, **settings: float) -> Knowledge:
+    """Bob has answered; of the workers at these addresses nothing was seen."""
+    knowledge = Knowledge(Random(5), **settings)
+    knowledge.knows(BOB, capability(tokens_per_second=100.0))
+    knowledge.standings.begun(BOB, NOW)
+    knowledge.standings.answered(BOB, Usage("stop", 1, 101, 0.1, 1.1), 0.2, NOW, 0.1)
+    for number, address in enumerate(addresses):
+        knowledge.knows(node_id(100 + number), capability(tokens_per_second=1.0 + number), addresses=(address,))
+    return knowledge
+
+
+def test_strangers_are_tried_now_and_then() -> None:
+    knowledge = experienced("/ip4/1.1.1.1/tcp/1", exploration_share=0.25)
+    routings = [knowledge.route() for _ in range(1_000)]
+    assert sum(routing.explored for routing in routings) == pytest.approx(250, abs=50)
+    assert all((routing.chosen == BOB) is not routing.explored for routing in routings)
+
+
+def test_a_task_for_one_worker_explores_nobody() -> None:
+    knowledge = experienced("/ip4/1.1.1.1/tcp/1", exploration_share=1.0)
+    assert knowledge.route(task(worker=BOB)).chosen == BOB
+
+
+def test_where_all_are_strangers_every_choice_explores() -> None:
+    knowledge = speeds(Random(1), 10, 20, exploration_share=1.0)
+    assert not knowledge.route().explored
+
+
+def test_a_thousand_strangers_in_one_place_are_drawn_as_two() -> None:
+    crowd = [f"/ip4/6.6.6.{number}/tcp/1" for number in range(50)]
+    knowledge = experienced(*crowd, "/ip4/9.9.9.9/tcp/1", exploration_share=1.0)
+    alone = node_id(150)
+    for _ in range(50):
+        drawn = knowledge.route().drawn
+        assert sum(node != alone for node in drawn) <= 2
+        assert alone in drawn
+        assert len(drawn) <= 3
+
+
+def test_a_broken_worker_is_left_alone_and_tried_again() -> None:
+    knowledge = experienced("/ip4/1.1.1.1/tcp/1")
+    stranger = node_id(100)
+    knowledge.standings.begun(stranger, NOW)
+    knowledge.standings.ended(stranger, errors.BACKEND_FAILED, True, NOW)
+    [left_out] = knowledge.route().excluded
+    assert left_out == Excluded(stranger, "bob", "failed 1 times in a row; tried again in 480 s")
+    assert knowledge.router.consider(task(worker=stranger), (), NOW).candidates, "whoever insists may try"
+    again = knowledge.router.consider(task(), (), NOW + 481)
+    assert stranger in [found.node for found in again.candidates]
+    knowledge.standings.begun(stranger, NOW + 481)
+    [left_out] = knowledge.router.consider(task(), (), NOW + 481).excluded
+    assert left_out.reason == "is being tried again after failures"
+
+
+def test_the_holder_of_a_conversation_is_cheaper_but_not_at_any_price() -> None:
+    knowledge = Knowledge(Random(1))
+    for node in (BOB, CYD):
+        knowledge.knows(node, capability(first_token_ms=3000))
+    asked = task()
+    knowledge.router.remember(asked, "Because of the air.", CYD, NOW)
+    more = task(turns=(*asked.turns, Turn("assistant", "Because of the air."), Turn("user", "And at dusk?")))
+    found = knowledge.route(more).candidates[0]
+    assert found.node == CYD
+    assert ("prefix", "76 % held") in found.parts
+    knowledge.knows(CYD, capability(first_token_ms=3000), busy=1, issued_at=NOW + 1)
+    assert knowledge.route(more).candidates[0].node == BOB
+
+
+def test_who_computes_the_same_goes_on_and_others_only_if_nobody_does() -> None:
+    begun_by = capability(digest=b"d" * 32, numerics=b"x")
+    knowledge = Knowledge(Random(1))
+    knowledge.knows(BOB, capability(digest=b"d" * 32, numerics=b"y", tokens_per_second=1000.0))
+    knowledge.knows(CYD, begun_by)
+    knowledge.knows(DAN)
+    asked = task(begun_by=begun_by)
+    assert [found.node for found in knowledge.route(asked).candidates] == [CYD]
+    assert [found.node for found in knowledge.route(asked, (CYD,)).candidates] == [BOB]
+    assert "does not have the model that began this answer" in [each.reason for each in knowledge.route(asked).excluded]

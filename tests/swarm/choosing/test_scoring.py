@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.choosing.scoring import RTT_UNKNOWN_S, SPEED_UNKNOWN, score
+from swarm.choosing.scoring import PREFIX_SAVES, RTT_UNKNOWN_S, SPEED_UNKNOWN, Best, score
 from swarm.choosing.standing import Standing
 from swarm.values import Candidate
 from tests.swarm.samples import BOB, advert, capability, task
@@ -32,7 +32,7 @@ def dumb_cost_s(rtt_s, first_token_s, tokens, speed, busy, queued, inflight, slo
     if inflight > others:
         others = inflight
     rounds = 1 + others / slots
-    tries = (2 + successes + failures) / (1 + successes)
+    tries = (4.2 + successes + 4 * failures) / (4 + successes)
     return alone_s * rounds * tries
 
 
@@ -64,7 +64,7 @@ def test_the_parts_of_a_cost_have_names_and_units() -> None:
         ("first token", "500 ms seen"),
         ("speed", "40 tok/s"),
         ("load", "1/2"),
-        ("success", "0.75"),
+        ("success", "0.97"),
     )
     assert (found.node, found.name, found.model) == (BOB, "bob", "smollm2")
 
@@ -72,13 +72,13 @@ def test_the_parts_of_a_cost_have_names_and_units() -> None:
 @pytest.mark.parametrize("standing", [None, Standing()])
 def test_a_stranger_is_taken_at_its_word_until_it_has_been_seen(standing: Standing | None) -> None:
     found = cost(standing=standing)
-    assert found.cost_s == pytest.approx((0.01 + 0.2 + 100 / 20) * 2)
+    assert found.cost_s == pytest.approx((0.01 + 0.2 + 100 / 20) * 1.05)
     assert ("first token", "200 ms claimed") in found.parts
 
 
 def test_what_cannot_be_known_is_guessed() -> None:
     found = cost(rtt_s=None, standing=None, speed=0.0)
-    assert found.cost_s == pytest.approx((RTT_UNKNOWN_S + 0.2 + 100 / SPEED_UNKNOWN) * 2)
+    assert found.cost_s == pytest.approx((RTT_UNKNOWN_S + 0.2 + 100 / SPEED_UNKNOWN) * 1.05)
 
 
 def test_a_model_without_slots_costs_and_does_not_fail() -> None:
@@ -105,3 +105,47 @@ def test_long_answers_are_compared_at_the_expected_length() -> None:
 )
 def test_whatever_is_worse_costs_more(worse: dict) -> None:  # type: ignore[type-arg]
     assert cost(**worse).cost_s > cost().cost_s
+
+
+# --- What is believed -----------------------------------------------------------------------------------------------------
+
+
+def scored(standing: Standing | None, *, speed: float = 20.0, first_ms: int = 200, busy: int = 0, **more: object) -> Candidate:
+    offered = capability("chat", tokens_per_second=speed, first_token_ms=first_ms)
+    return score(task(tokens_max=100), advert(offered, busy=busy), offered, BOB, 0.0, standing, 128, **more)  # type: ignore[arg-type]
+
+
+def test_no_claim_is_better_than_the_best_that_was_seen() -> None:
+    best = Best(first_token_s=0.3, tokens_per_second=50.0)
+    assert scored(None, speed=1e9, first_ms=0, best=best).cost_s == scored(None, speed=50.0, first_ms=300, best=best).cost_s
+
+
+def test_claims_are_believed_as_far_as_they_held() -> None:
+    found = scored(Standing(trust=0.25), speed=80.0)
+    assert found.cost_s == pytest.approx(scored(None, speed=20.0).cost_s)
+    assert ("trust", "0.25") in found.parts
+
+
+def test_what_was_seen_fades_into_what_is_claimed() -> None:
+    slow = Standing(first_token_s=5.0, tokens_per_second=1.0, answered_at=1000.0)
+    costs = [scored(slow, now=1000.0 + age_s, fades_s=300.0).cost_s for age_s in (0, 100, 1000, 10_000)]
+    assert costs == sorted(costs, reverse=True)
+    assert costs[0] == pytest.approx((5.0 + 100.0) * 1.05)
+    assert costs[-1] == pytest.approx(scored(None).cost_s)
+
+
+def test_the_holder_of_a_conversation_reads_less() -> None:
+    found = scored(SEEN, held=0.5)
+    assert scored(SEEN).cost_s - found.cost_s == pytest.approx(0.5 * 0.5 * PREFIX_SAVES / SEEN.success)
+    assert ("prefix", "50 % held") in found.parts
+    assert scored(SEEN, held=1.0, busy=3).cost_s > scored(SEEN).cost_s, "it yields to load"
+
+
+def test_load_is_the_most_that_anybody_has_told() -> None:
+    alone = scored(None).cost_s
+    assert scored(None, busy=2).cost_s == pytest.approx(3 * alone)
+    told = Standing(ahead=4, ahead_heard_at=100.0)
+    assert scored(told, busy=2, now=100.5).cost_s == pytest.approx(5 * alone)
+    assert scored(told, busy=2, now=200.0).cost_s == pytest.approx(3 * alone), "its queue has moved on"
+    placed = Standing(inflight=2, placed_at=(90.0, 110.0))
+    assert scored(placed, busy=2, heard_at=100.0).cost_s == pytest.approx(4 * alone), "its advert cannot know of one"

@@ -7,7 +7,7 @@ import pytest
 
 from protocol import errors
 from protocol.errors import ERROR_CODES, ErrorCode
-from swarm.choosing.standing import SAMPLE_WEIGHT_MIN, WORKERS_MAX, Standing, Standings
+from swarm.choosing.standing import PLACED_MAX, SAMPLE_WEIGHT_MIN, WORKERS_MAX, Standing, Standings
 from swarm.settings import Settings
 from tests.swarm.samples import BOB, CYD, NOW, USAGE, node_id
 
@@ -44,7 +44,9 @@ def test_the_first_answer_is_taken_as_it_is() -> None:
     seen = standings()
     seen.begun(BOB, NOW)
     seen.answered(BOB, USAGE, 0.7, NOW + 3)
-    assert seen.of(BOB, NOW + 3) == Standing(0, 1.0, 0.0, 0.7, 10.0, NOW + 3, (0.7,))
+    assert seen.of(BOB, NOW + 3) == Standing(
+        0, 1.0, 0.0, 0.7, 10.0, NOW + 3, 1.0, (0.7,), NOW + 3, placed_at=(NOW,)
+    )
 
 
 def test_a_worse_first_token_is_believed_at_once_and_a_better_one_slowly() -> None:
@@ -66,7 +68,7 @@ def test_a_sample_weighs_more_the_older_the_last_one_is() -> None:
     assert seen.of(BOB, later).tokens_per_second == pytest.approx(10.0 + weight * 10.0)
 
 
-@pytest.mark.parametrize("changes", [{"tokens_out": 1}, {"tokens_out": 0}, {"total_s": 0.5, "first_token_s": 0.5}])
+@pytest.mark.parametrize("changes", [{"tokens_out": 7}, {"tokens_out": 0}, {"total_s": 0.5, "first_token_s": 0.5}])
 def test_an_answer_too_short_to_measure_tells_nothing_of_speed(changes: dict[str, float]) -> None:
     seen = standings()
     seen.answered(BOB, replace(USAGE, **changes), 1.0, NOW)
@@ -74,7 +76,7 @@ def test_an_answer_too_short_to_measure_tells_nothing_of_speed(changes: dict[str
 
 
 @pytest.mark.parametrize(
-    ("successes", "failures", "expected"), [(0, 0, 1 / 2), (1, 0, 2 / 3), (0, 1, 1 / 3), (8, 0, 0.9)]
+    ("successes", "failures", "expected"), [(0, 0, 4 / 4.2), (1, 0, 5 / 5.2), (0, 1, 4 / 8.2), (8, 0, 12 / 12.2)]
 )
 def test_success_is_the_mean_of_a_beta_distribution(successes: float, failures: float, expected: float) -> None:
     assert Standing(successes=successes, failures=failures).success == pytest.approx(expected)
@@ -108,8 +110,8 @@ def test_a_worker_that_is_never_tried_again_recovers_all_the_same() -> None:
     seen = standings()
     for _ in range(7):
         seen.ended(BOB, errors.CONNECTION_LOST, True, NOW)
-    assert seen.of(BOB, NOW).success == pytest.approx(1 / 9)
-    assert seen.of(BOB, NOW + 10 * DAY_S).success == pytest.approx(1 / 2, abs=0.01)
+    assert seen.of(BOB, NOW).success == pytest.approx(4 / 32.2)
+    assert seen.of(BOB, NOW + 10 * DAY_S).success == pytest.approx(4 / 4.2, abs=0.01)
 
 
 def test_looking_changes_nothing() -> None:
@@ -132,3 +134,85 @@ def test_the_longest_unused_are_forgotten_first() -> None:
     assert seen.of(nodes[0], NOW) is None
     assert seen.of(nodes[1], NOW) is not None
     assert seen.of(CYD, NOW) is None
+
+
+# --- Queues, claims, the breaker -------------------------------------------------------------------------------------------
+
+
+def test_the_way_to_a_worker_and_its_queue_are_no_part_of_its_speed() -> None:
+    seen = standings()
+    seen.answered(BOB, USAGE, 1.0, NOW, accepted_s=0.4)
+    assert seen.of(BOB, NOW).first_token_s == pytest.approx(0.6)
+    seen.answered(BOB, USAGE, 9.0, NOW, accepted_s=0.4, ahead=2)
+    assert seen.of(BOB, NOW).first_token_s == pytest.approx(0.6), "it waited for others"
+    seen.answered(BOB, USAGE, 0.5, NOW, accepted_s=0.4, ahead=2)
+    assert seen.of(BOB, NOW).first_token_s < 0.6, "it cannot have waited long"
+
+
+def test_the_95th_percentile_is_the_workers_own_or_else_that_of_all() -> None:
+    seen = standings()
+    assert seen.first_piece_p95(BOB, NOW) is None
+    for number in range(4):
+        seen.answered(BOB, USAGE, 1.0 + number, NOW)
+    assert seen.first_piece_p95(BOB, NOW) is None
+    seen.answered(BOB, USAGE, 0.5, NOW)
+    assert seen.first_piece_p95(BOB, NOW) == 4.0
+    assert seen.first_piece_p95(CYD, NOW) is None
+    for _ in range(5):
+        seen.answered(BOB, USAGE, 0.5, NOW)
+    assert seen.first_piece_p95(CYD, NOW) == 4.0
+    for _ in range(100):
+        seen.answered(BOB, USAGE, 0.2, NOW)
+    assert (seen.first_piece_p95(BOB, NOW), seen.first_piece_p95(CYD, NOW)) == (0.2, 0.2)
+
+
+def test_trust_falls_with_claims_that_do_not_hold_and_comes_back() -> None:
+    seen = standings()
+    for _ in range(20):
+        seen.answered(BOB, USAGE, 0.1, NOW, claimed_speed=100.0)
+    assert seen.of(BOB, NOW).trust == pytest.approx(0.1, abs=0.01)
+    assert seen.of(BOB, NOW + 10 * DAY_S).trust == pytest.approx(1.0, abs=0.01)
+    seen.answered(CYD, USAGE, 0.1, NOW, claimed_speed=5.0)
+    assert seen.of(CYD, NOW).trust == 1.0, "to be better than one says is no lie"
+
+
+def test_a_refusal_for_want_of_room_is_remembered_as_a_queue() -> None:
+    seen = standings()
+    seen.begun(BOB, NOW)
+    seen.accepted(BOB, 3, NOW)
+    assert (seen.of(BOB, NOW).ahead_at(NOW + 0.9), seen.of(BOB, NOW).ahead_at(NOW + 1.1)) == (3, 0)
+    seen.ended(CYD, errors.BUSY, True, NOW)
+    assert seen.of(CYD, NOW).ahead_at(NOW) == 1
+
+
+def test_the_breaker_opens_after_two_failures_in_a_row_and_ever_longer() -> None:
+    seen = standings()
+    seen.answered(BOB, USAGE, 0.1, NOW)
+    seen.ended(BOB, errors.STALLED, True, NOW)
+    assert seen.of(BOB, NOW).shut_out(NOW) == ""
+    waits = []
+    for _ in range(12):
+        seen.ended(BOB, errors.STALLED, True, NOW)
+        waits.append(seen.of(BOB, NOW).open_until - NOW)
+    assert waits[:3] == [60.0, 120.0, 240.0]
+    assert waits[-1] == SETTINGS.breaker_max_s
+    seen.answered(BOB, USAGE, 0.1, NOW)
+    assert seen.of(BOB, NOW).shut_out(NOW) == ""
+    assert seen.of(BOB, NOW).failures_in_row == 0
+
+
+@pytest.mark.parametrize("code", [code for code in ERROR_CODES.values() if code.definite], ids=lambda code: code.name)
+def test_refusals_never_open_the_breaker(code: ErrorCode) -> None:
+    seen = standings()
+    for _ in range(9):
+        seen.ended(BOB, code, True, NOW)
+    assert seen.of(BOB, NOW).shut_out(NOW) == ""
+
+
+def test_only_the_latest_requests_are_remembered() -> None:
+    seen = standings()
+    for number in range(3 * PLACED_MAX):
+        seen.begun(BOB, NOW + number)
+    standing = seen.of(BOB, NOW)
+    assert len(standing.placed_at) == PLACED_MAX
+    assert standing.placed_since(NOW + 3 * PLACED_MAX - 2.5) == 2

@@ -44,13 +44,16 @@ class Ada:
         self.models: dict[NodeId, Capability] = {}
         self.wanted: Task | None = None
         self.roused: list[NodeId] = []
-        self.asking = Asking(self.settings, Random(1), self.choose, self.reach, self.standings, self)
+        self.asking = Asking(self.settings, Random(1), self.choose, self.reach, self.standings, self, self.remember)
 
     def excused(self, now: float) -> bool:
         return self.is_excused
 
     def silent_s(self, node: NodeId, now: float) -> float | None:
         return now - self.heard_at[node] if node in self.heard_at else None
+
+    def remember(self, asked: Task, answer: str, worker: NodeId, now: float) -> None:
+        self.remembered = (asked.id, answer, worker)
 
     def rouse(self, node: NodeId, now: float) -> list[Effect]:
         self.roused.append(node)
@@ -60,7 +63,7 @@ class Ada:
         self.wanted = asked
         models = {node: self.models.get(node, capability()) for node in self.able if node not in tried}
         found = tuple(
-            Candidate(node, NAMES[node], "smollm2", 1.0, (), model)
+            Candidate(node, NAMES[node], "smollm2", 1.0, None, model)
             for node, model in models.items()
             if asked.begun_by is None or can_go_on(model, asked.begun_by)
         )

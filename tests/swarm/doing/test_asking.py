@@ -131,7 +131,7 @@ def test_a_complete_answer_concludes_with_who_gave_it() -> None:
     ends = (AttemptEnd(BOB, "bob", "smollm2", None, "", 3.0, "first", 0.0, 0.5, 1.0, 2),)
     assert outcome == Outcome(None, "", BOB, "bob", "smollm2-q8", Usage("stop", 10, 21, 0.5, 2.5), 1.0, 3.0, ends)
     standing = ada.standings.of(BOB, NOW + 3)
-    assert (standing.inflight, standing.successes, standing.first_token_s) == (0, 1.0, 1.0)
+    assert (standing.inflight, standing.successes, standing.first_token_s) == (0, 1.0, 0.5)
     assert (len(ada.asking), ada.asking.answered) == (0, 1)
 
 

@@ -170,7 +170,7 @@ def test_question_and_answer_must_fit_one_request(question: int, fits: bool) -> 
     asked = task(turns=(Turn("user", "q" * (question // 2)), Turn("user", "é" * (question // 4))))
     assert held(("a" * 16_000, (1, 2))).fits(asked) is fits
     opened = Open(asked, NOW, delivered=held(("a" * 16_000, (1, 2))))
-    worker = Candidate(BOB, "bob", "smollm2", 1.0, ())
+    worker = Candidate(BOB, "bob", "smollm2", 1.0, None)
     sent = opened.request(Attempt(b"a" * 16, worker, "resume", NOW), NOW)
     assert len(sent.delivered) == 16_000
 

@@ -1,0 +1,48 @@
+"""Who holds a conversation: the longest beginning counts, others' do not, and nothing is remembered for ever."""
+
+import pytest
+
+from protocol.messages import Turn
+from swarm.choosing.affinity import CONVERSATIONS_MAX, REMEMBERED_S, Affinity
+from swarm.values import Task
+from tests.swarm.samples import BOB, CYD, NOW, task
+
+
+def conversation(*texts: str) -> Task:
+    roles = ("user", "assistant")
+    return task(turns=tuple(Turn(roles[number % 2], text) for number, text in enumerate(texts)))
+
+
+def test_whoever_answered_last_holds_the_conversation() -> None:
+    affinity = Affinity()
+    affinity.remember(conversation("12345"), "12345", BOB, NOW)
+    assert affinity.held(conversation("12345", "12345", "1234567890"), NOW) == (BOB, 0.5)
+    affinity.remember(conversation("12345", "12345", "1234567890"), "yes", CYD, NOW)
+    assert affinity.held(conversation("12345", "12345", "1234567890", "yes", "?"), NOW) == (CYD, pytest.approx(23 / 24))
+
+
+@pytest.mark.parametrize("texts", [("other", "12345", "x"), ("12345", "other", "x"), ("1", "2", "3")])
+def test_another_conversation_is_held_by_nobody_or_less(texts: tuple[str, ...]) -> None:
+    affinity = Affinity()
+    affinity.remember(conversation("12345"), "12345", BOB, NOW)
+    held = affinity.held(conversation(*texts), NOW)
+    assert held is None or (texts[0] == "12345" and held == (BOB, 5 / 11))
+
+
+def test_the_same_words_in_another_role_or_cut_elsewhere_are_another_conversation() -> None:
+    affinity = Affinity()
+    affinity.remember(conversation("ab", "cd", "e"), "f", BOB, NOW)
+    assert affinity.held(conversation("abc", "d", "e", "f", "g"), NOW) is None
+    swapped = tuple(Turn("system", turn.text) for turn in conversation("ab", "cd", "e", "f").turns)
+    assert affinity.held(task(turns=swapped), NOW) is None
+
+
+def test_what_is_old_is_not_held_any_more_and_what_is_too_much_is_forgotten() -> None:
+    affinity = Affinity()
+    affinity.remember(conversation("a"), "b", BOB, NOW)
+    assert affinity.held(conversation("a", "b", "c"), NOW + REMEMBERED_S) is not None
+    assert affinity.held(conversation("a", "b", "c"), NOW + REMEMBERED_S + 1) is None
+    for number in range(CONVERSATIONS_MAX):
+        affinity.remember(conversation(f"{number}"), "x", CYD, NOW)
+    assert affinity.held(conversation("a", "b", "c"), NOW) is None
+    assert affinity.held(conversation(f"{CONVERSATIONS_MAX - 1}", "x", "c"), NOW) is not None
