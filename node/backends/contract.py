@@ -160,10 +160,18 @@ async def _check_going_on(backend: Backend, request: GenerationRequest, capabili
                 await _check_refused(backend, resumed, "the middle of an answer, without `numerics`,")
                 return
             rest = await ask(backend, resumed)
-            _require(begun.text + rest.text == whole.text, "it goes on from the middle without a gap, an echo or a change")
+            _require(
+                begun.text + rest.text == whole.text, "it goes on from the middle without a gap, an echo or a change"
+            )
             _require(begun.tokens + rest.tokens == whole.tokens, "it goes on with the tokens that follow")
             _require(rest.generated.tokens_out == whole.generated.tokens_out, "`tokens_out` counts the whole answer")
             _require(rest.generated.finish == whole.generated.finish, "it finishes as the whole answer does")
+            if len(begun.pieces[-1].tokens) > 1:
+                # Tokens may be ahead of the text that was delivered: what they say is sent, and then what follows.
+                before = "".join(piece.text for piece in begun.pieces[:-1])
+                ahead = replace(asked, delivered=before, delivered_tokens=begun.tokens[:-1])
+                joined = before + (await ask(backend, ahead)).text
+                _require(joined == whole.text, "it says what tokens say whose text was not delivered")
         await ask(backend, replace(asked, delivered=whole.pieces[0].text))
 
 

@@ -182,7 +182,10 @@ class LlamaCppBackend:
         except OSError as error:
             raise BackendError(f"{self.path} cannot be read: {error.strerror}.", retryable=False) from error
         self._skills = tuple(skill for skill in ready.skills if skill in DESCRIPTIONS)
-        context_tokens, numerics = _within(ready.context_tokens, CONTEXT_TOKENS_MAX), ready.numerics[:NUMERICS_BYTES_MAX]
+        context_tokens, numerics = (
+            _within(ready.context_tokens, CONTEXT_TOKENS_MAX),
+            ready.numerics[:NUMERICS_BYTES_MAX],
+        )
         offered = Capability("", self.model, digest, context_tokens, 0.0, 0, self.slots, (), "", numerics)
         self._enter(child)
         passed: tuple[Capability, ...] = ()

@@ -150,30 +150,39 @@ class Answer:
 
     def __init__(self, engine: "Engine", request: pipe.Generate) -> None:
         self._engine, self._request = engine, request
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder = _decoder()
         self._stops, self._remaining = StopFilter(request.stops), Remaining(request.delivered)
+        self._ended = False
         self.tokens: list[int] = []
 
     @property
     def is_over(self) -> bool:
-        """Whether a stop string has been met."""
-        return self._stops.stopped
+        """Whether a stop string has been met, or the end was delivered already."""
+        return self._stops.stopped or self._ended
 
     def begun(self) -> str:
-        """Take in what was delivered; returns what follows from it already. Raises Refused if it does not fit together."""
-        from node.backends.llama_cpp.prompts import Refused
+        """Take in what was delivered; returns what follows from it already.
 
-        if not self._request.delivered_tokens:
-            self.tokens = self._engine.tokenize_plain(self._request.delivered)
-            return self._remaining.after(self._stops.push(self._request.delivered))
+        Tokens that do not make the text are left aside: whoever told them, the text is what the user has seen.
+        """
+        delivered, tokens = self._request.delivered, self._request.delivered_tokens
+        ends = next((at for at, token in enumerate(tokens) if self._engine.is_end(token)), len(tokens))
+        if not self._make(tokens[:ends], delivered):
+            self.tokens = self._engine.tokenize_plain(delivered)
+            return self._remaining.after(self._stops.push(delivered))
+        said = ""
+        for token in tokens[:ends]:
+            if not self.is_over:
+                said += self.add(token, self._engine.bytes_of(token))
+        self._ended = ends < len(tokens)
+        return said
+
+    def _make(self, tokens: list[int], text: str) -> bool:
+        """Whether the tokens are the model's and say this text, or more."""
         try:
-            return "".join(
-                self.add(token, self._engine.bytes_of(token))
-                for token in self._request.delivered_tokens
-                if not self.is_over
-            )
-        except ValueError as error:
-            raise Refused(str(error)) from error
+            return _decoder().decode(b"".join(map(self._engine.bytes_of, tokens))).startswith(text)
+        except ValueError:
+            return False
 
     def add(self, token: int, data: bytes) -> str:
         """Take in the next token; returns what the user can be given now."""
@@ -183,6 +192,10 @@ class Answer:
     def flush(self) -> str:
         """The answer is over. Bytes that no character was made of are dropped: the answer was cut inside of one."""
         return self._remaining.after(self._stops.flush())
+
+
+def _decoder() -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder("utf-8")("replace")
 
 
 def main() -> None:

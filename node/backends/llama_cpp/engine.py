@@ -158,7 +158,7 @@ class Engine:
                 self._decode(todo[start : start + self._batch_tokens])
             logits = np.ctypeslib.as_array(ll.llama_get_logits_ith(self._context, -1), (self.vocabulary_size,))
             token = draw(logits, temperature, top_p, dice)
-            if ll.llama_vocab_is_eog(self._vocab, token):
+            if self.is_end(token):
                 return
             yield token, self.bytes_of(token)
             if len(self._held) + 1 >= self.context_tokens:
@@ -195,6 +195,10 @@ class Engine:
         if code == ABORTED:
             raise Aborted
         raise LoadFailed(f"llama.cpp cannot go on with it (llama_decode returned {code})")
+
+    def is_end(self, token: int) -> bool:
+        """Whether a model that draws this has ended its answer."""
+        return bool(ll.llama_vocab_is_eog(self._vocab, token))
 
     def bytes_of(self, token: int) -> bytes:
         """What a token says. Raises ValueError for one that the model does not have."""
