@@ -65,8 +65,6 @@ class MembersTable(Table, frozen=True, kw_only=True):
     """Share of the answers that break off."""
     claims: Annotated[float, Meta(gt=0)] = 1.0
     """How many times its true speed each advertises."""
-    claims_idle: bool = False
-    """Whether they always advertise to be idle."""
     straggling: Share = 0.0
     """Share of the answers that take `straggle_factor` times as long."""
     straggle_factor: Annotated[float, Meta(ge=1)] = 10.0

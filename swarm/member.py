@@ -164,7 +164,8 @@ class Member:
                 for signed in news:
                     if not self.contacts.is_known(signed.issuer, signed.advert.addresses):
                         self.contacts.learn("advert", (Contact(signed.issuer, signed.advert.addresses),))
-                return self.asking.found(now) if news and len(self.asking) else []
+                found = self.asking.found(now) if news and len(self.asking) else []
+                return [*self.gossip.stir(), *found]
             case Ping(nonce):
                 return [Send(sender, Pong(nonce))]
             case Pong(nonce):
@@ -199,7 +200,7 @@ class Member:
     def _fired(self, timer: Timer, now: float) -> list[Effect]:
         match timer:
             case GossipDue():
-                return self.gossip.round(self.roster.nodes())
+                return self.gossip.round(self.roster.nodes(), now)
             case SweepDue():
                 return self._swept(now)
             case PieceOverdue():

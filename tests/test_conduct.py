@@ -276,7 +276,7 @@ class Asking(Actor):
 def test_a_refusal_sends_the_task_elsewhere_at_once_and_blames_nobody() -> None:
     """[CND-8] [CND-11] The refusing worker stands as it stood."""
     bob = Asking()
-    bob.hear(TaskRefused(bob.attempt, errors.BUSY.number, ""), bob.first)
+    bob.hear(TaskRefused(bob.attempt, errors.TOO_LONG.number, ""), bob.first)
     (request,) = bob.said(TaskRequest, bob.second)
     assert request.attempt != bob.attempt
     assert bob.cost()[bob.first.node] == pytest.approx(bob.costs[bob.first.node])

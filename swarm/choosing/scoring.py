@@ -11,6 +11,7 @@ SPEED_UNKNOWN = 10.0  # Tokens per second of a worker that claims none, such as 
 PREFIX_SAVES = (
     0.9  # Of the time to the first token, where the whole input is held: the last token is computed in any case.
 )
+STRANGER_COST = 1.25  # Of a worker never seen to answer, beside some that were: a claim is worth less than a proof.
 UNSEEN = Standing()
 
 
@@ -55,5 +56,7 @@ def score(
     waiting = max(advert.busy + advert.queued + seen.placed_since(heard_at), seen.inflight, seen.ahead_at(now))
     slots = max(1, capability.slots)
     cost_s = (distance_s + first_s + tokens / speed) * (1 + waiting / slots) / seen.success
+    if seen.is_stranger and best is not NOTHING_SEEN:
+        cost_s *= STRANGER_COST
     terms = Terms(distance_s, first_s, seen.first_token_s is not None, speed, waiting, slots, seen.success, trust, held)
     return Candidate(node, advert.name, capability.model, cost_s, terms, capability)  # type: ignore[arg-type]

@@ -1,8 +1,8 @@
-"""How adverts travel: each round a few that are news go to one random neighbour, and a new neighbour is told and asked at once.
+"""How adverts travel: what is news goes to a few random neighbours at once, and a new neighbour is told and asked at once.
 
-Rumour mongering with a counter (Demers et al., 1987): a version of an advert is passed on `gossip_copies` times by everybody
-who hears it. Renewals heal what a rumour missed. The cost per node and round is bounded whatever the size of the swarm, where
-flooding costs each node as many messages as there are nodes.
+Rumour mongering with a counter (Demers et al., 1987): a version of an advert is passed on to `gossip_copies` neighbours by
+everybody who hears it. Renewals heal what a rumour missed. News waits a moment, so that what comes together travels together, and
+what may be told in a second is bounded: the cost per node does not grow with the swarm.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from swarm.finding.capabilities import CapabilityIndex
 from swarm.settings import Settings
 
 JITTER = (0.8, 1.2)
+GOSSIP_BURST_S = 2.0  # What was not told in a calm time may be told at once, this many seconds of it.
 SEAL_BYTES = lim.HEADER_BYTES_MAX + 128  # What an envelope puts around an advert, and room for its load to grow.
 
 
@@ -46,13 +47,17 @@ class Gossip:
         """`load()` gives this node's slots, busy slots and queue length now."""
         self._node, self._name, self._settings, self._notary, self._dice = node, name, settings, notary, dice
         self._index, self._load = index, load
-        self._hot: dict[NodeId, int] = {}  # Issuer to copies still to be passed on, oldest news first.
+        self._hot: dict[NodeId, tuple[NodeId, int]] = {}  # Issuer to whom its news came from and copies to pass on, oldest first.
+        self._round_set = False
+        self._told_at = float("-inf")
+        self._allowance = 0.0
         self._addresses: tuple[str, ...] = ()
         self._capabilities: tuple[Capability, ...] = ()
         self._draining = False
         self._own: SignedAdvert | None = None
         self._issues = 0
-        self._told_full = False
+        self._hurried = 0  # The issue after which the next one was brought forward.
+        self._told_load = (0, 0)
         self.forged = 0
 
     @property
@@ -63,8 +68,7 @@ class Gossip:
     def start(self, addresses: tuple[str, ...], neighbours: list[NodeId], now: float) -> list[Effect]:
         self._addresses = addresses[: lim.ADDRESSES_MAX]
         self._capabilities = self._fitting(self._capabilities)
-        round_due = SetTimer(self._settings.gossip_period_s * self._dice.uniform(*JITTER), GossipDue())
-        return [round_due, *self.issue(neighbours, now)]
+        return self.issue(neighbours, now)
 
     def offer(self, capabilities: tuple[Capability, ...], neighbours: list[NodeId], now: float) -> list[Effect]:
         """What this node's models can do has changed: everybody near hears it at once."""
@@ -85,7 +89,7 @@ class Gossip:
         self._own = self._notary.sign(advert, self._settings.advert_lifetime_s, now)
         self._index.learn(self._own, now, True)
         self._issues += 1
-        self._told_full = _is_full(advert)
+        self._told_load = (busy, queued)
         due_s = self._settings.advert_period_s * self._dice.uniform(*JITTER)
         told = AdvertPush((self._own,))
         return [SetTimer(due_s, AdvertDue(self._issues)), *[Send(node, told) for node in neighbours]]
@@ -94,12 +98,19 @@ class Gossip:
         return self.issue(neighbours, now) if timer.version == self._issues else []
 
     def load_changed(self, neighbours: list[NodeId], now: float) -> list[Effect]:
-        """Tell when this node fills up or has room again; in between, renewals and refusals are soon enough."""
+        """Tell when this node fills up or has room again, and when its queue has doubled or halved; not more often than the gap."""
         if self._own is None:
             return []
-        full = _is_full_load(*self._load())
+        slots, busy, queued = self._load()
+        if not _differs(slots, self._told_load, (busy, queued)):
+            return []
         gap_s = now - self._own.issued_at_ms / 1000
-        return self.issue(neighbours, now) if full != self._told_full and gap_s >= self._settings.advert_gap_s else []
+        if gap_s >= self._settings.advert_gap_s:
+            return self.issue(neighbours, now)
+        if self._hurried == self._issues:
+            return []
+        self._hurried = self._issues  # Soon enough, and with what is true then.
+        return [SetTimer(self._settings.advert_gap_s - gap_s, AdvertDue(self._issues))]
 
     def greet(self, node: NodeId) -> list[Effect]:
         """To a new neighbour: who we are, and a question for what it knows, as long as there is room for more."""
@@ -127,35 +138,49 @@ class Gossip:
             if not self._notary.holds(signed, now):
                 self.forged += 1
                 continue
+            known = self._index.get(signed.issuer)
+            is_renewal = known is not None and known.signed.advert == signed.advert
             self._index.learn(signed, now, first_hand)
             self._hot.pop(signed.issuer, None)
-            self._hot[signed.issuer] = self._settings.gossip_copies
+            settings = self._settings
+            self._hot[signed.issuer] = (sender, settings.gossip_renewals if is_renewal else settings.gossip_copies)
             news.append(signed)
         if len(self._hot) > self._settings.adverts_max:
             for issuer in list(self._hot)[: len(self._hot) - self._settings.adverts_max]:
                 del self._hot[issuer]
         return news
 
-    def round(self, neighbours: list[NodeId]) -> list[Effect]:
-        """One round: the oldest news to one random neighbour."""
-        again = SetTimer(self._settings.gossip_period_s * self._dice.uniform(*JITTER), GossipDue())
-        if not self._hot or not neighbours:
-            return [again]
-        to = neighbours[self._dice.randrange(len(neighbours))]
-        adverts: list[SignedAdvert] = []
+    def stir(self) -> list[Effect]:
+        """A round soon, if there is news to tell and none is due yet."""
+        if self._round_set or not self._hot:
+            return []
+        self._round_set = True
+        return [SetTimer(self._settings.gossip_period_s * self._dice.uniform(*JITTER), GossipDue())]
+
+    def round(self, neighbours: list[NodeId], now: float) -> list[Effect]:
+        """One round: the oldest news, each to a few random neighbours, within what may be told in a second."""
+        self._round_set = False
+        settings = self._settings
+        earned = (now - self._told_at) * settings.gossip_adverts
+        self._allowance = min(GOSSIP_BURST_S * settings.gossip_adverts, self._allowance + max(0.0, earned))
+        self._told_at = now
+        told: dict[NodeId, list[SignedAdvert]] = {}
         for issuer in list(self._hot):
-            known = self._index.get(issuer)
-            copies = self._hot.pop(issuer)
-            if known is None:
-                continue
-            if issuer != to:
-                adverts.append(known.signed)
-                copies -= 1
-            if copies:
-                self._hot[issuer] = copies  # Back in line, behind what has not been told as often.
-            if len(adverts) >= self._settings.gossip_adverts:
+            if self._allowance < 1:
                 break
-        return [Send(to, AdvertPush(tuple(adverts))), again] if adverts else [again]
+            (source, copies), known = self._hot.pop(issuer), self._index.get(issuer)
+            others = [node for node in neighbours if node not in (issuer, source)]
+            for node in self._dice.sample(others, min(len(others), copies)):
+                if known is not None:
+                    told.setdefault(node, []).append(known.signed)
+                    self._allowance -= 1
+        step = lim.ADVERTS_PER_PUSH_MAX
+        sends: list[Effect] = [
+            Send(node, AdvertPush(tuple(adverts[at : at + step])))
+            for node, adverts in told.items()
+            for at in range(0, len(adverts), step)
+        ]
+        return [*sends, *self.stir()]
 
     def _fitting(self, capabilities: tuple[Capability, ...]) -> tuple[Capability, ...]:
         """The capabilities as they fit into one advert: if they are too long, the last ones lose their texts first."""
@@ -168,9 +193,8 @@ class Gossip:
         return tuple(fitted)
 
 
-def _is_full(advert: Advert) -> bool:
-    return _is_full_load(advert.slots, advert.busy, advert.queued)
-
-
-def _is_full_load(slots: int, busy: int, queued: int) -> bool:
-    return slots > 0 and busy >= slots
+def _differs(slots: int, told: tuple[int, int], now: tuple[int, int]) -> bool:
+    """Whether a load is worth telling: the last slot was taken or given back, or the queue is another."""
+    if (told[0] >= slots) != (now[0] >= slots):
+        return True
+    return not told[1] / 2 <= now[1] <= 2 * told[1]

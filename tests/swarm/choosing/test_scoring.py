@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarm.choosing.scoring import PREFIX_SAVES, RTT_UNKNOWN_S, SPEED_UNKNOWN, Best, score
+from swarm.choosing.scoring import PREFIX_SAVES, RTT_UNKNOWN_S, SPEED_UNKNOWN, STRANGER_COST, Best, score
 from swarm.choosing.standing import Standing
 from swarm.values import Candidate
 from tests.swarm.samples import BOB, advert, capability, task
@@ -117,7 +117,10 @@ def scored(standing: Standing | None, *, speed: float = 20.0, first_ms: int = 20
 
 def test_no_claim_is_better_than_the_best_that_was_seen() -> None:
     best = Best(first_token_s=0.3, tokens_per_second=50.0)
-    assert scored(None, speed=1e9, first_ms=0, best=best).cost_s == scored(None, speed=50.0, first_ms=300, best=best).cost_s
+    boaster = scored(None, speed=1e9, first_ms=0, best=best)
+    assert boaster.cost_s == scored(None, speed=50.0, first_ms=300, best=best).cost_s
+    proven = Standing(first_token_s=0.3, tokens_per_second=50.0)
+    assert boaster.cost_s == pytest.approx(STRANGER_COST * scored(proven, best=best).cost_s)
 
 
 def test_claims_are_believed_as_far_as_they_held() -> None:

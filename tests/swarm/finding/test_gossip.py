@@ -1,4 +1,4 @@
-"""How adverts travel: news only, each a few times, to one neighbour a round; and what this node says of itself."""
+"""How adverts travel: news only, soon, each to a few neighbours, within a budget; and what this node says of itself."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,7 +12,7 @@ from protocol.genesis import swarm_id
 from protocol.identity import Identity, NodeId
 from protocol.messages import Advert, AdvertPull, AdvertPush, Capability, SignedAdvert
 from protocol.notary import Notary
-from swarm.effects import AdvertDue, Effect, GossipDue, Provide, Send, SetTimer
+from swarm.effects import AdvertDue, Effect, GossipDue, Provide, Send
 from swarm.finding.capabilities import CapabilityIndex
 from swarm.finding.gossip import JITTER, Gossip
 from swarm.settings import Settings
@@ -43,9 +43,9 @@ class Ada:
     def hears(self, *adverts: SignedAdvert, sender: NodeId = EVE, at: float = NOW) -> list[SignedAdvert]:
         return self.gossip.hear(sender, AdvertPush(adverts), at)
 
-    def round(self, *neighbours: NodeId) -> list[tuple[NodeId, list[NodeId]]]:
+    def round(self, *neighbours: NodeId, at: float = NOW) -> list[tuple[NodeId, list[NodeId]]]:
         """Whom a round tells about whom."""
-        return told(self.gossip.round(list(neighbours)))
+        return told(self.gossip.round(list(neighbours), at))
 
 
 def told(effects: Iterable[Effect]) -> list[tuple[NodeId, list[NodeId]]]:
@@ -125,27 +125,43 @@ def test_a_forgotten_node_is_believed_again_only_from_itself() -> None:
 # --- Rounds -------------------------------------------------------------------------------------------------------------
 
 
-def test_each_version_is_passed_on_a_few_times_and_then_rests() -> None:
-    ada = Ada(gossip_copies=3)
+def test_each_version_is_passed_on_once_to_a_few_neighbours_and_then_rests() -> None:
+    ada = Ada(gossip_copies=2)
+    crowd = [node_id(10 + number) for number in range(9)]
     ada.hears(of(BOB))
-    assert [ada.round(DAN) for _ in range(4)] == [[(DAN, [BOB])]] * 3 + [[]]
+    first = ada.round(*crowd)
+    assert [issuers for _, issuers in first] == [[BOB], [BOB]]
+    assert len({node for node, _ in first}) == 2
+    assert ada.round(*crowd) == []
     ada.hears(of(BOB, at=NOW + 1))
-    assert ada.round(DAN) == [(DAN, [BOB])]
+    assert len(ada.round(*crowd)) == 2
 
 
-def test_a_node_is_not_told_about_itself() -> None:
-    ada = Ada(gossip_copies=1)
-    ada.hears(of(BOB), of(CYD))
-    assert ada.round(BOB) == [(BOB, [CYD])]
-    assert ada.round(BOB) == [], "nothing else to tell"
-    assert ada.round(DAN) == [(DAN, [BOB])], "and the copy was not lost"
+def test_a_renewal_that_says_nothing_new_goes_to_fewer() -> None:
+    ada = Ada(gossip_copies=4, gossip_renewals=1)
+    crowd = [node_id(10 + number) for number in range(9)]
+    for at, offered, copies in ((NOW, CHAT, 4), (NOW + 1, CHAT, 1), (NOW + 2, CODE, 4)):
+        ada.hears(of(BOB, offered, at=at), at=at)
+        assert len(ada.round(*crowd, at=at)) == copies
 
 
-def test_a_round_tells_a_bounded_number_the_oldest_news_first() -> None:
-    ada = Ada(gossip_adverts=2, gossip_copies=2)
+def test_nobody_is_told_about_itself_or_what_it_has_told() -> None:
+    ada = Ada()
+    ada.hears(of(BOB), of(CYD), sender=DAN)
+    assert ada.round(BOB, DAN) == [(BOB, [CYD])]
+    assert ada.round(BOB, DAN, EVE) == [], "once is enough"
+
+
+def test_what_may_be_told_in_a_second_is_bounded_and_the_oldest_news_comes_first() -> None:
+    ada = Ada(gossip_adverts=1, gossip_copies=1)
     ada.hears(of(BOB), of(CYD), of(DAN))
-    assert [ada.round(EVE) for _ in range(3)] == [[(EVE, [BOB, CYD])], [(EVE, [DAN, BOB])], [(EVE, [CYD, DAN])]]
-    assert ada.round(EVE) == []
+    assert ada.round(EVE, node_id(9)) != []
+    ada.hears(of(BOB, at=NOW + 1), of(CYD, at=NOW + 1), of(DAN, at=NOW + 1))
+    spent = ada.gossip.round([node_id(9)], NOW + 0.1)
+    assert told(spent) == []
+    assert [effect.timer for effect in spent] == [GossipDue()], "the rest waits for its turn"
+    assert ada.round(node_id(9), at=NOW + 1.1) == [(node_id(9), [BOB])]
+    assert ada.round(node_id(9), at=NOW + 9.0) == [(node_id(9), [CYD, DAN])], "what was saved is bounded too"
 
 
 def test_a_round_without_news_or_neighbours_costs_no_message() -> None:
@@ -155,14 +171,19 @@ def test_a_round_without_news_or_neighbours_costs_no_message() -> None:
     assert ada.round() == []
 
 
-def test_every_round_sets_the_next_with_jitter() -> None:
+def test_news_sets_a_round_soon_and_only_one() -> None:
     ada = Ada()
+    assert ada.gossip.stir() == []
     ada.hears(of(BOB))
+    [timer] = ada.gossip.stir()
+    assert timer.timer == GossipDue()
     period_s = ada.settings.gossip_period_s
-    for neighbours in ([], [BOB], [DAN], [DAN]):
-        timers = [effect for effect in ada.gossip.round(neighbours) if isinstance(effect, SetTimer)]
-        assert [timer.timer for timer in timers] == [GossipDue()]
-        assert JITTER[0] * period_s <= timers[0].delay_s <= JITTER[1] * period_s
+    assert JITTER[0] * period_s <= timer.delay_s <= JITTER[1] * period_s
+    assert ada.gossip.stir() == []
+    ada.round(DAN)
+    assert ada.gossip.stir() == [], "nothing is left to tell"
+    ada.hears(of(CYD))
+    assert len(ada.gossip.stir()) == 1
 
 
 def test_what_was_forgotten_since_is_not_passed_on() -> None:
@@ -175,13 +196,15 @@ def test_what_was_forgotten_since_is_not_passed_on() -> None:
 def test_news_to_tell_are_bounded_and_the_oldest_go() -> None:
     ada = Ada(adverts_max=2, gossip_adverts=2)
     ada.hears(of(BOB), of(CYD), of(DAN))
-    assert ada.round(EVE) == [(EVE, [CYD, DAN])]
+    assert ada.round(node_id(9)) == [(node_id(9), [CYD, DAN])]
 
 
-def test_the_neighbour_to_tell_is_drawn() -> None:
-    ada = Ada(gossip_copies=100)
-    ada.hears(of(BOB))
-    assert {ada.round(CYD, DAN, EVE)[0][0] for _ in range(50)} == {CYD, DAN, EVE}
+def test_the_neighbours_to_tell_are_drawn() -> None:
+    ada, seen = Ada(gossip_copies=1), set()
+    for number in range(50):
+        ada.hears(of(BOB, at=NOW + number))
+        seen.add(ada.round(CYD, DAN, node_id(9), at=NOW + number)[0][0])
+    assert seen == {CYD, DAN, node_id(9)}
 
 
 # --- Greetings and pulls --------------------------------------------------------------------------------------------------
@@ -272,7 +295,8 @@ def test_only_the_timer_of_the_latest_version_renews() -> None:
     [
         ((2, 1, 0), 5, False),  # Still room.
         ((2, 2, 0), 5, True),
-        ((2, 2, 0), 0.5, False),  # Sooner than the gap; refusals will tell.
+        ((2, 2, 0), 0.1, False),  # Sooner than the gap.
+        ((2, 2, 1), 5, True),
         ((0, 0, 0), 5, False),  # Nothing to be full of.
     ],
 )
@@ -283,6 +307,27 @@ def test_a_node_that_fills_up_says_so(load: tuple[int, int, int], seconds: float
     ada.gossip.issue([], NOW)
     ada.load = load
     assert bool(told(ada.gossip.load_changed([BOB], NOW + seconds))) is is_told
+
+
+def test_a_change_within_the_gap_is_told_when_the_gap_is_over() -> None:
+    ada = Ada()
+    ada.load = (1, 0, 0)
+    ada.gossip.issue([], NOW)
+    ada.load = (1, 1, 0)
+    [soon] = ada.gossip.load_changed([BOB], NOW + 0.1)
+    assert soon.delay_s == pytest.approx(ada.settings.advert_gap_s - 0.1, abs=0.001)
+    assert ada.gossip.load_changed([BOB], NOW + 0.2) == [], "once is enough"
+    assert told(ada.gossip.due(soon.timer, [BOB], NOW + 0.3)) == [(BOB, [ADA])]
+    assert ada.gossip.own.advert.busy == 1
+
+
+@pytest.mark.parametrize(("before", "after", "is_told"), [(1, 3, True), (4, 5, False), (4, 8, False), (4, 9, True), (4, 1, True)])
+def test_a_queue_is_told_again_when_it_is_another(before: int, after: int, is_told: bool) -> None:
+    ada = Ada()
+    ada.load = (1, 1, before)
+    ada.gossip.issue([], NOW)
+    ada.load = (1, 1, after)
+    assert bool(told(ada.gossip.load_changed([BOB], NOW + 5))) is is_told
 
 
 def test_a_node_that_has_room_again_says_so_once() -> None:
