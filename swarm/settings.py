@@ -121,7 +121,6 @@ class Settings:
             ("breaker_first_s", "breaker_max_s", "the wait grows"),
             ("watch_after_s", "silence_limit_s", "a sign of life must be asked for before it is missed"),
             ("busy_wait_first_s", "busy_wait_max_s", "the wait grows"),
-            ("gossip_adverts", "adverts_max", "no more can be told than is known"),
         ):
             if getattr(self, smaller) > getattr(self, larger):
                 raise ValueError(f"{smaller} must not exceed {larger}: {why}")

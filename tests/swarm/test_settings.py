@@ -36,7 +36,6 @@ def test_some_settings_may_be_zero(name: str) -> None:
         ({"advert_gap_s": 16.0}, "advert_gap_s must not exceed advert_period_s"),
         ({"neighbours_target": 33}, "neighbours_target must not exceed neighbours_max"),
         ({"dial_retry_first_s": 61.0}, "dial_retry_first_s must not exceed dial_retry_max_s"),
-        ({"adverts_max": 7}, "gossip_adverts must not exceed adverts_max"),
         ({"pull_adverts": 257}, "pull_adverts must not exceed 256"),
         ({"advert_lifetime_s": 29.0}, "advert_lifetime_s must be at least twice advert_period_s"),
         ({"advert_lifetime_s": 601.0}, "advert_lifetime_s must not exceed 600"),
