@@ -1,21 +1,15 @@
-"""What SPEC.md asks of nodes beyond bytes: as workers, as requesters, and when they pass adverts on."""
+"""What SPEC.md asks of nodes beyond bytes: as workers, and when they pass adverts on."""
 
 from dataclasses import replace
-from random import Random
-from typing import TypeVar
-
-import pytest
 
 from protocol import errors
 from protocol import limits as lim
 from protocol.errors import error_code
-from protocol.identity import Identity, NodeId
+from protocol.identity import Identity
 from protocol.messages import (
-    Advert,
     AdvertPull,
     AdvertPush,
     AttemptId,
-    Capability,
     Goodbye,
     Message,
     Ping,
@@ -25,99 +19,24 @@ from protocol.messages import (
     TaskCancelled,
     TaskFailed,
     TaskFinished,
-    TaskId,
     TaskPiece,
     TaskRefused,
-    TaskRequest,
     Turn,
 )
-from protocol.notary import Notary
-from swarm.effects import Conclude, Effect, Generate, Reply, Send, SetTimer, StopGenerating
+from swarm.effects import Generate, StopGenerating
 from swarm.events import (
-    Asked,
     CapabilitiesChanged,
     Event,
     GenerationFailed,
     GenerationFinished,
     NeighbourDown,
-    NeighbourUp,
     PieceGenerated,
     Received,
-    Started,
     Stopping,
-    TimerFired,
 )
-from swarm.member import Member
 from swarm.settings import Settings
-from swarm.values import Privacy, Task, Usage
-from tests.strategies import ADA, BOB, EVE, NOW_S, SWARM, task_request
-
-CHAT = Capability("chat", "m", b"", 2048, 50.0, 20, 1, (), "")
-USAGE = Usage("stop", 3, 2, 0.1, 0.2)
-ATTEMPT = AttemptId(b"a" * 16)
-M = TypeVar("M", bound=Message)
-E = TypeVar("E", bound=Effect)
-
-
-class Actor:
-    """Bob's member under a clock that the test moves, and everything that it has wanted."""
-
-    def __init__(self, *capabilities: Capability, settings: Settings | None = None) -> None:
-        self.settings = settings or Settings()
-        self.member = Member(BOB.node, "bob", self.settings, Notary(BOB, SWARM, Random(1)), Random(2))
-        self.now = NOW_S
-        self.wanted: list[Effect] = []
-        self.tell(Started(("/memory/bob",)))
-        self.tell(CapabilitiesChanged(capabilities))
-        self.wanted = list(self.all(SetTimer))
-
-    def tell(self, event: Event) -> list[Effect]:
-        """What comes of one event."""
-        effects = self.member.handle(event, self.now)
-        self.wanted += effects
-        return effects
-
-    def up(self, *peers: Identity) -> None:
-        for peer in peers:
-            self.tell(NeighbourUp(peer.node, "peer", ("/memory/peer",), ""))
-
-    def hear(self, message: Message, sender: Identity = ADA) -> list[Message]:
-        """What is said in answer to the sender."""
-        return [
-            e.message for e in self.tell(Received(sender.node, message)) if isinstance(e, Send) and e.to == sender.node
-        ]
-
-    def all(self, kind: type[E]) -> list[E]:
-        return [effect for effect in self.wanted if isinstance(effect, kind)]
-
-    def said(self, kind: type[M], to: Identity = ADA) -> list[M]:
-        sends = [effect for effect in self.all(Send) if effect.to == to.node]
-        return [send.message for send in sends if isinstance(send.message, kind)]
-
-    def wait(self, seconds: float) -> None:
-        """Time passes; timers that are due go off, each once, in the order in which they were set."""
-        end = self.now + seconds
-        due = [(self.now + effect.delay_s, effect) for effect in self.all(SetTimer)]
-        self.wanted = [effect for effect in self.wanted if not isinstance(effect, SetTimer)]
-        for at, effect in sorted(due, key=lambda pair: pair[0]):
-            if at > end:
-                self.wanted.append(SetTimer(at - end, effect.timer))
-                continue
-            self.now = max(self.now, at)
-            self.tell(TimerFired(effect.timer))
-        self.now = end
-
-
-def advert(issuer: Identity, *, now: float = NOW_S, lifetime_s: float = 60.0, slots: int = 1) -> SignedAdvert:
-    said = Advert("peer", ("/memory/peer",), (CHAT,), slots, 0, 0, False)
-    return Notary(issuer, SWARM, Random(5)).sign(said, lifetime_s, now)
-
-
-def task(**changes: object) -> Task:
-    fields: dict[str, object] = {"text": "hello"}
-    turns = (Turn("user", str({**fields, **changes}["text"])),)
-    return Task(TaskId(b"t" * 16), "chat", turns, "", 64, 0.7, 0.95, 0, (), 30.0, Privacy.SWARM, None)
-
+from tests.conduct import ATTEMPT, CHAT, USAGE, Actor, advert
+from tests.strategies import ADA, EVE, NOW_S, task_request
 
 # --- Every node -------------------------------------------------------------------------------------------------------
 
@@ -237,6 +156,17 @@ def test_pieces_are_counted_split_and_summed_up() -> None:
     assert [end.pieces for end in bob.said(TaskFinished)] == [len(pieces)]
 
 
+def test_the_rest_of_an_answer_is_what_its_model_is_asked_for() -> None:
+    """[CND-12] Pieces count from 0, and tell their tokens."""
+    bob = Actor(CHAT)
+    bob.up(ADA)
+    asked = replace(task_request(ATTEMPT), delivered="The sky", delivered_tokens=(1, 2))
+    bob.hear(asked)
+    assert [effect.request for effect in bob.all(Generate)] == [asked]
+    bob.tell(PieceGenerated(ATTEMPT, " is blue.", (3,)))
+    assert bob.said(TaskPiece) == [TaskPiece(ATTEMPT, 0, " is blue.", (3,))]
+
+
 def test_a_lost_link_ends_the_work_silently() -> None:
     """[CND-7] Nobody is left to hear of it."""
     bob = working()
@@ -244,99 +174,6 @@ def test_a_lost_link_ends_the_work_silently() -> None:
     assert bob.all(StopGenerating) == [StopGenerating(ATTEMPT)]
     bob.tell(GenerationFailed(ATTEMPT, errors.CANCELLED.number, ""))
     assert ends(bob) == []
-
-
-# --- Requesters -------------------------------------------------------------------------------------------------------
-
-
-class Asking(Actor):
-    """Bob's user has asked; Ada and Eve could both do it. `first` was asked first."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.up(ADA, EVE)
-        for worker in (ADA, EVE):
-            self.hear(AdvertPush((advert(worker),)), worker)
-        self.costs = self.cost()
-        self.tell(Asked(task()))
-        (self.first,) = [peer for peer in (ADA, EVE) if self.said(TaskRequest, peer)]
-        self.second = EVE if self.first is ADA else ADA
-        (self.request,) = self.said(TaskRequest, self.first)
-        self.attempt = self.request.attempt
-
-    def cost(self) -> dict[NodeId, float]:
-        """What each worker would cost now."""
-        return {candidate.node: candidate.cost_s for candidate in self.member.route(task()).candidates}
-
-    def outcome(self) -> str:
-        (concluded,) = self.all(Conclude)
-        return concluded.outcome.code.name if concluded.outcome.code else "answered"
-
-
-def test_a_refusal_sends_the_task_elsewhere_at_once_and_blames_nobody() -> None:
-    """[CND-8] [CND-11] The refusing worker stands as it stood."""
-    bob = Asking()
-    bob.hear(TaskRefused(bob.attempt, errors.TOO_LONG.number, ""), bob.first)
-    (request,) = bob.said(TaskRequest, bob.second)
-    assert request.attempt != bob.attempt
-    assert bob.cost()[bob.first.node] == pytest.approx(bob.costs[bob.first.node])
-
-
-def test_a_bad_request_is_bad_everywhere() -> None:
-    """[CND-8] The one refusal that ends the task."""
-    bob = Asking()
-    bob.hear(TaskRefused(bob.attempt, errors.BAD_REQUEST.number, ""), bob.first)
-    assert bob.said(TaskRequest, bob.second) == []
-    assert bob.outcome() == "bad_request"
-
-
-def test_a_silent_worker_is_cancelled_and_passed_over() -> None:
-    """[CND-9] [CND-11] After the accept limit, and not before."""
-    bob = Asking()
-    bob.wait(bob.settings.accept_limit_s - 0.1)
-    assert bob.said(TaskCancelled, bob.first) == []
-    bob.wait(0.2)
-    assert bob.said(TaskCancelled, bob.first) == [TaskCancelled(bob.attempt)]
-    assert len(bob.said(TaskRequest, bob.second)) == 1
-
-
-def test_a_worker_that_falls_silent_in_mid_answer_is_cancelled() -> None:
-    """[CND-9] [CND-11] What the user has read is not continued by somebody else."""
-    bob = Asking()
-    bob.hear(TaskAccepted(bob.attempt, "m", 0), bob.first)
-    bob.hear(TaskPiece(bob.attempt, 0, "The sky"), bob.first)
-    bob.wait(bob.settings.piece_limit_s + 0.1)
-    assert bob.said(TaskCancelled, bob.first) == [TaskCancelled(bob.attempt)]
-    assert bob.said(TaskRequest, bob.second) == []
-    assert bob.outcome() == "stream_broken"
-
-
-def test_a_missing_piece_makes_the_attempt_a_failure() -> None:
-    """[CND-10] In the middle."""
-    bob = Asking()
-    bob.hear(TaskAccepted(bob.attempt, "m", 0), bob.first)
-    bob.hear(TaskPiece(bob.attempt, 0, "The sky"), bob.first)
-    bob.hear(TaskPiece(bob.attempt, 2, "blue"), bob.first)
-    assert [reply.text for reply in bob.all(Reply)] == ["The sky"]
-    assert bob.outcome() == "stream_broken"
-
-
-def test_a_wrong_number_of_pieces_makes_the_attempt_a_failure() -> None:
-    """[CND-10] At the end."""
-    bob = Asking()
-    bob.hear(TaskAccepted(bob.attempt, "m", 0), bob.first)
-    bob.hear(TaskPiece(bob.attempt, 0, "The sky"), bob.first)
-    bob.hear(TaskFinished(bob.attempt, 2, "stop", 1, 1, 0, 0, 0), bob.first)
-    assert bob.outcome() == "stream_broken"
-
-
-def test_a_whole_answer_is_an_answer() -> None:
-    """[CND-10] [CND-11] With every piece there."""
-    bob = Asking()
-    bob.hear(TaskAccepted(bob.attempt, "m", 0), bob.first)
-    bob.hear(TaskPiece(bob.attempt, 0, "The sky"), bob.first)
-    bob.hear(TaskFinished(bob.attempt, 1, "stop", 1, 1, 0, 0, 0), bob.first)
-    assert bob.outcome() == "answered"
 
 
 # --- Gossips ----------------------------------------------------------------------------------------------------------
