@@ -3,7 +3,7 @@
 Reference: `echo:`, or `echo:OPTION=VALUE,…` with
 
     first_ms    before the first word (default: delay_ms)
-    delay_ms    before every other word (default 0)
+    delay_ms    before every other word (default 0); with 300 there is time to kill it by hand, and see another go on
     words       the answer has exactly this many words, the text over and over (default: the text once)
     slots       answers at the same time (default 8)
     model       the model's name (default `echo`)

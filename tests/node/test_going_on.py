@@ -69,7 +69,7 @@ def test_killed_process_is_followed_by_another_in_mid_sentence(start: Starter) -
 
 
 def test_chat_client_sees_one_stream_of_a_real_model(start: Starter) -> None:
-    """Byte for byte the answer that nobody interrupted, one finish, and no error in between."""
+    """[CND-11] [CND-12] Byte for byte the answer that nobody interrupted, one finish, and no error in between."""
     asker = start.start("asker")
     options = {"models": ("smollm2-135m",), "join": asker.addresses[:1], "offer.threads": 1}
     workers = [start.start(f"worker-{number}", **options) for number in range(2)]

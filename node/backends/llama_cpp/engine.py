@@ -83,6 +83,8 @@ class Engine:
         params.n_threads = params.n_threads_batch = threads
         params.type_k = params.type_v = ll.GGML_TYPE_F16
         params.flash_attn_type = ll.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        # Threads are not among them: one and two give the same bits (`make bench ARGS=resume`).
+        self._formats = b"%d %d %d" % (params.type_k, params.flash_attn_type, params.n_ubatch)
         context = ll.llama_init_from_model(model, params)
         if not context:
             raise LoadFailed("llama.cpp cannot make a context for it; is there enough memory?")
@@ -137,7 +139,7 @@ class Engine:
     @property
     def numerics(self) -> bytes:
         """Equal for engines that compute the same bits: the library's build, the processor's instructions, the formats."""
-        parts = (ll.__version__.encode(), ll.llama_print_system_info() or b"", b"f16 flash %d" % self._batch_tokens)
+        parts = (ll.__version__.encode(), ll.llama_print_system_info() or b"", self._formats)
         return sha256(b"\0".join(parts)).digest()[:NUMERICS_BYTES]
 
     def generate(
