@@ -279,8 +279,7 @@ class Member:
             neighbour.used_at = now
 
     def _stop(self, now: float) -> list[Effect]:
-        self.serving.drain()
-        effects = self.asking.stop(now) + self.gossip.drain(self.roster.nodes(), now)
+        effects = self.serving.drain() + self.asking.stop(now) + self.gossip.drain(self.roster.nodes(), now)
         for neighbour in self.roster:
             effects.append(Send(neighbour.node, Goodbye(True, "stopping")))
         return effects

@@ -20,6 +20,8 @@ from swarm.effects import Effect, Generate, Send, ServiceDeadlinePassed, SetTime
 from swarm.settings import Settings
 from swarm.values import Usage
 
+TURNS_MAX = 1_024  # Requesters whose last turn is remembered; whoever is forgotten is first again.
+WORK_WEIGHT = 0.2  # Of the latest attempt in how long one takes.
 ROLES = ("system", "user", "assistant")
 
 
@@ -43,6 +45,9 @@ class Serving:
         self._services: dict[AttemptId, _Service] = {}  # In the order of acceptance: the queue is the part not begun.
         self._capabilities: tuple[Capability, ...] = ()
         self._draining = False
+        self._turns: dict[NodeId, int] = {}  # Requester to when it last got a slot, counted in slots given.
+        self._given = 0
+        self._work_s: dict[str, float] = {}  # Model to how long an attempt of it takes, smoothed.
         self.served = 0
 
     def load(self) -> tuple[int, int, int]:
@@ -64,9 +69,14 @@ class Serving:
                 effects += self._close(attempt, TaskFailed(attempt, errors.BACKEND_FAILED.number, "the model is gone"))
         return effects + self._advance(now)
 
-    def drain(self) -> None:
-        """Refuse whatever comes from now on."""
+    def drain(self) -> list[Effect]:
+        """Refuse whatever comes from now on, and send those away who wait."""
         self._draining = True
+        effects: list[Effect] = []
+        for attempt, service in list(self._services.items()):
+            if service.begun_at is None:
+                effects += self._close(attempt, TaskFailed(attempt, errors.DRAINING.number, errors.DRAINING.meaning))
+        return effects
 
     def requested(self, sender: NodeId, request: TaskRequest, now: float) -> list[Effect]:
         """Admission: a typed refusal, or a promise."""
@@ -125,6 +135,8 @@ class Serving:
             return self._closed_by(attempt, service.ending, "", now)
         assert service.begun_at is not None
         self.served += 1
+        took_s, usual_s = now - service.begun_at, self._work_s.get(service.model)
+        self._work_s[service.model] = took_s if usual_s is None else usual_s + WORK_WEIGHT * (took_s - usual_s)
         message = TaskFinished(
             attempt, service.pieces, usage.finish, usage.tokens_in, usage.tokens_out,
             _ms(service.begun_at - service.accepted_at), _ms(usage.first_token_s), _ms(usage.total_s),
@@ -163,39 +175,68 @@ class Serving:
         if request.deadline_ms == 0:
             return (errors.DEADLINE_EXCEEDED, ""), ""
         best = max(fitting, key=lambda offered: offered.tokens_per_second)
+        return self._make_room(sender, best, request), best.model
+
+    def _make_room(self, sender: NodeId, offered: Capability, request: TaskRequest) -> tuple[ErrorCode, str] | None:
+        """Why there is no room for one more of this sender; None if there is."""
+        ahead = self._ahead(sender, offered.model)
+        if not ahead:
+            return None
         # This node's own user and its peers have a queue each, so that strangers cannot fill that of the user.
-        waiting = sum(
-            other.begun_at is None and (other.requester == self._node) is (sender == self._node)
-            for other in self._services.values()
-        )
-        if self._ahead(sender, best.model) and waiting >= self._settings.queue_max:
-            return (errors.BUSY, f"{self.load()[1]} at work, {waiting} waiting"), ""
-        return None, best.model
+        queued = self._queued(None)
+        own = queued.pop(self._node, 0)
+        waiting = own if sender == self._node else sum(queued.values())
+        if waiting >= self._settings.queue_max:
+            return errors.BUSY, f"{self.load()[1]} at work, {waiting} waiting"
+        share = max(1, self._settings.queue_max // (1 + len(queued.keys() - {sender})))
+        if sender != self._node and 2 * waiting >= self._settings.queue_max and queued.get(sender, 0) >= share:
+            return errors.OVER_QUOTA, f"{queued[sender]} of yours are waiting, of {waiting} in all"
+        start_s = ahead * self._work_s.get(offered.model, 0.0) / max(1, offered.slots)
+        if start_s * 1000 > request.deadline_ms:
+            return errors.BUSY, f"could not begin before the deadline: {ahead} ahead, about {start_s:.0f} s"
+        return None
+
+    def _queued(self, model: str | None) -> dict[NodeId, int]:
+        """How many attempts of each requester wait, for one model or for all, in the order of their first."""
+        queued: dict[NodeId, int] = {}
+        for service in self._services.values():
+            if service.begun_at is None and model in (None, service.model):
+                queued[service.requester] = queued.get(service.requester, 0) + 1
+        return queued
 
     def _ahead(self, sender: NodeId, model: str) -> int:
         """How many attempts must end before one of this sender could begin. What runs counts: its end may be far off."""
-        before = sum(
-            other.model == model
-            and (other.begun_at is not None or sender != self._node or other.requester == self._node)
-            for other in self._services.values()
-        )
+        queued = self._queued(model)
+        mine = queued.pop(sender, 0)
+        before = sum(other.model == model and other.begun_at is not None for other in self._services.values()) + mine
+        if sender != self._node:
+            # The user's own go first; of every other peer as many as will have had their turn.
+            before += queued.pop(self._node, 0) + sum(min(count, mine + 1) for count in queued.values())
         return min(lim.SLOTS_MAX, max(0, before - self._slots()[model] + 1))
 
     def _advance(self, now: float) -> list[Effect]:
-        """Begin what has a free slot: this node's own user first, then in the order of acceptance."""
+        """Begin what has a free slot: this node's own user first, then the peers in turn, each in the order of acceptance."""
         free = self._slots()
         for service in self._services.values():
             if service.begun_at is not None:
                 free[service.model] = free.get(service.model, 0) - 1
-        waiting = [service for service in self._services.values() if service.begun_at is None]
-        waiting.sort(key=lambda service: service.requester != self._node)
         effects: list[Effect] = []
-        for service in waiting:
-            if free.get(service.model, 0) > 0:
-                free[service.model] -= 1
-                service.begun_at = now
-                effects.append(Generate(service.request, service.model))
-        return effects
+        while True:
+            able = [s for s in self._services.values() if s.begun_at is None and free.get(s.model, 0) > 0]
+            if not able:
+                return effects
+            service = min(able, key=self._rank)  # Of equals the first: the order of acceptance.
+            free[service.model] -= 1
+            service.begun_at = now
+            self._given += 1
+            self._turns.pop(service.requester, None)
+            self._turns[service.requester] = self._given
+            if len(self._turns) > TURNS_MAX:
+                del self._turns[next(iter(self._turns))]
+            effects.append(Generate(service.request, service.model))
+
+    def _rank(self, service: _Service) -> tuple[bool, int]:
+        return service.requester != self._node, self._turns.get(service.requester, 0)
 
     def _stop(self, attempt: AttemptId, service: _Service, code: ErrorCode, now: float) -> list[Effect]:
         if service.begun_at is None:

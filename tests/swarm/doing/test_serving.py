@@ -173,7 +173,7 @@ def test_an_idle_model_makes_no_room_in_the_queue_of_a_busy_one() -> None:
     assert begun(ask(serving, b"a4", skill="code")), "while the idle one takes what is for it"
 
 
-def test_this_nodes_own_user_comes_first_and_others_in_their_order() -> None:
+def test_this_nodes_own_user_comes_first_and_others_in_turn() -> None:
     serving = worker()
     for name, sender in ((b"a1", BOB), (b"a2", BOB), (b"a3", CYD), (b"own1", ADA), (b"own2", ADA)):
         ask(serving, name, sender)
@@ -182,7 +182,7 @@ def test_this_nodes_own_user_comes_first_and_others_in_their_order() -> None:
     for _ in range(4):
         [attempt] = begun(serving.finished(attempt, USAGE, NOW))
         order.append(attempt)
-    assert order == [b"own1", b"own2", b"a2", b"a3"]
+    assert order == [b"own1", b"own2", b"a3", b"a2"], "cyd has not had a turn yet"
 
 
 def test_strangers_cannot_fill_the_queue_of_this_nodes_own_user() -> None:
