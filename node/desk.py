@@ -368,9 +368,14 @@ def _answer_view(ask: _Ask, outcome: Outcome) -> AnswerView:
         attempts=[
             AttemptView(
                 node_text(end.worker), end.name, end.model, end.code.name if end.code else "", end.reason,
-                round(end.seconds, 4),
+                round(end.seconds, 4), end.why, round(end.begun_s, 4), _rounded(end.accepted_s), _rounded(end.first_piece_s),
+                end.pieces,
             )
             for end in outcome.attempts
         ],
         routes=ask.routes,
     )  # fmt: skip
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)

@@ -108,7 +108,11 @@ class RouteView:
 
 @dataclass(frozen=True, slots=True)
 class AttemptView:
-    """How one attempt ended; `code` is empty when it answered."""
+    """How one attempt ended; `code` is empty when it answered.
+
+    `why` it was begun: `first`, `retry`, `hedge`, `silence` or `resume`. `begun_s` counts from when the task was asked, the other
+    times from when the attempt began; None where that never happened.
+    """
 
     node: str
     name: str
@@ -116,6 +120,11 @@ class AttemptView:
     code: str
     reason: str
     seconds: float
+    why: str = "first"
+    begun_s: float = 0.0
+    accepted_s: float | None = None
+    first_piece_s: float | None = None
+    pieces: int = 0
 
 
 @dataclass(frozen=True, slots=True)

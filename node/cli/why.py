@@ -4,6 +4,13 @@ from node.cli.tables import route_text
 from node.cli.terminal import duration, plain
 from node.views import AnswerView, AttemptView
 
+BEGUN = {
+    "hedge": ", asked as well because the first was slower than usual,",
+    "silence": ", asked as well because the first gave no sign of life,",
+    "resume": ", which went on in the middle,",
+}
+"""Why there was one more attempt, where that is not plain from the one before."""
+
 
 def why_text(answer: AnswerView) -> str:
     """Some lines for people."""
@@ -28,5 +35,6 @@ def _headline(answer: AnswerView) -> str:
 
 
 def _attempt(attempt: AttemptView) -> str:
-    how = "answered" if not attempt.code else f"{plain(attempt.code)}: {plain(attempt.reason)}"
-    return f"  {plain(attempt.name)} ({plain(attempt.model)}) after {duration(attempt.seconds)}: {how}"
+    ended = "answered" if not attempt.code else f"{plain(attempt.code)}: {plain(attempt.reason)}"
+    begun = BEGUN.get(attempt.why, "")
+    return f"  {plain(attempt.name)} ({plain(attempt.model)}){begun} after {duration(attempt.seconds)}: {ended}"
