@@ -120,7 +120,8 @@ class Ledger:
                     self.reply(self.open[node, task], text)
                 case Conclude(task, outcome):
                     self.conclude(self.open.pop((node, task)), task, outcome)
-                    if outcome.code is errors.CANCELLED and outcome.worker in node.ends:
+                    was_at_work = bool(outcome.attempts) and outcome.attempts[-1].code is errors.CANCELLED
+                    if outcome.code is errors.CANCELLED and was_at_work and outcome.worker in node.ends:
                         assert any(isinstance(other, Send) and other.to == outcome.worker for other in effects)
                 case Notify(AttemptFailed(_, _, _, errors.BACKEND_FAILED.number, reason)):
                     assert reason in (CRASHED, "the model is gone"), "and no piece is ever missing"
