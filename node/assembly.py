@@ -7,8 +7,10 @@ from typing import Protocol
 
 from node.backends import Surroundings
 from node.desk import Desk
+from node.detached import Detached
 from node.driver import Driver
 from node.models import Models, OpenModel
+from node.recording import Recorder
 from node.transport import Transport
 from protocol.identity import Identity
 from protocol.notary import Notary
@@ -26,13 +28,14 @@ class CountingTransport(Transport, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """The parts of one node; nothing runs yet. Run transport, driver and models in one nursery, and post Started."""
+    """The parts of one node; nothing runs yet. Run transport, driver, models and detached in one nursery, and post Started."""
 
     member: Member
     transport: CountingTransport
     driver: Driver
     models: Models
     desk: Desk
+    detached: Detached
 
 
 def assemble(
@@ -48,11 +51,12 @@ def assemble(
     clock: Callable[[], float],
     dice: Random,
     stop: Callable[[], None],
+    recorder: Recorder,
 ) -> Node:
-    """The parts of a node. `stop` is what `swarm down` calls."""
+    """The parts of a node. `stop` is what `swarm down` calls; `recorder` is running already."""
     member = Member(identity.node, name, settings, Notary(identity, swarm, dice), dice)
     # The driver needs what works for it and they need its inbox, so they get a way there instead.
     models = Models(open_model, surroundings, parallel_max, lambda event: driver.post(event))
-    desk = Desk(member, models, clock, lambda event: driver.post(event), lambda: transport.offences, stop)
+    desk = Desk(member, models, clock, lambda event: driver.post(event), lambda: transport.offences, stop, recorder)
     driver = Driver(member, transport, clock, models.generate, models.stop_generating, desk.tell)
-    return Node(member, transport, driver, models, desk)
+    return Node(member, transport, driver, models, desk, Detached(desk.ask, recorder))

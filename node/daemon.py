@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from random import Random
@@ -25,9 +26,11 @@ from node.exits import ExitCode, Failure
 from node.libp2p.transport import Libp2pTransport
 from node.logs import configure
 from node.models import Models
+from node.recording import Recorder
 from node.settings import Settings, load
 from node.store import keys
 from node.store.home import Home, find_home
+from node.store.journal import Journal
 from node.store.lock import hold
 from node.store.names import bird_name
 from node.transport import ListenError
@@ -100,6 +103,9 @@ async def _live(
         dice,
     )
     threads = settings.offer.threads or min(THREADS_MAX, max(1, (os.cpu_count() or 2) - 1))
+    kept = settings.journal
+    journal = Journal(home.journal, keep_days=kept.keep_days, entries_max=kept.entries_max) if kept.entries_max else None
+    recorder = Recorder(journal, lambda: time.time_ns() // 1_000_000, texts=kept.texts)
     node = assemble(
         identity=identity,
         swarm=swarm,
@@ -112,10 +118,11 @@ async def _live(
         clock=clock,
         dice=dice,
         stop=stopping.set,
+        recorder=recorder,
     )
     member, models, desk, driver = node.member, node.models, node.desk, node.driver
 
-    async with trio.open_nursery() as nursery:
+    async with recorder.running(), trio.open_nursery() as nursery:
         nursery.start_soon(_stop_on_signal, stopping)
         try:
             addresses = await nursery.start(transport.run, driver.post)
@@ -124,14 +131,17 @@ async def _live(
         report("listening", addresses=list(addresses))
         nursery.start_soon(driver.run)
         await nursery.start(models.run, settings.offer.models)
+        await node.detached.recover()
         rules = AccessRules(api_key, settings.api.hosts, (), settings.ask.deadline_s)
         try:
-            port = await nursery.start(serve, make_app(desk, rules), (settings.api.host, settings.api.port), home.socket)
+            app = make_app(desk, rules, recorder, node.detached)
+            port = await nursery.start(serve, app, (settings.api.host, settings.api.port), home.socket)
         except* ApiBindError as error:
             raise Failure("port_taken", str(_first(error)), exit=ExitCode.ALREADY_HELD) from None
         host = f"[{settings.api.host}]" if ":" in settings.api.host else settings.api.host
         desk.plate = Nameplate(program_version(), settings.swarm.current, f"http://{host}:{port}", addresses)
         driver.post(Started(addresses))
+        await nursery.start(node.detached.run)
         _join(driver, settings.node.join)
         nursery.start_soon(_become_ready, desk, models, report)
 

@@ -12,18 +12,11 @@ from dataclasses import dataclass, field
 import psutil
 import trio
 
+from node.answers import answer_view, route_view, unfinished_view
 from node.models import Models
-from node.views import (
-    AnswerView,
-    AttemptView,
-    CandidateView,
-    ExcludedView,
-    ModelView,
-    PeerView,
-    RouteView,
-    SkillView,
-    StatusView,
-)
+from node.recording import Recorder
+from node.views import AnswerView, ModelView, PeerView, RouteView, SkillView, StatusView
+from protocol import errors
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId, node_from_text, node_text
 from protocol.messages import TaskId
@@ -42,7 +35,7 @@ from swarm.effects import (
 from swarm.events import AskCancelled, Asked, ContactsFound, Event
 from swarm.finding.capabilities import Known
 from swarm.member import Member
-from swarm.values import Contact, Outcome, Routing, Task
+from swarm.values import Contact, Task
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +76,13 @@ class _Ask:
     task: Task
     items: trio.MemorySendChannel[AskItem]
     routes: list[RouteView] = field(default_factory=list)
+    said_at: float | None = None
+    gap_s: float | None = None  # The longest silence between two texts.
+    left: bool = False  # Nobody reads the items any more.
+
+    def tell(self, item: AskItem) -> None:
+        if not self.left:
+            self.items.send_nowait(item)
 
 
 @dataclass(eq=False, slots=True)
@@ -114,8 +114,10 @@ class Desk:
         post: Callable[[Event], None],
         offences: Callable[[], dict[str, int]],
         stop: Callable[[], None],
+        recorder: Recorder,
     ) -> None:
         """`offences` counts what peers did wrong on the wire; `stop` begins the daemon's shutdown."""
+        self._recorder = recorder
         self._member, self._models, self._clock, self._post = member, models, clock, post
         self._offences, self._stop = offences, stop
         self._asks: dict[TaskId, _Ask] = {}
@@ -129,34 +131,52 @@ class Desk:
 
     @asynccontextmanager
     async def ask(self, task: Task) -> AsyncIterator[trio.MemoryReceiveChannel[AskItem]]:
-        """Hand a task in; the channel yields its items and ends after AskEnded. Leaving the block early cancels the task."""
+        """Hand a task in; the channel yields its items and ends after AskEnded. Leaving the block early cancels the task.
+
+        By the time the block is entered the task is in the journal. The worker has begun meanwhile: waiting for the disk and
+        waiting for the first word are one wait.
+        """
+        await self._recorder.wait_room()
         # Unbounded here, because the member bounds the answer (`answer_bytes_max`) and the attempts.
         sending, receiving = trio.open_memory_channel[AskItem](math.inf)
-        self._asks[task.id] = _Ask(task, sending)
+        ask = self._asks[task.id] = _Ask(task, sending)
         log.info("task %s: %s asked for", task.id.hex(), task.skill, extra={"prompt": task.turns[-1].text})
+        recorded = self._recorder.begin(task)
         self._post(Asked(task))
         try:
+            await recorded.wait()
             yield receiving
         finally:
-            if self._asks.pop(task.id, None) is not None:
+            ask.left = True
+            if task.id in self._asks:
                 self._post(AskCancelled(task.id))
+            if self._asks.pop(task.id, None) is not None:  # The member has not heard: it has failed, or never knew.
+                self._recorder.ended(task, unfinished_view(task, ask.routes, errors.CANCELLED))
             sending.close()
             receiving.close()
 
     def route(self, task: Task) -> RouteView:
         """Who would answer this task now; sends nothing."""
-        return _route_view(task.skill, self._member.route(task))
+        return route_view(task.skill, self._member.route(task))
 
     def tell(self, effect: Reply | Conclude | Notify) -> None:
         """The member's word to its users. Never blocks."""
         match effect:
             case Reply(task, text):
-                if task in self._asks:
-                    self._asks[task].items.send_nowait(AskText(text))
+                ask = self._asks.get(task)
+                if ask is not None:
+                    now = self._clock()
+                    if ask.said_at is not None:
+                        ask.gap_s = max(ask.gap_s or 0.0, now - ask.said_at)
+                    ask.said_at = now
+                    self._recorder.said(task, text)
+                    ask.tell(AskText(text))
             case Conclude(task, outcome):
                 ask = self._asks.pop(task, None)
                 if ask is not None:
-                    ask.items.send_nowait(AskEnded(outcome.code, _answer_view(ask, outcome)))
+                    answer = answer_view(ask.task, outcome, ask.routes, ask.gap_s)
+                    self._recorder.ended(ask.task, answer)
+                    ask.tell(AskEnded(outcome.code, answer))
                     ask.items.close()
             case Notify(notice):
                 self._notice(notice)
@@ -166,8 +186,9 @@ class Desk:
             case Routed(task, routing):
                 ask = self._asks.get(task)
                 if ask is not None:
-                    ask.routes.append(_route_view(ask.task.skill, routing))
-                    ask.items.send_nowait(AskRouted(ask.routes[-1]))
+                    ask.routes.append(route_view(ask.task.skill, routing))
+                    self._recorder.routed(ask.task, ask.routes)
+                    ask.tell(AskRouted(ask.routes[-1]))
             case PeerJoined(node, name):
                 log.info("%s is here (%s)", name, node_text(node))
                 self._settle_joins(node)
@@ -313,6 +334,7 @@ class Desk:
             refused=refused,
             warnings=[f"model {model.ref}: {model.detail}" for model in self.models() if model.state == "failed"],
             rss_bytes=self._process.memory_info().rss,
+            journal=self._recorder.trouble,
         )
 
     def stop(self) -> None:
@@ -331,51 +353,3 @@ def contact_of(address: str) -> Contact:
         return Contact(node_from_text(peer), (address,))
     except ValueError as error:
         raise JoinError(f'"{address}": {error}') from None
-
-
-def _route_view(skill: str, routing: Routing) -> RouteView:
-    candidates = [
-        CandidateView(
-            node=node_text(found.node),
-            name=found.name,
-            model=found.model,
-            cost_s=round(found.cost_s, 4),
-            drawn=found.node in routing.drawn,
-            chosen=found.node == routing.chosen,
-            parts=list(found.parts),
-        )
-        for found in routing.candidates
-    ]
-    excluded = [ExcludedView(node_text(found.node), found.name, found.reason) for found in routing.excluded]
-    return RouteView(skill, candidates, excluded)
-
-
-def _answer_view(ask: _Ask, outcome: Outcome) -> AnswerView:
-    usage = outcome.usage
-    return AnswerView(
-        task=ask.task.id.hex(),
-        skill=ask.task.skill,
-        code=outcome.code.name if outcome.code else "",
-        reason=outcome.reason,
-        node=node_text(outcome.worker) if outcome.worker else "",
-        name=outcome.worker_name,
-        model=outcome.model,
-        finish=usage.finish if usage else "",
-        tokens_in=usage.tokens_in if usage else 0,
-        tokens_out=usage.tokens_out if usage else 0,
-        first_piece_s=outcome.first_piece_s,
-        seconds=outcome.seconds,
-        attempts=[
-            AttemptView(
-                node_text(end.worker), end.name, end.model, end.code.name if end.code else "", end.reason,
-                round(end.seconds, 4), end.why, round(end.begun_s, 4), _rounded(end.accepted_s), _rounded(end.first_piece_s),
-                end.pieces,
-            )
-            for end in outcome.attempts
-        ],
-        routes=ask.routes,
-    )  # fmt: skip
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 4)

@@ -82,6 +82,14 @@ class AskSettings(Struct, frozen=True):
         return notation.seconds(self.deadline)
 
 
+class JournalSettings(Struct, frozen=True):
+    """What is kept of the tasks that this node's users asked. It never leaves this machine."""
+
+    texts: bool = True  # Questions and answers too; never those of tasks asked with --local.
+    keep_days: Annotated[int, Meta(ge=1, le=36_500)] = 30
+    entries_max: Annotated[int, Meta(ge=0, le=1_000_000)] = 10_000  # 0: no journal, so nothing can be detached.
+
+
 class LogSettings(Struct, frozen=True):
     """What the daemon writes down."""
 
@@ -97,6 +105,7 @@ _TABLES: dict[str, type[Struct]] = {
     "api": ApiSettings,
     "offer": OfferSettings,
     "ask": AskSettings,
+    "journal": JournalSettings,
     "log": LogSettings,
 }
 _KEYS = {name: {field.name: field for field in msgspec.structs.fields(table)} for name, table in _TABLES.items()}
@@ -111,6 +120,7 @@ class Settings:
     api: ApiSettings
     offer: OfferSettings
     ask: AskSettings
+    journal: JournalSettings
     log: LogSettings
     origins: Mapping[str, str]
 

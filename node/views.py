@@ -72,6 +72,7 @@ class StatusView:
     warnings: list[str]
     rss_bytes: int
     schema: str = "swarm.status/1"
+    journal: str = ""  # What is wrong with the journal of tasks, for people.
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +147,46 @@ class AnswerView:
     attempts: list[AttemptView] = field(default_factory=list)
     routes: list[RouteView] = field(default_factory=list)  # One for each time a worker was chosen.
     schema: str = "swarm.answer/1"
+    gap_s: float | None = None  # The longest silence between two texts.
+    worker_first_token_s: float | None = None  # As the worker's own model saw it, from when it took the attempt up.
+    worker_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """One task of this node's users in the journal. `state` is `open`, `done`, `failed`, `cancelled` or `interrupted`.
+
+    `begins` are the first words of the question, empty where no text is kept. `detached`: nobody waited for it.
+    """
+
+    task: str
+    asked_at_ms: int  # Unix time.
+    state: str
+    skill: str
+    wanted: str  # The model that was asked for; empty: any.
+    privacy: str
+    detached: bool
+    batch: str
+    item: str
+    code: str
+    reason: str
+    node: str
+    name: str
+    model: str
+    tokens_in: int
+    tokens_out: int
+    first_piece_s: float | None
+    seconds: float | None
+    begins: str
+    schema: str = "swarm.task/1"
+
+
+@dataclass(frozen=True, slots=True)
+class TraceView:
+    """All that is known of one task. `text` is the answer as far as it came; both texts are empty where none is kept."""
+
+    task: TaskView
+    asked: str
+    text: str
+    answer: AnswerView
+    schema: str = "swarm.trace/1"

@@ -14,12 +14,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from node.api import control, openai
+from node.api import control, openai, past
 from node.api.access import AccessRules, Guard
 from node.api.edge import Edge
 from node.api.errors import ApiError, error_response, speaks_openai
 from node.api.tasks import DrawBytes, Service
 from node.desk import Desk
+from node.detached import Detached
+from node.recording import Recorder
 
 Handler = Callable[[Service, Request], Awaitable[ASGIApp]]
 
@@ -45,6 +47,9 @@ ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute("POST", "/swarm/v1/models", "load one more model", control.add_model),
     ApiRoute("POST", "/swarm/v1/route", "who would answer, and why; sends nothing", control.route),
     ApiRoute("POST", "/swarm/v1/ask", "one task, as events: route, text, end", control.ask),
+    ApiRoute("GET", "/swarm/v1/tasks", "what was asked before, the newest first", past.list_tasks),
+    ApiRoute("POST", "/swarm/v1/tasks", "one task that nobody waits for; on the disk before the answer", past.detach),
+    ApiRoute("GET", "/swarm/v1/tasks/{id}", "what became of one task; `wait_s` waits for its end", past.get_task),
     ApiRoute("POST", "/swarm/v1/join", "dial an address of a swarm", control.join),
     ApiRoute("POST", "/swarm/v1/shutdown", "stop this node cleanly", control.shutdown),
     ApiRoute("GET", "/healthz", "200 while the process lives; no key", control.healthz),
@@ -52,9 +57,11 @@ ROUTES: tuple[ApiRoute, ...] = (
 )
 
 
-def make_app(desk: Desk, rules: AccessRules, *, draw: DrawBytes = secrets.token_bytes) -> ASGIApp:
+def make_app(
+    desk: Desk, rules: AccessRules, recorder: Recorder, detached: Detached, *, draw: DrawBytes = secrets.token_bytes
+) -> ASGIApp:
     """The API of the node behind `desk`. `draw` is where task ids come from."""
-    service = Service(desk, rules, draw, started=int(time.time()))
+    service = Service(desk, rules, draw, started=int(time.time()), recorder=recorder, detached=detached)
     app = Starlette(
         routes=[Route(r.path, partial(r.handler, service), methods=[r.method]) for r in ROUTES],
         middleware=[Middleware(Edge), Middleware(Guard, rules=rules)],

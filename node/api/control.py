@@ -130,12 +130,12 @@ async def join(service: Service, request: Request) -> ASGIApp:
 
 
 async def ask(service: Service, request: Request) -> ASGIApp:
-    task = _task(service, await read_json(request, _ASK))
+    task = asked_task(service, await read_json(request, _ASK))
     return EventStream(service.desk, task, AskEvents(task.id))
 
 
 async def route(service: Service, request: Request) -> Response:
-    return _json(service.desk.route(_task(service, await read_json(request, _ASK))))
+    return _json(service.desk.route(asked_task(service, await read_json(request, _ASK))))
 
 
 async def shutdown(service: Service, request: Request) -> Response:
@@ -155,7 +155,8 @@ async def readyz(service: Service, request: Request) -> Response:
     return _json({"ready": state == "ready", "state": state}, 200 if state == "ready" else 503)
 
 
-def _task(service: Service, body: AskBody) -> Task:
+def asked_task(service: Service, body: AskBody) -> Task:
+    """The task that the command line has worded so. Raises ApiError."""
     wanted = resolve(service.desk, body.model or "", skill=body.skill or "", peer=body.peer or "")
     wishes = Wishes(
         tokens_max=body.tokens_max,

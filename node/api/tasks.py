@@ -8,6 +8,8 @@ from node.api.access import AccessRules
 from node.api.errors import ApiError, bad_request
 from node.api.names import Wanted
 from node.desk import Desk
+from node.detached import Detached
+from node.recording import Recorder
 from protocol import limits as lim
 from protocol.messages import TaskId, Turn
 from swarm.values import Privacy, Task
@@ -35,6 +37,8 @@ class Service:
     rules: AccessRules
     draw: DrawBytes
     started: int
+    recorder: Recorder
+    detached: Detached
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,11 @@ class Home:
         return self.state / "node.lock"
 
     @property
+    def journal(self) -> Path:
+        """What this node's users have asked; see `node.store.journal`."""
+        return self.state / "journal.db"
+
+    @property
     def logs(self) -> Path:
         return self.state / "logs"
 

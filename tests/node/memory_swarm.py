@@ -12,6 +12,7 @@ from node.assembly import Node, assemble
 from node.backends import Backend, BackendError, Generated, GenerationRequest, Surroundings
 from node.desk import AskEnded, AskText
 from node.memory_transport import MemoryNetwork, MemoryTransport
+from node.recording import Recorder
 from node.views import AnswerView
 from protocol.genesis import swarm_id
 from protocol.identity import Identity
@@ -67,7 +68,10 @@ class MemorySwarm:
     nodes: dict[str, Node] = field(default_factory=dict)
     scopes: dict[str, trio.CancelScope] = field(default_factory=dict)
 
-    async def start(self, name: str, *backends: Backend, knows: tuple[str, ...] = ()) -> Node:
+    async def start(
+        self, name: str, *backends: Backend, knows: tuple[str, ...] = (), recorder: Recorder | None = None
+    ) -> Node:
+        """With a journal only if a recorder is given; the node runs it."""
         seed = name.encode().ljust(32, b".")
         transport = MemoryTransport(self.network, seed, SWARM, name, f"/memory/{name}", trio.current_time, Random(name))
         named = {f"test:{number}": backend for number, backend in enumerate(backends)}
@@ -83,15 +87,17 @@ class MemorySwarm:
             clock=trio.current_time,
             dice=Random(name),
             stop=lambda: None,
+            recorder=(recorder := recorder or Recorder(None, lambda: 0, texts=False)),
         )
         self.nodes[name] = node
-        await self.nursery.start(self._run, name, node, tuple(named), knows)
+        await self.nursery.start(self._run, name, node, recorder, tuple(named), knows)
         return node
 
     async def _run(
         self,
         name: str,
         node: Node,
+        recorder: Recorder,
         refs: tuple[str, ...],
         knows: tuple[str, ...],
         *,
@@ -99,13 +105,15 @@ class MemorySwarm:
     ) -> None:
         with trio.CancelScope() as scope:
             self.scopes[name] = scope
-            async with trio.open_nursery() as nursery:
+            async with recorder.running(), trio.open_nursery() as nursery:
+                await node.detached.recover()
                 addresses = await nursery.start(node.transport.run, node.driver.post)
                 nursery.start_soon(node.driver.run)
                 await nursery.start(node.models.run, refs)
                 node.driver.post(Started(addresses))
                 contacts = tuple(Contact(None, (f"/memory/{known}",)) for known in knows)
                 node.driver.post(ContactsFound("join", "", contacts))
+                await nursery.start(node.detached.run)
                 node.desk.state = "ready"
                 task_status.started()
 

@@ -13,7 +13,7 @@ import trio
 from node.api.access import AccessRules
 from node.api.app import make_app
 from node.api.serving import serve
-from tests.node.api.scripted_desk import ScriptedDesk
+from tests.node.api.scripted_desk import ScriptedDesk, without_journal
 
 KEY = "sk-test-0123456789"
 Headers = Sequence[tuple[str, str]]
@@ -167,7 +167,7 @@ class Served:
 async def served(folder: Path, desk: ScriptedDesk | None = None, **rules: Any) -> AsyncIterator[Served]:
     """The whole API on a free port and a socket in `folder`."""
     desk = desk or ScriptedDesk()
-    app = make_app(desk, AccessRules(KEY, **rules))  # type: ignore[arg-type]
+    app = make_app(desk, AccessRules(KEY, **rules), *without_journal(desk))  # type: ignore[arg-type]
     path = folder / "control.sock"
     scope = trio.CancelScope()
     stopped = trio.Event()

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 import trio
 
 from node.desk import AskEnded, AskItem, AskRouted, AskText, JoinError
+from node.detached import Detached
+from node.recording import Recorder
 from node.views import (
     AnswerView,
     CandidateView,
@@ -138,6 +140,12 @@ class ScriptedDesk:
     def _tell(self) -> None:
         self.changed.set()
         self.changed = trio.Event()
+
+
+def without_journal(desk: ScriptedDesk) -> tuple[Recorder, Detached]:
+    """What the API also works with, of a node that keeps no journal."""
+    recorder = Recorder(None, lambda: 0, texts=False)
+    return recorder, Detached(desk.ask, recorder)
 
 
 def echo(task: Task) -> list[Step]:

@@ -13,7 +13,7 @@ from node.api.errors import ApiError, error_body
 from node.api.names import Wanted
 from node.api.tasks import Service, make_task
 from protocol.messages import Turn
-from tests.node.api.scripted_desk import ScriptedDesk
+from tests.node.api.scripted_desk import ScriptedDesk, without_journal
 
 
 def parsed(**fields: object) -> ChatRequest:
@@ -41,7 +41,8 @@ wild_bodies = st.fixed_dictionaries(
 @settings(max_examples=300, deadline=None)
 @given(wild_bodies)
 def test_any_json_is_a_task_or_a_refusal_and_never_a_bug(body: dict[str, object]) -> None:
-    service = Service(ScriptedDesk(), AccessRules("k"), lambda size: bytes(size), started=0)
+    desk = ScriptedDesk()
+    service = Service(desk, AccessRules("k"), lambda size: bytes(size), 0, *without_journal(desk))
     try:
         request = decode_json(json.dumps(body).encode(), DECODER)
         task = make_task(service, Wanted("chat", "", None), turns_of(request), wishes_of(request))

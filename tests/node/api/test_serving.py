@@ -18,14 +18,15 @@ from node.api.app import make_app
 from node.api.serving import ApiBindError, serve
 from node.desk import AskText
 from tests.node.api.raw_http import KEY, Served, served
-from tests.node.api.scripted_desk import ScriptedDesk, done
+from tests.node.api.scripted_desk import ScriptedDesk, done, without_journal
 
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "hello"}], "stream": True}
 
 
 def app():
-    return make_app(ScriptedDesk(), AccessRules(KEY))
+    desk = ScriptedDesk()
+    return make_app(desk, AccessRules(KEY), *without_journal(desk))
 
 
 async def refusal(tcp: tuple[str, int] | None, path: Path) -> str:

@@ -10,7 +10,7 @@ from protocol import limits as lim
 from protocol.codec import encode
 from protocol.messages import AttemptId, TaskRequest, Turn
 from swarm.values import Privacy, Task
-from tests.node.api.scripted_desk import ScriptedDesk
+from tests.node.api.scripted_desk import ScriptedDesk, without_journal
 
 NONE = Wishes(None, None, None, None, (), None, None)
 CHAT = Wanted("chat", "", None)
@@ -18,7 +18,8 @@ HELLO = [Turn("user", "hello")]
 
 
 def make(turns=HELLO, wanted=CHAT, **wishes) -> Task:
-    service = Service(ScriptedDesk(), AccessRules("k", deadline_s=45.0), lambda size: b"\x07" * size, started=0)
+    desk = ScriptedDesk()
+    service = Service(desk, AccessRules("k", deadline_s=45.0), lambda size: b"\x07" * size, 0, *without_journal(desk))
     defaults = {name: getattr(NONE, name) for name in NONE.__slots__}
     return make_task(service, wanted, turns, Wishes(**{**defaults, **wishes}))
 
