@@ -10,7 +10,7 @@ from node.cli.offers import with_offers
 from node.cli.options import Verb, pass_terminal
 from node.cli.program import tell
 from node.cli.task import body_of, task_options
-from node.cli.terminal import Terminal, plain
+from node.cli.terminal import SHORT_ID, Terminal, plain
 from node.exits import ExitCode, Failure
 
 
@@ -18,14 +18,20 @@ from node.exits import ExitCode, Failure
 @task_options
 @click.option("--why", is_flag=True, help="Tell afterwards who answered, and who else could have.")
 @click.option("--no-stream", is_flag=True, help="Print the answer when it is complete.")
+@click.option("--detach", is_flag=True, help="Do not wait: print the task's id, and let the node go on.")
 @pass_terminal
-def command(terminal: Terminal, /, why: bool, no_stream: bool, **task: Any) -> int:
+def command(terminal: Terminal, /, why: bool, no_stream: bool, detach: bool, **task: Any) -> int:
     """Ask the swarm, and print the answer as it comes.
 
     TEXT is the question; with - or without any it is read from stdin.
+
+    A detached task is on the disk before its id is printed, and goes on even if the node ends and is started again.
+    Its answer: swarm history ID
     """
     body = body_of(**task)
     client = ControlClient(terminal.home, terminal.timeout_s)
+    if detach:
+        return _detach(terminal, client, body)
     answer = _Answer(terminal, streamed=not (no_stream or terminal.json))
     end: dict[str, Any] | None = None
     try:
@@ -58,6 +64,23 @@ def command(terminal: Terminal, /, why: bool, no_stream: bool, **task: Any) -> i
         terminal.record({"schema": "swarm.answer/1", "text": answer.text, **end})
     elif why:
         _explain(terminal, end)
+    return ExitCode.DONE
+
+
+def _detach(terminal: Terminal, client: ControlClient, body: dict[str, Any]) -> int:
+    """Hand the task in and leave."""
+    try:
+        taken = client.post("/tasks", body)
+    except Failure as failure:
+        raise with_offers(failure, client) from None
+    if terminal.json:
+        terminal.record(taken)
+        return ExitCode.DONE
+    identity = str(taken["task"])
+    terminal.out(plain(identity))
+    terminal.say(
+        f"Its answer: swarm history {plain(identity[:SHORT_ID])}    What happens to it: swarm trace {plain(identity[:SHORT_ID])}"
+    )
     return ExitCode.DONE
 
 

@@ -194,6 +194,19 @@ def disk(about: Surroundings) -> Check:
     return Check("disk", State.OK, finding)
 
 
+def journal(about: Surroundings) -> Check:
+    """Tasks are answered without it too, so what is wrong with it is never more than a warning."""
+    said = str(about.status.get("journal", "")) if about.status else ""
+    if said:
+        hint = "Free some space, or give the folder back to you; nothing else is affected."
+        return Check("journal", State.WARNING, f"journal: {said}", hint)
+    aside = sorted(about.home.journal.parent.glob(f"{about.home.journal.name}.bad-*[0-9]"))
+    if aside:
+        finding = f"journal: one that could not be read was set aside as {aside[-1]}"
+        return Check("journal", State.WARNING, finding, f"If you do not miss it: rm {about.home.journal}.bad-*")
+    return Check("journal", State.OK, "journal of tasks has no trouble")
+
+
 def clock(about: Surroundings) -> Check:
     """Peers refuse what is signed at the wrong time, and we refuse theirs; a few such refusals happen, many tell of a clock."""
     if time.time() < _EPOCH_S:

@@ -22,6 +22,7 @@ _CHECKS: tuple[Callable[[Surroundings], Check], ...] = (
     checks.libraries,
     checks.engine,
     checks.disk,
+    checks.journal,
     checks.clock,
     checks.models,
 )

@@ -27,7 +27,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Ask": {
         "ask": ("node.cli.ask", "Ask the swarm, and print the answer as it comes."),
+        "map": ("node.cli.map", "Ask many tasks, one for each line of a file."),
         "route": ("node.cli.route", "Show who would answer, and why; sends nothing."),
+        "history": ("node.cli.history", "Show what was asked before, or the answer to one task."),
+        "trace": ("node.cli.trace", "Show what happened to a task, and where the time went."),
     },
     "Swarm": {
         "join": ("node.cli.join", "Connect to a node of the swarm."),

@@ -38,27 +38,26 @@ def task_options(function: _Function) -> _Function:
     return function
 
 
-def body_of(
-    *,
-    text: tuple[str, ...],
-    files: tuple[str, ...],
-    system: str | None,
-    local: bool,
-    deadline: float | None,
-    stops: tuple[str, ...],
-    **wishes: Any,
-) -> dict[str, Any]:
+def wish_options(function: _Function) -> _Function:
+    """All but the text: for many tasks at once."""
+    for option in reversed(_OPTIONS[2:]):
+        function = option(function)
+    return function
+
+
+def body_of(*, text: tuple[str, ...], files: tuple[str, ...], system: str | None, **wishes: Any) -> dict[str, Any]:
     """The body of a request to ask or route. What the user left open is left to the node."""
-    turns = [{"role": "system", "text": system}] if system else []
-    turns.append({"role": "user", "text": _gathered(text, files)})
-    body = {
-        "turns": turns,
-        "deadline_s": deadline,
-        "stops": list(stops),
-        "privacy": "local" if local else None,
-        **wishes,
-    }
-    return {name: value for name, value in body.items() if value is not None and value != []}
+    return {"turns": turns_of(_gathered(text, files), system), **wishes_of(**wishes)}
+
+
+def turns_of(text: str, system: str | None) -> list[dict[str, str]]:
+    return [*([{"role": "system", "text": system}] if system else []), {"role": "user", "text": text}]
+
+
+def wishes_of(*, local: bool, deadline: float | None, stops: tuple[str, ...], **others: Any) -> dict[str, Any]:
+    """What the user wishes besides the text."""
+    wishes = {"deadline_s": deadline, "stops": list(stops), "privacy": "local" if local else None, **others}
+    return {name: value for name, value in wishes.items() if value is not None and value != []}
 
 
 def _gathered(text: tuple[str, ...], files: tuple[str, ...]) -> str:

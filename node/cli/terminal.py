@@ -119,6 +119,11 @@ def short_id(node: str) -> str:
     return f"{node[:8]}…{node[-4:]}" if len(node) > 13 else node
 
 
+SHORT_ID = (
+    8  # Digits of a task's id that are shown; among ten thousand tasks two share them once in a hundred journals.
+)
+
+
 def short_path(path: str | os.PathLike[str]) -> str:
     """A path with the home folder as `~`."""
     text, own = os.fspath(path), os.path.expanduser("~")

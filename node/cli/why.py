@@ -14,13 +14,14 @@ BEGUN = {
 
 def why_text(answer: AnswerView) -> str:
     """Some lines for people."""
-    lines = [_headline(answer)]
+    lines = [headline(answer)]
     if len(answer.attempts) > 1 or answer.code:
-        lines += [_attempt(attempt) for attempt in answer.attempts]
+        lines += [attempt_text(attempt) for attempt in answer.attempts]
     return "\n".join([*lines, *(route_text(route) for route in answer.routes)])
 
 
-def _headline(answer: AnswerView) -> str:
+def headline(answer: AnswerView) -> str:
+    """Who answered and how fast, on one line."""
     facts = [f"{plain(answer.name)} ({plain(answer.model)})" if answer.name else "nobody answered"]
     facts.append(duration(answer.seconds))
     if answer.first_piece_s is not None:
@@ -34,7 +35,8 @@ def _headline(answer: AnswerView) -> str:
     return f"— {' · '.join(facts)} · task {plain(answer.task)}"
 
 
-def _attempt(attempt: AttemptView) -> str:
+def attempt_text(attempt: AttemptView) -> str:
+    """How one attempt went, on one line."""
     ended = "answered" if not attempt.code else f"{plain(attempt.code)}: {plain(attempt.reason)}"
     begun = BEGUN.get(attempt.why, "")
     return f"  {plain(attempt.name)} ({plain(attempt.model)}){begun} after {duration(attempt.seconds)}: {ended}"

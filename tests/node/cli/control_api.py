@@ -5,7 +5,7 @@ import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,14 @@ from node.views import (
     RouteView,
     SkillView,
     StatusView,
+    TaskView,
+    TraceView,
 )
 
 KESTREL = "12D3KooWJ8vFbbjwDn3aGsCW5pYkP3sQ1UvnZ7HqkbXNbYk4f9Qc"
 HERON = "12D3KooWQfZ4K7MB2Dx3TsEcbkYEyd8RAQyVvnZ7HqkbXNbYk4h3rN"
 WREN = "12D3KooWWrEn4K7MB2Dx3TsEcbkYEyd8RAQyVvnZ7HqkbXNbYk4wReN"
+TASK = "7f21c0de" + "0" * 24
 
 
 @dataclass(slots=True)
@@ -103,6 +106,10 @@ def control_api(socket: Path) -> Iterator[Control]:
             "POST /models": Answer(asdict(models()[0])),
             "POST /route": Answer(asdict(route())),
             "POST /join": Answer(asdict(peers()[1])),
+            "GET /tasks?count=20": Answer({"schema": "swarm.history/1", "tasks": [asdict(task) for task in tasks()]}),
+            "GET /tasks/7f21?wait_s=20.000": Answer(asdict(trace())),
+            "GET /tasks/7f21": Answer(asdict(trace())),
+            "POST /tasks": Answer({"schema": "swarm.detached/1", "task": TASK, "state": "open"}, 202),
             "POST /shutdown": Answer({"state": "stopping"}, 202),
         }
     )
@@ -189,6 +196,35 @@ def route() -> RouteView:
         ],
         [ExcludedView(WREN, "wren", "does not offer chat")],
     )
+
+
+def task(state: str = "done", *, code: str = "", reason: str = "", begins: str = "what is 17%") -> TaskView:
+    return TaskView(
+        TASK, 1_795_000_000_000, state, "chat", "", "swarm", True, "", "", code, reason, HERON, "heron", "gemma3", 9, 20, 0.11,
+        0.9, begins,
+    )  # fmt: skip
+
+
+def tasks() -> list[TaskView]:
+    private = replace(task(begins=""), task="00c1" + TASK[4:], privacy="local", detached=False)
+    lost = replace(task("interrupted"), task="11c1" + TASK[4:], node="", name="", seconds=None)
+    return [task("failed", code="exhausted", reason="nobody is left"), private, lost]
+
+
+def trace(state: str = "done", code: str = "", reason: str = "", text: str = "40.8") -> TraceView:
+    """Wren was busy; heron had it in its queue for a moment, and then answered."""
+    told = replace(
+        answer(code, reason),
+        attempts=[
+            AttemptView(WREN, "wren", "smollm2", "busy", "all slots are taken", 0.004),
+            AttemptView(HERON, "heron", "gemma3", code, reason, 0.8, "retry", 0.005, 0.003, 0.105, 12),
+        ],
+        routes=[route(), route()],
+        gap_s=0.07,
+        worker_first_token_s=0.09,
+        worker_s=0.78,
+    )
+    return TraceView(task(state, code=code, reason=reason), "what is 17% of 240?", text, told)
 
 
 def answer(code: str = "", reason: str = "") -> AnswerView:

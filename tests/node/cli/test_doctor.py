@@ -128,3 +128,17 @@ def test_an_engine_that_is_missing_or_broken_is_found(
         monkeypatch.setattr(checks, "ENGINE", name)
         check = found(swarm, "engine")
         assert (check["state"], said in check["finding"]) == ("failed", True)
+
+
+def test_a_journal_that_cannot_be_written_is_a_warning(swarm: Run, control: Control) -> None:
+    trouble = "tasks are answered but not recorded: database or disk is full"
+    control.answers["GET /status"] = Answer(asdict(replace(canned.status(), journal=trouble)))
+    checks = {check["name"]: check for check in swarm("doctor", "--json").json["checks"]}
+    assert (checks["journal"]["state"], checks["journal"]["finding"]) == ("warning", f"journal: {trouble}")
+
+
+def test_a_journal_that_was_set_aside_is_a_warning(swarm: Run, home: Home) -> None:
+    home.create()
+    (home.state / "journal.db.bad-1").write_bytes(b"")
+    out = swarm("doctor").out
+    assert "journal.db.bad-1" in out and "rm " in out

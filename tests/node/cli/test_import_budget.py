@@ -15,7 +15,7 @@ from tests.processes import ROOT
 
 HEAVY = {
     "anycorn", "anyio", "asyncio", "cryptography", "httpx", "libp2p", "llama_cpp", "msgpack", "msgspec", "multiaddr", "nacl",
-    "numpy", "rich", "simulations", "starlette", "trio",
+    "numpy", "rich", "simulations", "sqlite3", "starlette", "trio",
 }  # fmt: skip
 MODULES_MAX = 220  # Python itself, click, http.client and json are about 160; a library more is at least some dozens.
 OURS_MAX = 20  # Of node, protocol and swarm: the command, its client, the home.
@@ -52,6 +52,11 @@ def imported(*arguments: str, environ: dict[str, str] | None = None) -> tuple[in
         "ask hi",
         "ask hi --json",
         "ask hi --why",
+        "ask hi --detach",
+        "history",
+        "history 7f21",
+        "trace 7f21",
+        "map /dev/null",
         "route hi",
         "status",
         "peers",
