@@ -13,6 +13,7 @@ import psutil
 import trio
 
 from node.answers import answer_view, route_view, unfinished_view
+from node.metrics import Measures, Tallies
 from node.models import Models
 from node.recording import Recorder
 from node.views import AnswerView, ModelView, PeerView, RouteView, SkillView, StatusView
@@ -118,6 +119,7 @@ class Desk:
     ) -> None:
         """`offences` counts what peers did wrong on the wire; `stop` begins the daemon's shutdown."""
         self._recorder = recorder
+        self._tallies = Tallies()
         self._member, self._models, self._clock, self._post = member, models, clock, post
         self._offences, self._stop = offences, stop
         self._asks: dict[TaskId, _Ask] = {}
@@ -176,6 +178,7 @@ class Desk:
                 if ask is not None:
                     answer = answer_view(ask.task, outcome, ask.routes, ask.gap_s)
                     self._recorder.ended(ask.task, answer)
+                    self._tallies.concluded(answer)
                     ask.tell(AskEnded(outcome.code, answer))
                     ask.items.close()
             case Notify(notice):
@@ -336,6 +339,16 @@ class Desk:
             rss_bytes=self._process.memory_info().rss,
             journal=self._recorder.trouble,
         )
+
+    def measures(self) -> Measures:
+        """What `/metrics` shows."""
+        member = self._member
+        slots, busy, queued = member.serving.load()
+        times = self._process.cpu_times()
+        return Measures(
+            self.status(), self._tallies, member.asking.hedged, member.asking.resumed, len(member.roster), len(member.index),
+            slots, busy, queued, times.user + times.system,
+        )  # fmt: skip
 
     def stop(self) -> None:
         """Begin a clean shutdown of the daemon."""

@@ -14,7 +14,7 @@ TRUSTED = "swarm.trusted"
 A connection without it, from whatever server, is treated as TCP.
 """
 
-KEYLESS_PATHS = frozenset({"/healthz", "/readyz"})
+KEYLESS_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 _ALLOWED_HEADERS = "authorization, content-type"
 _PREFLIGHT_S = "600"

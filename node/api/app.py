@@ -54,6 +54,7 @@ ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute("POST", "/swarm/v1/shutdown", "stop this node cleanly", control.shutdown),
     ApiRoute("GET", "/healthz", "200 while the process lives; no key", control.healthz),
     ApiRoute("GET", "/readyz", "200 when the node can answer, 503 before; no key", control.readyz),
+    ApiRoute("GET", "/metrics", "counters and times in Prometheus' text format; no key", control.metrics),
 )
 
 

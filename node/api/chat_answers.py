@@ -19,15 +19,17 @@ class ChatChunks:
     """The dialect of /v1/chat/completions with `stream`.
 
     All that stays the same in a chunk is encoded once; a piece of text costs one JSON string. The model that is named
-    is the first that was chosen, so that it does not change within one answer.
+    is the first that was chosen, so that it does not change within one answer. The `swarm` object, which may be longer than
+    the answer, comes in its last chunk, and only to clients that ask for it or for usage.
     """
 
-    def __init__(self, task: TaskId, model: str, created: int, *, include_usage: bool) -> None:
+    def __init__(self, task: TaskId, model: str, created: int, *, include_usage: bool, include_swarm: bool) -> None:
         self._task = task
         self._model = model
         self._created = created
         self._include_usage = include_usage
-        self._node = ""
+        self._include_swarm = include_swarm or include_usage
+        self._node = self._name = ""
         self._begun = False
         self._prefix = b""
         self._suffix = b',"usage":null}\n\n' if include_usage else b"}\n\n"
@@ -37,7 +39,7 @@ class ChatChunks:
 
     def headers(self, items: Sequence[AskItem]) -> Headers:
         self._learn(items)
-        return task_headers(self._task, self._node)
+        return task_headers(self._task, self._node, self._name, self._model if self._node else "")
 
     def encode(self, items: Sequence[AskItem]) -> bytes:
         out: list[bytes] = []
@@ -58,10 +60,11 @@ class ChatChunks:
         if not self._node:
             for item in items:
                 if isinstance(item, AskRouted):
-                    self._node, self._model = chosen(item, self._model)
+                    self._node, self._name, self._model = chosen(item, self._model)
                     return
                 if isinstance(item, AskEnded):
-                    self._node, self._model = item.answer.node, item.answer.model or self._model
+                    answer = item.answer
+                    self._node, self._name, self._model = answer.node, answer.name, answer.model or self._model
 
     def _begin(self, items: Sequence[AskItem]) -> None:
         self._begun = True
@@ -82,7 +85,7 @@ class ChatChunks:
     def _end(self, end: AskEnded) -> bytes:
         if end.code is not None:
             return self.broken(failed_task(end.code, end.answer.reason, end.answer))
-        swarm = b',"swarm":' + _encode(end.answer)
+        swarm = b',"swarm":' + _encode(end.answer) if self._include_swarm else b""
         last = self._chunk(b"{}", _encode(finish_reason(end.answer)), swarm)
         usage = b""
         if self._include_usage:
@@ -109,7 +112,7 @@ def completion(task: TaskId, model: str, created: int, text: str, answer: Answer
         "swarm": answer,
     }
     response = Response(_encode(body), media_type="application/json")
-    response.raw_headers.extend(task_headers(task, answer.node))
+    response.raw_headers.extend(task_headers(task, answer.node, answer.name, answer.model))
     return response
 
 
@@ -117,20 +120,24 @@ def completion_id(task: TaskId) -> str:
     return f"chatcmpl-{task.hex()}"
 
 
-def task_headers(task: TaskId, node: str) -> Headers:
-    """Which task this is, and who answers if that is known."""
+def task_headers(task: TaskId, node: str, name: str, model: str) -> Headers:
+    """Which task this is; and who answers with which model, as far as that is known when the answer begins."""
     headers = [(b"x-swarm-task", task.hex().encode())]
-    if node:
-        headers.append((b"x-swarm-node", node.encode("ascii", "replace")))
-    return headers
+    told = ((b"x-swarm-node", node), (b"x-swarm-worker", name), (b"x-swarm-model", model))
+    return headers + [(header, _header_value(value)) for header, value in told if value]
 
 
-def chosen(routed: AskRouted, model: str) -> tuple[str, str]:
-    """The node and the model that a routing chose; the given model if it does not say."""
+def _header_value(text: str) -> bytes:
+    """Names of others as ASCII that cannot end a header."""
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text).strip().encode() or b"?"
+
+
+def chosen(routed: AskRouted, model: str) -> tuple[str, str, str]:
+    """The node that a routing chose, its name and its model; the given model if it does not say."""
     for candidate in routed.route.candidates:
         if candidate.chosen:
-            return candidate.node, candidate.model or model
-    return "", model
+            return candidate.node, candidate.name, candidate.model or model
+    return "", "", model
 
 
 def finish_reason(answer: AnswerView) -> str:

@@ -34,6 +34,7 @@ class ChatMessage(msgspec.Struct):
 
 class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
+    include_swarm: bool | None = None  # Ours: how the answer came about, in its last chunk.
 
 
 class ResponseFormat(msgspec.Struct):

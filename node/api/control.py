@@ -17,6 +17,7 @@ from node.api.streaming import EventStream, Headers
 from node.api.tasks import Service, Wishes, make_task
 from node.api.waiting import Awaited
 from node.desk import AskEnded, AskItem, AskRouted, AskText, JoinError
+from node.metrics import exposition
 from protocol.messages import TaskId, Turn
 from swarm.values import Task
 
@@ -73,8 +74,8 @@ class AskEvents:
         return not isinstance(item, AskEnded)
 
     def headers(self, items: Sequence[AskItem]) -> Headers:
-        nodes = [chosen(item, "")[0] for item in items if isinstance(item, AskRouted)]
-        return task_headers(self._task, nodes[-1] if nodes else "")
+        routed = [chosen(item, "") for item in items if isinstance(item, AskRouted)]
+        return task_headers(self._task, *(routed[-1] if routed else ("", "", "")))
 
     def encode(self, items: Sequence[AskItem]) -> bytes:
         return b"".join(self._event(item) for item in items)
@@ -153,6 +154,11 @@ async def healthz(service: Service, request: Request) -> Response:
 async def readyz(service: Service, request: Request) -> Response:
     state = service.desk.status().state
     return _json({"ready": state == "ready", "state": state}, 200 if state == "ready" else 503)
+
+
+async def metrics(service: Service, request: Request) -> Response:
+    text = exposition(service.desk.measures())
+    return Response(text, media_type="text/plain; version=0.0.4")
 
 
 def asked_task(service: Service, body: AskBody) -> Task:

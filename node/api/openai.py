@@ -34,8 +34,10 @@ async def chat_completions(service: Service, request: Request) -> ASGIApp:
     task = make_task(service, resolve(service.desk, name, skill=skill), turns, wishes)
     created = int(time.time())
     if asked.stream:
-        include_usage = bool(asked.stream_options and asked.stream_options.include_usage)
-        return EventStream(service.desk, task, ChatChunks(task.id, name, created, include_usage=include_usage))
+        wanted = asked.stream_options or chat_requests.StreamOptions()
+        include_usage, include_swarm = bool(wanted.include_usage), bool(wanted.include_swarm)
+        chunks = ChatChunks(task.id, name, created, include_usage=include_usage, include_swarm=include_swarm)
+        return EventStream(service.desk, task, chunks)
     return Awaited(lambda: _complete(service, task, name, created))
 
 

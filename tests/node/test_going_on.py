@@ -97,6 +97,7 @@ def chat(node: RealNode, text: str) -> Iterator[tuple[str, Iterator[dict[str, An
     connection = http.client.HTTPConnection(node.api.removeprefix("http://"), timeout=60)
     body = {
         "model": "smollm2-135m", "stream": True, "max_tokens": 60, "temperature": 0,
+        "stream_options": {"include_swarm": True},
         "messages": [{"role": "user", "content": text}],
     }  # fmt: skip
     headers = {"authorization": f"Bearer {node.key}", "content-type": "application/json"}

@@ -8,6 +8,7 @@ import trio
 
 from node.desk import AskEnded, AskItem, AskRouted, AskText, JoinError
 from node.detached import Detached
+from node.metrics import Measures, Tallies
 from node.recording import Recorder
 from node.views import (
     AnswerView,
@@ -113,6 +114,9 @@ class ScriptedDesk:
             addresses=[], api="", models=self.models(), peers=self.peers(), asked=0, answered=0, failed=0, served=0,
             refused={}, warnings=[], rss_bytes=0,
         )  # fmt: skip
+
+    def measures(self) -> Measures:
+        return Measures(self.status(), Tallies(), 0, 0, 2, 3, 2, 0, 0, 1.5)
 
     def peers(self) -> list[PeerView]:
         return [peer(KESTREL, "kestrel", "self"), peer(HERON, "heron", "connected"), peer(WREN, "wren", "known")]

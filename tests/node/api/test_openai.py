@@ -57,6 +57,7 @@ async def test_whole_answer(api: Served, client: openai.AsyncOpenAI) -> None:
     assert answer.swarm["schema"] == "swarm.answer/1"
     assert raw.headers["x-swarm-task"] == answer.swarm["task"] == api.desk.asked[0].id.hex()
     assert raw.headers["x-swarm-node"] == HERON
+    assert (raw.headers["x-swarm-worker"], raw.headers["x-swarm-model"]) == ("heron", "smollm2-135m")
 
 
 async def test_answer_cut_at_its_length_says_so(api: Served, client: openai.AsyncOpenAI) -> None:

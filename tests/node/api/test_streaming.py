@@ -26,6 +26,7 @@ async def test_chunks_come_in_the_order_that_clients_expect(api: Served) -> None
     assert (reply.headers["cache-control"], reply.headers["x-accel-buffering"]) == ("no-cache", "no")
     assert reply.headers["x-swarm-node"] == HERON
     assert reply.headers["x-swarm-task"] == api.desk.asked[0].id.hex()
+    assert (reply.headers["x-swarm-worker"], reply.headers["x-swarm-model"]) == ("heron", "smollm2-135m")
 
     chunks = [data for _, data in events(reply.body)]
     assert chunks.pop() == "[DONE]"
@@ -46,6 +47,23 @@ async def test_without_include_usage_no_chunk_has_usage(api: Served) -> None:
     chunks = [data for _, data in events((await api.post(CHAT, HELLO)).body)]
     assert all("usage" not in chunk for chunk in chunks[:-1])
     assert all(len(chunk["choices"]) == 1 for chunk in chunks[:-1])
+
+
+async def test_swarm_object_comes_only_to_those_who_ask(api: Served) -> None:
+    plain = [data for _, data in events((await api.post(CHAT, HELLO)).body)]
+    assert all("swarm" not in chunk for chunk in plain[:-1])
+    asking = {**HELLO, "stream_options": {"include_swarm": True}}
+    chunks = [data for _, data in events((await api.post(CHAT, asking)).body)]
+    assert chunks[-2]["swarm"]["task"] == api.desk.asked[1].id.hex()
+    assert all("swarm" not in chunk and "usage" not in chunk for chunk in chunks[:-2])
+
+
+async def test_names_of_others_cannot_break_the_headers(api: Served) -> None:
+    evil = "kestrel\r\nset-cookie: a=b é"
+    api.desk.answers = lambda task: [routed(task, name=evil), AskText("x"), done(task)]
+    headers = (await api.post(CHAT, HELLO)).headers
+    assert headers["x-swarm-worker"] == "kestrel??set-cookie: a=b ?"
+    assert "set-cookie" not in headers
 
 
 async def test_answer_without_text_is_still_a_whole_stream(api: Served) -> None:
