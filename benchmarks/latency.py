@@ -41,7 +41,7 @@ async def _in_turns(folder: Path, asker: RealNode, worker: RealNode) -> tuple[li
     through: list[float] = []
     alone: list[float] = []
     backend = open_backend(BACKEND, Surroundings(folder, 1))
-    asker_client, worker_client = _Client(asker), _Client(worker)
+    asker_client, worker_client = Client(asker), Client(worker)
     async with trio.open_nursery() as nursery:
         (capability, *_) = await nursery.start(backend.run)
         request = GenerationRequest("chat", capability.model, (Turn("user", TEXT),), 64, 0.0, 1.0, 0, ())
@@ -71,7 +71,7 @@ async def _direct_s(backend: Backend, request: GenerationRequest) -> float:
     return first_s
 
 
-class _Client:
+class Client:
     """A plain HTTP client on one warm connection: the measured time is the node's, not a library's."""
 
     def __init__(self, node: RealNode) -> None:

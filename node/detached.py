@@ -21,7 +21,8 @@ log = logging.getLogger(__name__)
 RUNNING_MAX = 64  # A quarter of the member's `tasks_max`: whoever waits at a terminal finds room.
 OPEN_MAX = 1024  # With those that wait for their turn; they are on the disk, so this bounds only this process.
 RUNS_MAX = 3  # A task during which the node has ended so often may be why.
-AGAIN_S = 2.0  # Between two tries while nobody able is known: after a start it takes a moment to meet the others.
+AGAIN_S = 2.0  # Before the next try while nobody able is known: after a start it takes a moment to meet the others.
+AGAIN_MAX_S = 30.0  # The wait doubles up to this.
 WAITED_FOR = (errors.NO_CAPABLE_PEER, errors.TOO_MANY_TASKS)  # What time may heal; everything else is an end.
 
 Ask = Callable[[Task], AbstractAsyncContextManager[trio.MemoryReceiveChannel[AskItem]]]
@@ -115,11 +116,14 @@ class Detached:
     async def _answered(self, task: Task) -> ErrorCode | None:
         """Ask until somebody able was found, or the time is over."""
         until = trio.current_time() + task.deadline_s
+        again_s = AGAIN_S
         while True:
             ended = await self._asked(replace(task, deadline_s=max(0.001, until - trio.current_time())))
-            if ended not in WAITED_FOR or until - trio.current_time() <= AGAIN_S:
+            left_s = until - trio.current_time()
+            if ended not in WAITED_FOR or left_s <= AGAIN_S:
                 return ended
-            await trio.sleep(AGAIN_S)
+            await trio.sleep(min(again_s, left_s - AGAIN_S))
+            again_s = min(2 * again_s, AGAIN_MAX_S)
             self._recorder.reopen(task.id)
 
     async def _asked(self, task: Task) -> ErrorCode | None:

@@ -44,6 +44,8 @@ def status_text(status: StatusView) -> str:
     offences = " · ".join(f"{count} {plain(kind)}" for kind, count in sorted(status.refused.items()))
     mark = click.style("!", fg="yellow")
     trouble = [*model_trouble(status.models), *(f"{mark} {plain(warning)}" for warning in status.warnings)]
+    if status.journal:
+        trouble.append(f"{mark} {plain(status.journal)}")
     if offences:
         trouble.append(f"{mark} messages of peers refused: {offences}")
     return "\n".join([*lines, *([""] if trouble else []), *trouble])
