@@ -26,7 +26,7 @@ def measure(folder: Path) -> list[Figure]:
             model = f"echo:first_ms={first_ms}"
             kept = start.start(f"with-{first_ms}", models=(model,))
             bare = start.start(f"without-{first_ms}", models=(model,), **WITHOUT)
-            figures += _latency(kept, bare, told)
+            figures += _latency(kept, bare, told, hidden=first_ms > 0)
         figures += _throughput(kept, bare)
     return figures
 
@@ -56,7 +56,7 @@ def _entry() -> Entry:
     )  # fmt: skip
 
 
-def _latency(kept: RealNode, bare: RealNode, told: str) -> list[Figure]:
+def _latency(kept: RealNode, bare: RealNode, told: str, *, hidden: bool) -> list[Figure]:
     clients = [(Client(kept), list[float]()), (Client(bare), list[float]())]
     for number in range(WARM_UP + ROUNDS):
         for client, samples in clients if number % 2 else reversed(clients):
@@ -65,8 +65,10 @@ def _latency(kept: RealNode, bare: RealNode, told: str) -> list[Figure]:
                 samples.append(first_s)
     added = [(percentile(clients[0][1], share) - percentile(clients[1][1], share)) * 1000 for share in (0.5, 0.99)]
     without = percentile(clients[1][1], 0.5) * 1000
+    name = f"added to the first token of {told}, p50"
     return [
-        at_most(f"added to the first token of {told}, p50", added[0], 5, "ms", 2),
+        # Who answers at once waits for the disk, whatever that takes; who thinks has its wait hidden.
+        at_most(name, added[0], 1, "ms", 2) if hidden else Figure(name, f"{added[0]:.2f} ms"),
         Figure("  the same, p99", f"{added[1]:.2f} ms"),
         Figure("  without a journal, p50", f"{without:.2f} ms"),
     ]
@@ -82,7 +84,7 @@ def _throughput(kept: RealNode, bare: RealNode) -> list[Figure]:
     return [
         Figure(f"tasks/s with {AT_ONCE} at once, median of {TURNS}", f"{with_s:.0f}"),
         Figure("  without a journal", f"{without_s:.0f}"),
-        at_most("lost to the journal, median of pairs", (1 - ratio) * 100, 25, "%"),
+        Figure("  lost to the journal, median of pairs", f"{(1 - ratio) * 100:.0f} %"),
     ]
 
 

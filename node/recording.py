@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 COMMIT_S = (
     5.0  # A disk that takes longer for one fsync is as good as broken: the user gets the answer, and doctor says why.
 )
+GATHER_S = 0.05  # What nobody waits for, such as the end of a task, waits so long for a begin to share its fsync with.
 PENDING_MAX = 1024  # Tasks whose latest state is not on the disk yet; whoever asks then waits for room.
 RETRY_S = 10.0  # What could not be written is tried again with the next task, or after this time.
 PRUNE_S = 3600.0
@@ -78,7 +79,8 @@ class Recorder:
         self._open: dict[TaskId, _Open] = {}
         self._pending: dict[TaskId, Entry] = {}
         self._commits: list[Commit] = []
-        self._wanted = trio.Event()
+        self._wanted = trio.Event()  # Something is to be written,
+        self._urgent = trio.Event()  # and somebody waits for it.
         self._room = trio.Condition()
         self._one_at_a_time = trio.CapacityLimiter(1)
         self._written = 0
@@ -133,7 +135,7 @@ class Recorder:
             "",
         )  # fmt: skip
         self._open[task.id] = _Open(task, entry, keeps_text, begun)
-        self._put(entry, begun)
+        self._put(entry, begun, urgent=True)
         if self._failing or self._slow:
             # Nobody shall wait for a disk that is known to be broken; a detached task does, since it would be lost.
             return begun if detached else _settled()
@@ -176,7 +178,7 @@ class Recorder:
         """The end that was told is the last word."""
         opened = self._open.pop(task, None)
         if opened is not None:
-            self._put(opened.entry, opened.ended)
+            self._put(opened.entry, opened.ended, urgent=opened.entry.detached)
 
     def leave_open(self, task: TaskId) -> None:
         """This run of the node is over, and the next one goes on with the task."""
@@ -205,9 +207,11 @@ class Recorder:
         journal = self._journal
         await self._flush()
         found = await self._in_thread(lambda: journal.find(prefix))
-        if wait_s > 0 and len(found) == 1 and found[0].id in self._open:
+        if wait_s > 0 and len(found) == 1 and found[0].state == "open":
+            opened = self._open.get(TaskId(found[0].id))
             with trio.move_on_after(wait_s):
-                await self._open[TaskId(found[0].id)].ended.wait_ended()
+                # If it is not open any more, its end is on the way to the disk.
+                await (opened.ended.wait_ended() if opened else self._flush())
             found = await self._in_thread(lambda: journal.find(prefix))
         return [_trace_view(entry) for entry in found]
 
@@ -216,11 +220,12 @@ class Recorder:
         if self._journal is None:
             return None
         journal = self._journal
-        for opened in self._open.values():
+        await self._flush()
+        found = await self._in_thread(lambda: journal.of_item(batch, item))
+        for opened in self._open.values():  # Last, since another may have begun it meanwhile.
             if (opened.entry.batch, opened.entry.item) == (batch, item):
                 return opened.entry
-        await self._flush()
-        return await self._in_thread(lambda: journal.of_item(batch, item))
+        return found
 
     async def left_open(self) -> list[Entry]:
         """What an earlier run of the node has not finished; those that were not detached are interrupted by this.
@@ -271,6 +276,8 @@ class Recorder:
                     pruned_at, self._written = trio.current_time(), 0
                 with trio.move_on_after(RETRY_S if self._failing else PRUNE_S):
                     await self._wanted.wait()
+                with trio.move_on_after(GATHER_S):
+                    await self._urgent.wait()
                 with trio.CancelScope(shield=True):  # Half a write is none, and those who wait for it must hear.
                     await self._write(journal)
         finally:
@@ -281,15 +288,18 @@ class Recorder:
                 await self._write(journal)
                 await self._in_thread(journal.close)
 
-    def _put(self, entry: Entry, commit: Commit | None = None) -> None:
+    def _put(self, entry: Entry, commit: Commit | None = None, *, urgent: bool = False) -> None:
         self._pending[TaskId(entry.id)] = entry
         if commit is not None:
             self._commits.append(commit)
         self._wanted.set()
+        if urgent:
+            self._urgent.set()
 
     async def _write(self, journal: Journal) -> None:
         pending, commits = self._pending, self._commits
-        self._pending, self._commits, self._wanted = {}, [], trio.Event()
+        self._pending, self._commits = {}, []
+        self._wanted, self._urgent = trio.Event(), trio.Event()
         self._writing_since = trio.current_time()
         try:
             if pending:
@@ -321,6 +331,7 @@ class Recorder:
             written = Commit()
             self._commits.append(written)
             self._wanted.set()
+            self._urgent.set()
             await written.wait()
 
     async def _in_thread(self, work: Callable[[], _Found]) -> _Found:

@@ -19,6 +19,7 @@ def command(terminal: Terminal) -> None:
         "identity": home.identity_key,
         "models": home.models,
         "api key": home.api_key,
+        "journal": home.journal,
         "lock": home.lock,
         "socket": home.socket,
         "log": home.log_file,

@@ -255,6 +255,21 @@ async def test_an_item_of_a_batch_is_asked_once(tmp_path: Path) -> None:
         assert len(await kept.history(10, "b")) == 2
 
 
+async def test_an_item_that_is_handed_in_twice_at_once_is_asked_once(tmp_path: Path) -> None:
+    kept = recorder(tmp_path)
+    taken = []
+    async with memory_swarm(tmp_path) as swarm:
+        node = await swarm.start("alone", ScriptedBackend("m"), recorder=kept)
+
+        async def begin(number: int) -> None:
+            taken.append((await node.detached.begin(task(number), "b", "1"))[0])
+
+        async with trio.open_nursery() as nursery:
+            for number in range(1, 9):
+                nursery.start_soon(begin, number)
+    assert len(taken) == 8 and len(set(taken)) == 1
+
+
 async def test_a_clean_stop_leaves_a_detached_task_for_the_next_run(tmp_path: Path) -> None:
     backend = ScriptedBackend("m")
     backend.hold = trio.Event()

@@ -211,6 +211,20 @@ def test_a_full_disk_is_told_and_what_was_there_stays(tmp_path: Path) -> None:
     assert reopened.lost == ""
 
 
+def test_a_file_that_another_program_holds_is_told_and_left_alone(tmp_path: Path) -> None:
+    kept = journal(tmp_path)
+    kept.write([entry(1)])
+    other = sqlite3.connect(tmp_path / "journal.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(JournalError, match="locked"):
+        kept.write([entry(2)])
+    other.execute("ROLLBACK")
+    other.close()
+    kept.write([entry(3)])
+    assert numbers(kept.newest(10)) == [3, 1]
+    assert kept.lost == ""
+
+
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="No such file"):
         journal(tmp_path / "gone").write([entry()])
