@@ -22,7 +22,7 @@ test: check ## Lint, types and the fast tests
 	@$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
 test-slow: setup-dev ## The long tests: many processes, long simulations
-	@$(BIN)/python -m pytest -m slow $(ARGS)
+	@$(BIN)/python -m pytest -m slow -o faulthandler_timeout=3600 $(ARGS)
 
 check: setup-dev ## Lint and types alone
 	@$(BIN)/ruff check --quiet .

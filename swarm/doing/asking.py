@@ -49,6 +49,7 @@ from swarm.values import AttemptWhy, Outcome, Privacy, Routing, Task, Usage
 
 SILENCE = (errors.UNREACHABLE, errors.ACCEPT_OVERDUE, errors.STALLED, errors.CONNECTION_LOST)
 BUSY_CODES = (errors.BUSY, errors.OVER_QUOTA)  # Refusals that time heals.
+LOOK_AGAIN_MIN_S = 0.01  # A rest of a wait too small to move a clock would be waited for without end.
 ENDS_MAX = 64  # Attempts of one task, refusals included; bounds what its trace holds.
 OVERTAKEN = "another worker spoke first"
 ENDLESS = "the answer has no end"
@@ -257,7 +258,7 @@ class Asking:
         if quiet_s >= settings.watch_after_s:
             again = SetTimer(settings.silence_limit_s - settings.watch_after_s, timer)
             return [*self._vigil.rouse(worker, now), again]
-        return [SetTimer(settings.watch_after_s - quiet_s, timer)]
+        return [SetTimer(max(LOOK_AGAIN_MIN_S, settings.watch_after_s - quiet_s), timer)]
 
     def retry_due(self, timer: RetryDue, now: float) -> list[Effect]:
         """Whoever was busy may have room now."""
