@@ -248,7 +248,7 @@ class Desk:
     def peers(self) -> list[PeerView]:
         """Every known node, this one first, then the neighbours, then those heard of."""
         now = self._clock()
-        known = {found.signed.issuer: found for found in self._member.index}
+        known = {found.node: found for found in self._member.index}
         views = [self._peer_view(self._member.node, known.get(self._member.node), now)]
         nodes = [neighbour.node for neighbour in self._member.roster]
         nodes += [node for node in known if node not in self._member.roster and node != self._member.node]
@@ -256,7 +256,7 @@ class Desk:
 
     def _peer_view(self, node: NodeId, known: Known | None, now: float) -> PeerView:
         neighbour = self._member.roster.get(node)
-        advert = known.signed.advert if known else None
+        advert = known.advert if known else None
         heard = max(known.heard_at if known else 0.0, neighbour.heard_at if neighbour else 0.0)
         capabilities = advert.capabilities if advert else ()
         if node == self._member.node:
@@ -283,8 +283,8 @@ class Desk:
     def skills(self) -> list[SkillView]:
         """Every capability known now, this node's own first."""
         views = []
-        for known in sorted(self._member.index, key=lambda found: found.signed.issuer != self._member.node):
-            advert = known.signed.advert
+        for known in sorted(self._member.index, key=lambda found: found.node != self._member.node):
+            advert = known.advert
             if advert.draining:
                 continue
             for offered in advert.capabilities:
@@ -292,7 +292,7 @@ class Desk:
                     SkillView(
                         skill=offered.skill,
                         model=offered.model,
-                        node=node_text(known.signed.issuer),
+                        node=node_text(known.node),
                         name=advert.name,
                         tokens_per_second=round(offered.tokens_per_second, 1),
                         first_token_ms=offered.first_token_ms,
@@ -316,8 +316,8 @@ class Desk:
     def status(self) -> StatusView:
         member = self._member
         refused = dict(self._offences())
-        if member.gossip.forged:
-            refused["forged advert"] = member.gossip.forged
+        for why, count in member.refused().items():
+            refused[f"gossip: {why}"] = count
         return StatusView(
             state=self.state,
             node=node_text(member.node),

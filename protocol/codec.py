@@ -11,13 +11,21 @@ from protocol import envelope
 from protocol import limits as lim
 from protocol.bounds import Blob, Many, Real, Text, Whole
 from protocol.errors import LocalProtocolError, RemoteProtocolError
-from protocol.messages import MESSAGES, Advert, Message, SignedAdvert
+from protocol.messages import MESSAGES, Advert, Message, Pulse, Signed, Suspicion
 
 Plain = Any
 """What msgpack packs: int, float, bool, str, bytes, and lists of them."""
 
 _Convert = Callable[[Any], Plain]
 _T = TypeVar("_T")
+_M = TypeVar("_M", bound=Message)
+
+PASSED_ON: dict[type[Message], int] = {
+    Advert: lim.ADVERT_BYTES_MAX,
+    Pulse: lim.RUMOUR_BYTES_MAX,
+    Suspicion: lim.RUMOUR_BYTES_MAX,
+}
+"""The messages that travel inside others in envelopes of their own, and how many bytes one may have sealed."""
 
 
 class _Unfit(ValueError):
@@ -39,7 +47,7 @@ def encode(message: Message) -> bytes:
 def decode(body: bytes) -> Message:
     """The message in a body. Raises RemoteProtocolError for anything but the one encoding of a message within bounds.
 
-    Adverts inside come parsed but unproven: see `notary`.
+    What has an envelope of its own inside comes parsed but unproven: see `notary`.
     """
     return _decode(body, MESSAGES)
 
@@ -82,15 +90,15 @@ def unpack(data: bytes) -> Plain:
         raise RemoteProtocolError("garbage", f"not msgpack within limits: {type(wrong).__name__}") from wrong
 
 
-def signed_advert(sealed: bytes) -> SignedAdvert:
-    """The advert in a sealed envelope, unproven. Raises RemoteProtocolError."""
-    if len(sealed) > lim.ADVERT_BYTES_MAX:
-        raise RemoteProtocolError("oversized", f"advert of {len(sealed)} bytes, {lim.ADVERT_BYTES_MAX} allowed")
+def signed(kind: type[_M], sealed: bytes) -> Signed[_M]:
+    """The message of this kind in a sealed envelope, unproven. Raises RemoteProtocolError."""
+    if len(sealed) > PASSED_ON[kind]:
+        raise RemoteProtocolError("oversized", f"{kind.__name__} of {len(sealed)} bytes, {PASSED_ON[kind]} allowed")
     header, body, _ = envelope.split(sealed)
-    # Only an Advert is read at all: a push inside a push inside a push would multiply the work.
-    advert = _decode(body, {Advert.KIND: Advert})
-    assert isinstance(advert, Advert)
-    return SignedAdvert(header.issuer, header.sent_at_ms, header.lifetime_ms, advert, sealed)
+    # Only this kind is read at all: a push inside a push inside a push would multiply the work.
+    message = _decode(body, {kind.KIND: kind})
+    assert isinstance(message, kind)
+    return Signed(header.issuer, header.sent_at_ms, header.lifetime_ms, message, sealed)
 
 
 def _pack(parts: list[Plain]) -> bytes:
@@ -131,8 +139,8 @@ def _field(hint: Any) -> tuple[_Convert, _Convert]:
     """The converters of one field: its annotation is the rule."""
     if hint is bool:
         return _boolean, _boolean
-    if hint is SignedAdvert:
-        return _pack_signed, _parse_signed
+    if get_origin(hint) is Signed:
+        return _signed_field(get_args(hint)[0])
     if dataclasses.is_dataclass(hint):
         return _schema(hint)  # type: ignore[arg-type]
     assert get_origin(hint) is Annotated, f"field without a bound: {hint}"
@@ -208,14 +216,13 @@ def _items(value: Any, kind: type, convert: _Convert, items_max: int) -> list[An
     return [convert(item) for item in value]  # type: ignore[attr-defined]
 
 
-def _pack_signed(value: SignedAdvert) -> bytes:
-    if not value.sealed:
-        raise _Unfit("an advert without its envelope")
-    return _blob(value.sealed, 1, lim.ADVERT_BYTES_MAX)
+def _signed_field(kind: type[Message]) -> tuple[_Convert, _Convert]:
+    def pack_sealed(value: Signed[Message]) -> bytes:
+        if not value.sealed:
+            raise _Unfit(f"{kind.__name__} without its envelope")
+        return _blob(value.sealed, 1, PASSED_ON[kind])
 
-
-def _parse_signed(value: Any) -> SignedAdvert:
-    return signed_advert(_blob(value, 1, lim.ADVERT_BYTES_MAX))
+    return pack_sealed, lambda value: signed(kind, _blob(value, 1, PASSED_ON[kind]))
 
 
 _SCHEMAS: dict[type, tuple[Callable[[Any], list[Plain]], Callable[[Any], Any]]] = {

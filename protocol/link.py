@@ -13,7 +13,7 @@ from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.exchange import TASK_MESSAGES, Exchanges
 from protocol.framing import Form, FrameReader
 from protocol.identity import Identity, NodeId
-from protocol.messages import Advert, Hello, Message
+from protocol.messages import Hello, Message
 from protocol.replay import ReplayWindow
 
 TOKEN_BYTES = 8
@@ -50,7 +50,7 @@ class Link:
         Nothing is returned, and nothing may be sent, when the attempt that the message belongs to is over, or when a
         TaskRequest finds EXCHANGES_PER_LINK_MAX attempts open.
         """
-        if isinstance(message, Hello | Advert):
+        if isinstance(message, (Hello, *codec.PASSED_ON)):
             raise LocalProtocolError(f"{type(message).__name__} is not a message to send on a link")
         if not self._hello_sent or self._peer_token is None:
             raise LocalProtocolError(f"{type(message).__name__} before the Hellos")
@@ -102,7 +102,7 @@ class Link:
         message = codec.decode(body)
         if isinstance(message, Hello) is not (self._peer_token is None):
             raise RemoteProtocolError("disorder", "exactly the first message of a link is a Hello")
-        if not message.SEALED or isinstance(message, Advert):
+        if not message.SEALED or isinstance(message, tuple(codec.PASSED_ON)):
             raise RemoteProtocolError("garbage", f"{type(message).__name__} in an envelope of its own")
         envelope.prove(payload)
         if isinstance(message, Hello):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, NewType, TypeVar
+from typing import Annotated, ClassVar, Generic, NewType, TypeVar
 
 from protocol import limits as lim
 from protocol.bounds import Blob, Many, Real, Text, Whole
@@ -14,6 +14,8 @@ AttemptId = NewType("AttemptId", bytes)
 """One attempt, 16 bytes, drawn by its requester; unique between two nodes."""
 
 Id16 = Blob(16, 16)
+Node = Annotated[NodeId, Blob(32, 32)]
+Version = Annotated[int, Whole(2**53 - 1)]
 Name = Annotated[str, Text(lim.NAME_BYTES_MAX)]
 Agent = Annotated[str, Text(lim.AGENT_BYTES_MAX)]
 Skill = Annotated[str, Text(lim.SKILL_BYTES_MAX)]
@@ -28,6 +30,7 @@ Slots = Annotated[int, Whole(lim.SLOTS_MAX)]
 Code = Annotated[int, Whole(65_535)]
 
 _Class = TypeVar("_Class", bound=type)
+_Body = TypeVar("_Body", bound="Message", covariant=True)
 
 MESSAGES: dict[int, type["Message"]] = {}
 """Kind number to message class."""
@@ -145,13 +148,13 @@ class Advert(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class SignedAdvert:
-    """An advert with the envelope that proves it, so that it can be passed on. On the wire only `sealed` travels."""
+class Signed(Generic[_Body]):
+    """A message with the envelope that proves it, so that it can be passed on. On the wire only `sealed` travels."""
 
     issuer: NodeId
     issued_at_ms: int
     lifetime_ms: int
-    advert: Advert
+    body: _Body
     sealed: bytes
 
 
@@ -160,7 +163,7 @@ class SignedAdvert:
 class AdvertPush(Message):
     """Adverts that the sender believes the receiver has not heard. Each proves itself."""
 
-    adverts: Annotated[tuple[SignedAdvert, ...], Many(lim.ADVERTS_PER_PUSH_MAX)]
+    adverts: Annotated[tuple[Signed[Advert], ...], Many(lim.ADVERTS_PER_PUSH_MAX)]
 
 
 @_message(18, sealed=False)
@@ -170,6 +173,69 @@ class AdvertPull(Message):
 
     skill: Skill
     adverts_max: Annotated[int, Whole(256)]
+
+
+@_message(19, sealed=True)
+@dataclass(frozen=True, slots=True)
+class Pulse(Message):
+    """A node's signed sign of life with its load, small enough to be told often. `card` is the version of its advert.
+
+    `leaving` means that the node stops: what is known of it is forgotten at once.
+    """
+
+    card: Version
+    busy: Slots
+    queued: Slots
+    draining: bool
+    leaving: bool
+
+
+@_message(20, sealed=True)
+@dataclass(frozen=True, slots=True)
+class Suspicion(Message):
+    """The sender's link with `node` has ended without a word. `seen` is the newest version that it knows of the node."""
+
+    node: Node
+    seen: Version
+
+
+@_message(21, sealed=False)
+@dataclass(frozen=True, slots=True)
+class Rumours(Message):
+    """Pulses and suspicions that the sender believes the receiver has not heard. Each proves itself."""
+
+    pulses: Annotated[tuple[Signed[Pulse], ...], Many(lim.RUMOURS_MAX)]
+    suspicions: Annotated[tuple[Signed[Suspicion], ...], Many(lim.RUMOURS_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What is known of one node: the versions of its newest advert and of its newest pulse, 0 for none."""
+
+    node: Node
+    card: Version
+    pulse: Version
+
+
+@_message(22, sealed=False)
+@dataclass(frozen=True, slots=True)
+class AdvertDigest(Message):
+    """All that the sender knows of the nodes from `first` to `last`, both included, ids compared as bytes.
+
+    Answered by what the receiver has that is newer, and by an AdvertWant for what it has not.
+    """
+
+    first: Node
+    last: Node
+    known: Annotated[tuple[Digest, ...], Many(lim.DIGESTS_MAX)]
+
+
+@_message(23, sealed=False)
+@dataclass(frozen=True, slots=True)
+class AdvertWant(Message):
+    """Asks for the adverts and pulses of these nodes. Answered by AdvertPush and Rumours, as far as they are known."""
+
+    nodes: Annotated[tuple[Node, ...], Many(lim.DIGESTS_MAX)]
 
 
 # --- Doing: kinds 32 to 47 --------------------------------------------------------------------------------------------

@@ -4,15 +4,18 @@ from functools import partial
 from random import Random
 
 from simulations.machines import Machine
+from simulations.news import News
 from simulations.scenario import FaultTable
 from simulations.world import World
+
+GONE = ("crash", "vanish", "freeze", "blackhole", "sleep", "leave")  # After which the others should forget a node.
 
 
 class Faults:
     """Schedules every fault of a world. Each table has dice of its own, so one fault more hits nobody else differently."""
 
-    def __init__(self, world: World) -> None:
-        self._world, self._islands = world, 0
+    def __init__(self, world: World, news: News) -> None:
+        self._world, self._news, self._islands = world, news, 0
         self.struck: dict[str, int] = {}
         for number, table in enumerate(world.scenario.faults):
             world.agenda.call(table.at_s, partial(self._strike, table, world.dice(f"fault {number}")))
@@ -36,7 +39,11 @@ class Faults:
         if table.kind == "partition":
             self._islands += 1
         for machine in hit:
+            was_there = machine.process is not None and machine.process.frozen_at is None and not machine.island
             match table.kind:
+                case "change":
+                    world.change(machine)
+                    self._news.changed(machine)
                 case "crash":
                     world.crash(machine)
                 case "vanish":
@@ -54,6 +61,8 @@ class Faults:
                     machine.island = self._islands
                     if table.kind == "sleep":
                         world.freeze(machine)
+            if was_there and table.kind in GONE:
+                self._news.struck(table.kind, machine)
         world.network.mended()  # Somebody may have changed from one island to another where the way is free.
 
     def _end(self, table: FaultTable, hit: list[Machine]) -> None:

@@ -46,6 +46,7 @@ class Machine:
     pace: float = 1.0
     has_power: bool = True
     starts: int = 0
+    changes: int = 0  # Of what it says of its models.
     claims: float = 1.0
     straggling: float = 0.0
     straggle_factor: float = 1.0

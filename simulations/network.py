@@ -104,6 +104,10 @@ class Network:
         contact = dial.contact
         address = next((text for text in contact.addresses if text in self._by_address), None)
         machine = self._by_address.get(address or "")
+        if address is None and any(text.startswith("/ip4/") for text in contact.addresses):
+            # Somebody made it up: packets go nowhere.
+            self._agenda.post(self._table.dial_limit_s, process, DialFailed(contact, "No answer."))
+            return
         if address is None or machine is None or machine.node != (contact.node or machine.node):
             self._agenda.post(UNKNOWN_ADDRESS_S, process, DialFailed(contact, "Nothing answers there."))
             return

@@ -9,8 +9,10 @@ from typing import TextIO
 
 from simulations.faults import Faults
 from simulations.invariants import LOOK_S, EveryTaskEndsOnce, Invariant, QueuesAreBounded, WorkersKeepTheirSlots
+from simulations.news import News
 from simulations.report import Report, Tally, report_of
 from simulations.scenario import Scenario
+from simulations.spam import Spam
 from simulations.trace import TraceHash
 from simulations.truth import Truth
 from simulations.workload import Workload
@@ -36,7 +38,9 @@ def play(
 def _played(scenario: Scenario, seed: int, make_member: MakeMember, hashed: bool, trace: TextIO | None) -> Report:
     began = process_time()
     world = World(scenario, seed, make_member)
-    workload, faults, tally = Workload(world), Faults(world), Tally()
+    news = News(world)
+    workload, faults, tally = Workload(world), Faults(world, news), Tally()
+    Spam(world)
     ends, truth = EveryTaskEndsOnce(world), Truth(world)
     invariants: list[Invariant] = [ends, WorkersKeepTheirSlots(), QueuesAreBounded()]
     world.watch(tally)
@@ -50,13 +54,15 @@ def _played(scenario: Scenario, seed: int, make_member: MakeMember, hashed: bool
     while world.agenda.now < end_s:
         world.run(min(end_s, world.agenda.now + LOOK_S))
         try:
+            if world.agenda.now < scenario.seconds:
+                news.look()
             for invariant in invariants:
                 invariant.look(world)
                 if world.agenda.now >= end_s:
                     invariant.finish(world)
         except Violation as wrong:
             raise world.failure(wrong) from wrong
-    report = report_of(world, tally, truth, ends.orphaned, workload.unasked, faults.struck)
+    report = report_of(world, tally, truth, news, ends.orphaned, workload.unasked, faults.struck)
     traced = digest.hexdigest() if hashed or trace is not None else ""
     return replace(report, cpu_s=round(process_time() - began, 3), trace_hash=traced)
 

@@ -43,6 +43,12 @@ class Registry:
             self._until[skill, node] = self._agenda.now + self._table.record_lifetime_s
         self._offered[node] = skills
 
+    def pretend(self, skill: str, contact: Contact) -> None:
+        """Somebody writes down a provider that does not exist."""
+        assert contact.node is not None
+        self._by_skill.setdefault(skill, []).append(contact)
+        self._until[skill, contact.node] = float("inf")
+
     def _answer(self, process: Process, skill: str) -> None:
         if not process.open:
             return

@@ -8,6 +8,7 @@ from typing import Any
 
 from protocol.errors import error_code
 from simulations.machines import Process
+from simulations.news import News
 from simulations.scenario import Scenario, ScenarioError
 from simulations.truth import Truth
 from simulations.world import World
@@ -27,6 +28,11 @@ TOLERANCES: dict[str, tuple[float, float]] = {
     "end_p99_s": (0.25, 0.1),
     "end_p999_s": (0.5, 0.5),  # A thousandth: mostly one task.
     "load_max_over_fair": (0.25, 0.0),  # One machine decides it.
+    "told_p95_s": (0.25, 0.1),
+    "left_p95_s": (0.25, 0.1),
+    "gone_p95_s": (0.25, 0.5),
+    "gone_p99_s": (0.25, 1.0),
+    "gone_max_s": (0.5, 1.0),  # One death in one member's eyes decides it.
     "orphaned": (0.25, 5.0),  # A few tasks.
     "unasked": (0.25, 5.0),
 }
@@ -80,7 +86,7 @@ class Tally:
         self.busy_s[index] = self.busy_s.get(index, 0.0) + event.usage.total_s
 
 
-def report_of(world: World, tally: Tally, truth: Truth, orphaned: int, unasked: int, faults: dict[str, int]) -> Report:
+def report_of(world: World, tally: Tally, truth: Truth, news: News, orphaned: int, unasked: int, faults: dict[str, int]) -> Report:
     """The numbers of a run that has ended."""
     done = [outcome for outcome in tally.ends if outcome.code is None]
     failed: dict[str, int] = {}
@@ -117,6 +123,12 @@ def report_of(world: World, tally: Tally, truth: Truth, orphaned: int, unasked: 
         "load_max_over_fair": _load(world, tally),
         "near_best": truth.near_best,
         "to_broken": truth.to_broken,
+        "told_p95_s": percentile(news.told, 95),
+        "left_p95_s": percentile(news.left, 95),
+        "gone_p95_s": percentile(news.gone, 95),
+        "gone_p99_s": percentile(news.gone, 99),
+        "gone_max_s": max(news.gone, default=0.0),
+        "known_share": sum(news.known) / len(news.known) if news.known else 1.0,
         "orphaned": float(orphaned),
         "unasked": float(unasked),
         "messages_per_member_s": sent / members / now,

@@ -68,6 +68,10 @@ class MembersTable(Table, frozen=True, kw_only=True):
     straggling: Share = 0.0
     """Share of the answers that take `straggle_factor` times as long."""
     straggle_factor: Annotated[float, Meta(ge=1)] = 10.0
+    spam_per_s: Annotated[float, Meta(ge=0)] = 0.0
+    """Adverts of workers that do not exist, which each tells each of its neighbours every second."""
+    poisons: bool = False
+    """Whether each also writes hundreds of such workers down in the DHT, under every skill."""
     skew_s: Seconds = 0.0
     """Clocks are wrong by up to this much, either way."""
 
@@ -98,9 +102,10 @@ class WorkloadTable(Table, frozen=True, kw_only=True):
 class FaultTable(Table, frozen=True, kw_only=True):
     """What goes wrong, and for how long. `crash` resets links, `vanish` and `blackhole` tell nobody, `freeze` stops a process that
     catches up later, `sleep` does so with the network gone, as of a closed laptop, `partition` parts a share of the machines from
-    the others, `slow` multiplies the time that models take, `leave` is a clean stop."""
+    the others, `slow` multiplies the time that models take, `leave` is a clean stop,
+    and `change` gives a member something new to say of itself."""
 
-    kind: Literal["crash", "vanish", "freeze", "sleep", "blackhole", "partition", "slow", "leave"]
+    kind: Literal["crash", "vanish", "freeze", "sleep", "blackhole", "partition", "slow", "leave", "change"]
     at_s: Seconds
     for_s: Seconds = 0.0
     """0: for ever."""

@@ -56,10 +56,10 @@ class Truth:
         assert isinstance(notice, Routed)
         chosen = notice.routing.chosen
         assert chosen is not None
-        task, machine = self._tasks[notice.task], self._machines[chosen]
+        task, machine = self._tasks[notice.task], self._machines.get(chosen)
         if self._asked[process.machine.index] > LEARNING_TASKS:
             self.late_choices += 1
-            self.broken += machine.failing >= BROKEN
+            self.broken += machine is None or machine.failing >= BROKEN
         if notice.why != "first":
             return
         here = process.machine
@@ -69,8 +69,10 @@ class Truth:
             (self._expected_s(here, found, offered, tokens) for found, offered in offers if found.failing < BROKEN),
             default=float("inf"),
         )
-        mine_s = min(self._expected_s(here, found, offered, tokens) for found, offered in offers if found is machine)
         self.first_choices += 1
+        if machine is None:
+            return  # An invention of an adversary.
+        mine_s = min(self._expected_s(here, found, offered, tokens) for found, offered in offers if found is machine)
         self.near += machine.failing < BROKEN and mine_s <= NEAR * best_s
 
     def _expected_s(self, here: Machine, machine: Machine, capability: Capability, tokens: int) -> float:

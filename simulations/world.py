@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from heapq import heappop
 from itertools import cycle
@@ -54,7 +55,7 @@ from swarm.events import (
     Stopping,
     TimerFired,
 )
-from swarm.finding.gossip import Notary as Notarises
+from swarm.finding.issuing import Notary as Notarises
 from swarm.member import Member
 from swarm.settings import Settings
 from swarm.values import Contact
@@ -257,6 +258,15 @@ class World:
         if process is not None:
             self.agenda.post(0.0, process, Stopping())
             self.agenda.call(LEAVE_S, lambda: self.crash(machine) if machine.process is process else None)
+
+    def change(self, machine: Machine) -> None:
+        """The node has something new to say of its models."""
+        machine.changes += 1
+        machine.capabilities = tuple(
+            replace(offered, description=f"change {machine.changes}") for offered in machine.capabilities
+        )
+        if machine.process is not None and machine.process.frozen_at is None:
+            self.handle(machine.process, CapabilitiesChanged(machine.capabilities))
 
     def freeze(self, machine: Machine) -> None:
         """The process stands still, as after SIGSTOP or when a laptop sleeps for a moment. Its kernel still listens."""

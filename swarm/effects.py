@@ -16,9 +16,22 @@ class GossipDue:
 
 @dataclass(frozen=True, slots=True)
 class AdvertDue:
-    """Time to renew this node's own advert, if `version` is still the latest."""
+    """Time for this node to give a sign of life again, if `version` still counts its latest."""
 
     version: int
+
+
+@dataclass(frozen=True, slots=True)
+class DigestDue:
+    """Time to compare with a neighbour what both know."""
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectDue:
+    """Time to tell others that this neighbour is lost, unless it has come back or said more than `seen` since."""
+
+    node: NodeId
+    seen: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +112,8 @@ class ServiceDeadlinePassed:
 Timer = (
     GossipDue
     | AdvertDue
+    | DigestDue
+    | SuspectDue
     | SweepDue
     | PongOverdue
     | AcceptOverdue

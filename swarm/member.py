@@ -7,13 +7,18 @@ from protocol import errors
 from protocol.identity import NodeId
 from protocol.messages import (
     Advert,
+    AdvertDigest,
     AdvertPull,
     AdvertPush,
+    AdvertWant,
     Goodbye,
     Hello,
     Message,
     Ping,
     Pong,
+    Pulse,
+    Rumours,
+    Suspicion,
     TaskAccepted,
     TaskCancelled,
     TaskFailed,
@@ -31,6 +36,7 @@ from swarm.effects import (
     AdvertDue,
     DeadlinePassed,
     Dial,
+    DigestDue,
     Effect,
     FindProviders,
     GossipDue,
@@ -45,6 +51,7 @@ from swarm.effects import (
     Send,
     ServiceDeadlinePassed,
     SetTimer,
+    SuspectDue,
     SweepDue,
     Timer,
     WatchDue,
@@ -69,11 +76,17 @@ from swarm.events import (
     Undelivered,
 )
 from swarm.finding.capabilities import CapabilityIndex
-from swarm.finding.contacts import Contacts
-from swarm.finding.gossip import Gossip, Notary
+from swarm.finding.contacts import BEST_MAX, Contacts
+from swarm.finding.gossip import Gossip
+from swarm.finding.issuing import Issuer, Notary
+from swarm.finding.places import public_place
 from swarm.finding.roster import Roster
+from swarm.finding.suspicion import Suspicions
 from swarm.settings import Settings
 from swarm.values import Contact, Routing, Task
+
+SOUGHT_MAX = 16  # Adverts of workers with a rare skill, from each of
+SOUGHT_NEIGHBOURS_MAX = 16  # so many neighbours.
 
 
 class Member:
@@ -84,13 +97,17 @@ class Member:
         self.node, self.name = node, name
         self._settings = settings
         self.roster = Roster(settings)
-        self.index = CapabilityIndex(node, settings)
+        self.standings = Standings(settings, self._public_place)
+        self.index = CapabilityIndex(node, settings, self._is_worth_keeping)
         self.contacts = Contacts(node, settings, dice)
-        self.standings = Standings(settings)
         self.serving = Serving(node, settings)
-        self.gossip = Gossip(node, name, settings, notary, dice, self.index, self.serving.load)
+        self.issuer = Issuer(node, name, settings, notary, dice, self.index, self.serving.load, self.roster.nodes)
+        self.suspicions = Suspicions(node, notary, self.index, self.roster, lambda: settings.ping_after_s)
+        self.gossip = Gossip(node, settings, notary, dice, self.index, self.issuer, self.suspicions)
         self._router = Router(node, settings, dice, self.index, self.roster, self.standings)
-        self.asking = Asking(settings, dice, self._router.route, self._reach, self.standings, self.roster, self._router.remember)
+        self.asking = Asking(
+            settings, dice, self._router.route, self._reach, self._seek, self.standings, self.roster, self._router.remember
+        )
         self._searched_at = float("-inf")
         self._now = 0.0
 
@@ -109,6 +126,20 @@ class Member:
                     outward.append(effect)
             effects = inward
         return outward
+
+    def best_contacts(self) -> tuple[Contact, ...]:
+        """Where to begin after a restart: the neighbours, the oldest link first, then those that were neighbours."""
+        found = {known.node: Contact(known.node, known.addresses) for known in self.roster.oldest() if known.addresses}
+        for contact in self.contacts.best():
+            if contact.node is not None:
+                known = found.setdefault(contact.node, contact)
+                found[contact.node] = contact if contact.addresses else known
+        return tuple(found.values())[:BEST_MAX]
+
+    def refused(self) -> dict[str, int]:
+        """How often what others told was not believed, by reason."""
+        private = {"private address": self.contacts.refused} if self.contacts.refused else {}
+        return {**self.gossip.refused, **private}
 
     def route(self, task: Task) -> Routing:
         """Who could do a task, as of the latest event; a dry run."""
@@ -144,12 +175,14 @@ class Member:
                 return self.contacts.asked_for(contacts, self.roster.nodes(), now) if skill else self._dial(now)
             case CapabilitiesChanged(capabilities):
                 effects = self.serving.offer(capabilities, now)
-                return effects + self.gossip.offer(capabilities, self.roster.nodes(), now) + self.asking.found(now)
+                return effects + self.issuer.offer(capabilities, now) + self.asking.found(now)
             case LoopLate(late_s):
                 self.roster.excuse(now + self._settings.pong_limit_s + late_s)
-                return []
+                # Others may have taken it for dead. A new advert tells them that it was away, and is back.
+                return self.issuer.issue(now) if late_s >= self._settings.ping_after_s and self.issuer.advert else []
             case Started(addresses):
-                return self.gossip.start(addresses, self.roster.nodes(), now) + self._swept(now)
+                self.contacts.settle(addresses)
+                return [*self.issuer.start(addresses, now), *self.gossip.digest_due([]), *self._swept(now)]
             case Stopping():
                 return self._stop(now)
             case _:
@@ -162,15 +195,25 @@ class Member:
             case AdvertPush():
                 news = self.gossip.hear(sender, message, now)
                 for signed in news:
-                    if not self.contacts.is_known(signed.issuer, signed.advert.addresses):
-                        self.contacts.learn("advert", (Contact(signed.issuer, signed.advert.addresses),))
+                    if not self.contacts.is_known(signed.issuer, signed.body.addresses):
+                        self.contacts.learn("advert", (Contact(signed.issuer, signed.body.addresses),))
                 found = self.asking.found(now) if news and len(self.asking) else []
-                return [*self.gossip.stir(), *found]
+                return [*self.gossip.stir(now), *found]
+            case Rumours():
+                effects, gone = self.gossip.hear_rumours(sender, message, now)
+                for node in gone:
+                    if node not in self.roster:
+                        self.contacts.forget(node)
+                return [*effects, *self.gossip.stir(now)]
             case Ping(nonce):
                 return [Send(sender, Pong(nonce))]
             case Pong(nonce):
                 self.roster.pong(sender, nonce, now)
                 return []
+            case AdvertDigest():
+                return self.gossip.compare(sender, message)
+            case AdvertWant():
+                return self.gossip.give(sender, message)
             case AdvertPull():
                 return self.gossip.answer(sender, message)
             case TaskRequest():
@@ -193,14 +236,14 @@ class Member:
                 elif (neighbour := self.roster.get(sender)) is not None:
                     neighbour.parting = True
                 return []
-            case Hello() | Advert():
-                return []  # The link has used the one; the other comes only inside a push.
+            case Hello() | Advert() | Pulse() | Suspicion():
+                return []  # The link has used the first; the others come only inside others.
         raise AssertionError(f"a message that no part handles: {type(message).__name__}")
 
     def _fired(self, timer: Timer, now: float) -> list[Effect]:
         match timer:
             case GossipDue():
-                return self.gossip.round(self.roster.nodes(), now)
+                return self.gossip.due(self.roster.nodes(), now)
             case SweepDue():
                 return self._swept(now)
             case PieceOverdue():
@@ -222,7 +265,12 @@ class Member:
             case SearchOverdue():
                 return self.asking.search_overdue(timer, now)
             case AdvertDue():
-                return self.gossip.due(timer, self.roster.nodes(), now)
+                return self.issuer.due(timer, now)
+            case DigestDue():
+                return self.gossip.digest_due(self.roster.nodes())
+            case SuspectDue(node, seen):
+                own = self.suspicions.suspect(node, seen, now)
+                return [] if own is None else self.gossip.spread(own, self.roster.nodes())
             case _:
                 assert_never(timer)
 
@@ -230,17 +278,22 @@ class Member:
 
     def _up(self, event: NeighbourUp, now: float) -> list[Effect]:
         effects = self.roster.add(event.node, event.name, event.addresses, event.dialled, now)
-        self.contacts.linked(event.node, event.addresses, event.dialled)
+        self.contacts.linked(event.node, event.addresses, event.dialled, now)
         joined = Notify(PeerJoined(event.node, event.name))
-        return [joined, *effects, *self.gossip.greet(event.node)]
+        return [joined, *effects, *self.gossip.greet(event.node, bool(event.dialled))]
 
     def _down(self, node: NodeId, cause: str, now: float) -> list[Effect]:
         neighbour = self.roster.remove(node)
         self.contacts.unlinked(node, neighbour is not None and neighbour.parting, now)
+        self.gossip.unlinked(node)
+        effects: list[Effect] = [] if neighbour is None else [Notify(PeerLost(node, neighbour.name, cause))]
         if neighbour is None or not neighbour.parting:
             # First-hand knowledge beats rumours: until it speaks again, this worker is not there.
+            if self.index.get(node) is not None:
+                self.suspicions.lost(now)
+                due = SuspectDue(node, self.index.version(node))
+                effects.append(SetTimer(self._settings.suspect_after_s, due))
             self.index.forget(node)
-        effects: list[Effect] = [] if neighbour is None else [Notify(PeerLost(node, neighbour.name, cause))]
         effects += self.serving.requester_lost(node, now) + self.asking.lost(node, cause, now)
         return effects + self._load_changed(now)
 
@@ -255,15 +308,29 @@ class Member:
         if node == self.node or node in self.roster:
             return []
         known = self.index.get(node)
-        return [Dial(Contact(node, known.signed.advert.addresses))] if known else []
+        return [Dial(Contact(node, known.advert.addresses))] if known else []
+
+    def _seek(self, skill: str) -> list[Effect]:
+        """Ask the neighbours and the DHT who has a skill."""
+        pulls = [Send(node, AdvertPull(skill, SOUGHT_MAX)) for node in self.roster.nodes()[:SOUGHT_NEIGHBOURS_MAX]]
+        return [FindProviders(skill), *pulls]
+
+    def _public_place(self, node: NodeId) -> str:
+        known = self.index.get(node)
+        return public_place(known.advert.addresses) if known is not None and node not in self.roster else ""
+
+    def _is_worth_keeping(self, node: NodeId) -> bool:
+        """In a view too small for the swarm: those that were seen to answer, and the neighbours."""
+        return node in self.roster or self.standings.of(node, self._now) is not None
 
     def _dial(self, now: float) -> list[Effect]:
         return self.contacts.wanted(self.roster.nodes(), now)
 
     def _swept(self, now: float) -> list[Effect]:
         effects = self.roster.sweep(now, [*self.asking.workers(), *self.serving.requesters()])
-        for node in self.index.sweep(now):
-            self.contacts.forget(node)
+        for node in (*self.index.sweep(now), *self.gossip.bury_overdue(now)):
+            if node not in self.roster:
+                self.contacts.forget(node)
         few = len(self.roster) < self._settings.neighbours_target
         if few and now - self._searched_at >= self._settings.search_period_s:
             self._searched_at = now
@@ -271,7 +338,7 @@ class Member:
         return [*effects, *self._dial(now), SetTimer(self._settings.sweep_period_s, SweepDue())]
 
     def _load_changed(self, now: float) -> list[Effect]:
-        return self.gossip.load_changed(self.roster.nodes(), now)
+        return self.issuer.load_changed(now)
 
     def _used(self, node: NodeId, now: float) -> None:
         neighbour = self.roster.get(node)
@@ -279,7 +346,7 @@ class Member:
             neighbour.used_at = now
 
     def _stop(self, now: float) -> list[Effect]:
-        effects = self.serving.drain() + self.asking.stop(now) + self.gossip.drain(self.roster.nodes(), now)
+        effects = self.serving.drain() + self.asking.stop(now) + self.issuer.leave(now)
         for neighbour in self.roster:
             effects.append(Send(neighbour.node, Goodbye(True, "stopping")))
         return effects

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 
 from protocol import limits as lim
 
-ZERO_ALLOWED = ("choosing_draws", "choosing_focus", "exploration_share", "queue_max")
+ZERO_ALLOWED = ("choosing_draws", "choosing_focus", "exploration_share", "neighbours_kept", "queue_max")
 PULL_ADVERTS_MAX = 256  # The bound of AdvertPull.adverts_max.
 
 
@@ -15,32 +15,43 @@ class Settings:
     # --- Finding ------------------------------------------------------------------------------------------------------
     gossip_period_s: float = 0.1
     """How long news waits for more, so that what comes together travels together. Seven hops are enough for 2,000 members."""
-    gossip_adverts: int = 16
-    """Copies of adverts told in a second, in the long run: about 10 KB/s, however large the swarm."""
+    gossip_renewal_period_s: float = 1.0
+    """The same for what only renews: nobody waits for it, and ten travel at the price of one."""
+    gossip_budget: float = 32.0
+    """What may be told in a second in the long run, in pulses; an advert counts for four. About 6 KB/s, however large the swarm."""
     gossip_copies: int = 4
-    """To how many neighbours this node passes one version of an advert on. Demers 1987: what is missed falls as exp(-copies)."""
+    """To how many neighbours this node passes one version on. Demers 1987: what is missed falls as exp(-copies)."""
     gossip_renewals: int = 2
-    """The same for a version that says nothing new. Four renewals come within the lifetime: a few may miss somebody."""
-    advert_period_s: float = 15.0
-    """Between renewals of this node's own advert. Guess."""
-    advert_gap_s: float = 0.3
-    """Between two adverts of this node at the least, when its load changes. Shorter than `advert_period_s`."""
-    advert_lifetime_s: float = 60.0
-    """How long an advert is believed. Three renewals may be lost: above 3 x `advert_period_s`."""
+    """The same for a version that says nothing new. What is missed is heard with the next, or found by comparing."""
+    pulse_period_s: float = 20.0
+    """Between signs of life. Two may be lost before others stop believing that a node is there (PRESENCE_MS)."""
+    pulse_gap_s: float = 0.3
+    """Between two signs of life at the least, when the load changes. Shorter than `pulse_period_s`."""
+    advert_period_s: float = 300.0
+    """Between renewals of this node's own advert when nothing in it changes. Half of its lifetime."""
+    advert_lifetime_s: float = 600.0
+    """How long an advert is believed while pulses keep coming."""
+    digest_period_s: float = 20.0
+    """Between comparisons with a neighbour. At most 7 KB each, so 350 B/s."""
+    suspect_after_s: float = 0.5
+    """From the loss of a link to saying so: a node that only changed its link is back by then."""
     adverts_max: int = 256
-    """Adverts remembered: the full view of a swarm of that size, a sample of a larger one. Bounds memory to about 1.5 MB."""
+    """Nodes remembered: the full view of a swarm of that size, a sample of a larger one in which rare skills and distant places
+    stay. Bounds memory to about 1.5 MB."""
     pull_adverts: int = 64
-    """Adverts asked of each new neighbour. Guess."""
+    """Adverts given to one neighbour at once: four messages of the largest."""
     neighbours_target: int = 8
     """Links that this node opens by itself. Research notes: 8 to 12 keep a swarm whole when 30 % are killed."""
+    neighbours_kept: int = 4
+    """Links that stay when there are too many, because they have lasted longest; and as many because they are nearest."""
     neighbours_max: int = 32
     """Links kept; beyond it the longest unused are closed. Above `neighbours_target`."""
-    sweep_period_s: float = 2.0
+    sweep_period_s: float = 1.0
     """Between looks at what has expired, fallen silent or is missing."""
-    ping_after_s: float = 3.0
+    ping_after_s: float = 2.0
     """A neighbour this long silent is pinged. With `sweep_period_s` and `pong_limit_s` it bounds how long the dead stay."""
-    pong_limit_s: float = 4.0
-    """A pinged neighbour this long silent is dead. The three together stay below 10 s."""
+    pong_limit_s: float = 3.0
+    """A pinged neighbour this long silent is dead. The three and `suspect_after_s` leave 2 s of ten for others to hear of it."""
     dial_retry_first_s: float = 1.0
     """Wait after the first failed dial; doubles up to `dial_retry_max_s`, with jitter."""
     dial_retry_max_s: float = 60.0
@@ -115,7 +126,8 @@ class Settings:
             if value < 0 or (value == 0 and field.name not in ZERO_ALLOWED):
                 raise ValueError(f"{field.name} must be positive, not {value}")
         for smaller, larger, why in (
-            ("advert_gap_s", "advert_period_s", "a renewal must not come before its gap"),
+            ("gossip_period_s", "gossip_renewal_period_s", "news must not wait for what is none"),
+            ("pulse_gap_s", "pulse_period_s", "a renewal must not come before its gap"),
             ("neighbours_target", "neighbours_max", "links that were just opened would be closed again"),
             ("dial_retry_first_s", "dial_retry_max_s", "the wait grows"),
             ("breaker_first_s", "breaker_max_s", "the wait grows"),
@@ -124,8 +136,12 @@ class Settings:
         ):
             if getattr(self, smaller) > getattr(self, larger):
                 raise ValueError(f"{smaller} must not exceed {larger}: {why}")
+        if 2 * self.neighbours_kept >= self.neighbours_max:
+            raise ValueError("neighbours_kept must be less than half of neighbours_max: somebody must be able to go")
         if self.pull_adverts > PULL_ADVERTS_MAX:
             raise ValueError(f"pull_adverts must not exceed {PULL_ADVERTS_MAX}, the most that one message asks for")
+        if self.pulse_period_s * 2000 > lim.PRESENCE_MS:
+            raise ValueError(f"pulse_period_s must not exceed {lim.PRESENCE_MS / 2000:g}: one lost pulse hides a worker")
         if self.advert_lifetime_s < 2 * self.advert_period_s:
             raise ValueError("advert_lifetime_s must be at least twice advert_period_s: one lost renewal hides a worker")
         if self.advert_lifetime_s * 1000 > lim.LIFETIME_MS_MAX:

@@ -10,7 +10,7 @@ from protocol.messages import (
     AttemptId,
     Capability,
     Message,
-    SignedAdvert,
+    Signed,
     TaskId,
     Turn,
 )
@@ -87,7 +87,7 @@ class Actor:
 
 def advert(
     issuer: Identity, *, now: float = NOW_S, lifetime_s: float = 60.0, slots: int = 1, numerics: bytes = b""
-) -> SignedAdvert:
+) -> Signed[Advert]:
     said = Advert("peer", ("/memory/peer",), (replace(CHAT, numerics=numerics),), slots, 0, 0, False)
     return Notary(issuer, SWARM, Random(5)).sign(said, lifetime_s, now)
 

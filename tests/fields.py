@@ -6,23 +6,35 @@ from collections.abc import Iterator
 from random import Random
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from protocol import limits as lim
+from protocol import codec
 from protocol.bounds import Blob, Many, Real, Text, Whole
-from protocol.messages import Advert, SignedAdvert
+from protocol.messages import Advert, Message, Pulse, Signed, Suspicion
 from protocol.notary import Notary
 from tests.strategies import ADA, NOW_S, SWARM
 
 Path = tuple[int, ...]
 
 
-def sealed_advert() -> bytes:
-    """The smallest sealed advert."""
-    return Notary(ADA, SWARM, Random(1)).sign(Advert("", (), (), 0, 0, 0, False), 60.0, NOW_S).sealed
+LEAST: dict[type[Message], Message] = {
+    Advert: Advert("", (), (), 0, 0, 0, False),
+    Pulse: Pulse(0, 0, 0, False, False),
+    Suspicion: Suspicion(ADA.node, 0),
+}
+"""The smallest messages of the kinds that are passed on in envelopes of their own."""
+
+
+def is_signed(hint: Any) -> bool:
+    return get_origin(hint) is Signed
+
+
+def sealed(kind: type[Message]) -> bytes:
+    """The smallest message of a kind, sealed."""
+    return Notary(ADA, SWARM, Random(1)).sign(LEAST[kind], 60.0, NOW_S).sealed
 
 
 def children(hint: Any) -> list[Any]:
     """The annotations of the parts of a field, if it has parts."""
-    if hint is SignedAdvert or not dataclasses.is_dataclass(hint):
+    if is_signed(hint) or not dataclasses.is_dataclass(hint):
         return []
     hints = get_type_hints(hint, include_extras=True)
     return [hints[field.name] for field in dataclasses.fields(hint)]
@@ -38,8 +50,8 @@ def item_of(hint: Any) -> Any:
 
 def least(hint: Any) -> Any:
     """The smallest plain value of a field or of a class."""
-    if hint is SignedAdvert:
-        return sealed_advert()
+    if is_signed(hint):
+        return sealed(get_args(hint)[0])
     if hint is bool:
         return False
     match bound_of(hint):
@@ -112,13 +124,13 @@ def beyond(hint: Any) -> list[Any]:
             return [*outside, math.nan, math.inf, -math.inf]
         case Many(items_max):
             return [[least(item_of(hint))] * (items_max + 1)]
-    return [b"", b"x" * (lim.ADVERT_BYTES_MAX + 1)] if hint is SignedAdvert else []
+    return [b"", b"x" * (codec.PASSED_ON[get_args(hint)[0]] + 1)] if is_signed(hint) else []
 
 
 def built(hint: Any, value: Any) -> Any:
     """The object that a plain value stands for, without any check."""
-    if hint is SignedAdvert:
-        return SignedAdvert(ADA.node, 0, 1, Advert("", (), (), 0, 0, 0, False), value)
+    if is_signed(hint):
+        return Signed(ADA.node, 0, 1, LEAST[get_args(hint)[0]], value)
     if isinstance(bound_of(hint), Many):
         return tuple(built(item_of(hint), item) for item in value)
     if dataclasses.is_dataclass(hint):

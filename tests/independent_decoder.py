@@ -216,10 +216,10 @@ def _typed(rule: str, value: Any) -> Any:
         fits = type(value) is int and value <= numbers[0]
     elif rule.startswith("real number"):
         fits = type(value) is float and numbers[0] <= value <= numbers[1]
-    elif rule.startswith("sealed Advert"):
+    elif rule.startswith("sealed "):
         fits = type(value) is bytes and len(value) <= numbers[0]
         if fits:
-            read_advert(value)
+            read_sealed(value, rule.split()[1])
     elif rule in LAYOUTS:
         return _fields(rule, value)
     if not fits:
@@ -285,18 +285,21 @@ def prove(sealed: bytes) -> None:
         raise Refused("forged")
 
 
-def read_advert(sealed: bytes) -> tuple[Fields, Fields]:
-    """Header and fields of a sealed advert, unproven: ADV-1 and ADV-2."""
-    if len(sealed) > LIMITS["ADVERT_BYTES_MAX"]:
+PASSED_ON = {"Advert": "ADVERT_BYTES_MAX", "Pulse": "RUMOUR_BYTES_MAX", "Suspicion": "RUMOUR_BYTES_MAX"}
+
+
+def read_sealed(sealed: bytes, name: str) -> tuple[Fields, Fields]:
+    """Header and fields of a sealed message of one kind, unproven: ADV-1 and ADV-2."""
+    if len(sealed) > LIMITS[PASSED_ON[name]]:
         raise Refused("oversized")
     header, body = split(sealed)
-    return header, decode(body, only="Advert")[1]
+    return header, decode(body, only=name)[1]
 
 
-def advert_holds(sealed: bytes, swarm: bytes, now_ms: int) -> bool:
+def advert_holds(sealed: bytes, swarm: bytes, now_ms: int, name: str = "Advert") -> bool:
     """ADV-3."""
     try:
-        header, _ = read_advert(sealed)
+        header, _ = read_sealed(sealed, name)
         judge(header, swarm, None, now_ms)
         prove(sealed)
     except Refused:
@@ -387,7 +390,7 @@ class Listener:
         name, fields = decode(body)
         if (name == "Hello") is self.greeted:
             raise Refused("disorder")
-        if (name, True) not in KINDS.values() or name == "Advert":
+        if (name, True) not in KINDS.values() or name in PASSED_ON:
             raise Refused("garbage")
         prove(payload)
         if name == "Hello":

@@ -10,9 +10,10 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import protocol.limits
 from protocol.bounds import Blob, Many, Real, Text, Whole
+from protocol.codec import PASSED_ON
 from protocol.errors import ERROR_CODES
 from protocol.exchange import TRANSITIONS
-from protocol.messages import MESSAGES, Capability, SignedAdvert, Turn
+from protocol.messages import MESSAGES, Capability, Digest, Signed, Turn
 
 SPEC = Path(__file__).parent.parent / "SPEC.md"
 WIDTH = 120
@@ -53,7 +54,7 @@ def _messages() -> str:
         parts.append(f"#### {kind} {cls.__name__} ({'sealed' if cls.SEALED else 'bare'})")
         parts.append(_described(cls))
     parts.append("### Parts")
-    for part in (Capability, Turn):
+    for part in (Capability, Digest, Turn):
         parts += [f"#### {part.__name__}", _described(part)]
     return "\n\n".join(parts)
 
@@ -68,8 +69,9 @@ def _described(cls: type) -> str:
 def _type(hint: Any) -> str:
     if hint is bool:
         return "boolean"
-    if hint is SignedAdvert:
-        return f"sealed Advert up to {protocol.limits.ADVERT_BYTES_MAX}"
+    if get_origin(hint) is Signed:
+        kind = get_args(hint)[0]
+        return f"sealed {kind.__name__} up to {PASSED_ON[kind]}"
     if dataclasses.is_dataclass(hint):
         return hint.__name__  # type: ignore[union-attr]
     assert get_origin(hint) is Annotated

@@ -11,7 +11,7 @@ from protocol.bounds import Blob, Many, Real, Text, Whole
 from protocol.envelope import NONCE_BYTES, SWARM_BYTES, Header
 from protocol.genesis import swarm_id
 from protocol.identity import Identity, NodeId
-from protocol.messages import MESSAGES, Advert, AttemptId, Message, SignedAdvert, TaskId, TaskRequest, Turn
+from protocol.messages import MESSAGES, Advert, AttemptId, Message, Signed, TaskId, TaskRequest, Turn
 
 ADA, BOB, EVE = (Identity(bytes([number]) * 32) for number in (1, 2, 3))
 SWARM = swarm_id("tests")
@@ -32,8 +32,8 @@ def field_values(hint: Any) -> st.SearchStrategy[Any]:
     """Values within the bound of one annotated field."""
     if hint is bool:
         return st.booleans()
-    if hint is SignedAdvert:
-        return signed_adverts()
+    if get_origin(hint) is Signed:
+        return signed(get_args(hint)[0])
     if dataclasses.is_dataclass(hint):
         return instances(hint)  # type: ignore[arg-type]
     assert get_origin(hint) is Annotated
@@ -63,12 +63,16 @@ def messages() -> st.SearchStrategy[Message]:
     return st.sampled_from(list(MESSAGES.values())).flatmap(instances)
 
 
-def signed_adverts() -> st.SearchStrategy[SignedAdvert]:
-    """Adverts in the envelopes of Ada and Bob."""
+def signed_adverts() -> st.SearchStrategy[Signed[Advert]]:
+    return signed(Advert)
+
+
+def signed(kind: type[Message]) -> st.SearchStrategy[Signed[Any]]:
+    """Messages of a kind in the envelopes of Ada and Bob."""
     return st.builds(
         _signed,
         st.sampled_from([ADA, BOB]),
-        instances(Advert),
+        instances(kind),
         st.binary(min_size=NONCE_BYTES, max_size=NONCE_BYTES),
         st.integers(0, 2**53 - 1),
         st.integers(1, lim.LIFETIME_MS_MAX),
@@ -117,7 +121,7 @@ def task_request(attempt: bytes, text: str = "hello") -> TaskRequest:
     return TaskRequest(AttemptId(attempt), TaskId(bytes(16)), "chat", "", turns, 64, 0.7, 0.95, 0, (), 30_000)
 
 
-def _signed(issuer: Identity, advert: Advert, nonce: bytes, sent_at_ms: int, lifetime_ms: int) -> SignedAdvert:
+def _signed(issuer: Identity, message: Message, nonce: bytes, sent_at_ms: int, lifetime_ms: int) -> Signed[Message]:
     header = Header(SWARM, issuer.node, None, nonce, sent_at_ms, lifetime_ms)
-    sealed = envelope.seal(issuer, header, codec.encode(advert))
-    return SignedAdvert(issuer.node, sent_at_ms, lifetime_ms, advert, sealed)
+    sealed = envelope.seal(issuer, header, codec.encode(message))
+    return Signed(issuer.node, sent_at_ms, lifetime_ms, message, sealed)

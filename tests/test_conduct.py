@@ -7,6 +7,7 @@ from protocol import limits as lim
 from protocol.errors import error_code
 from protocol.identity import Identity
 from protocol.messages import (
+    Advert,
     AdvertPull,
     AdvertPush,
     AttemptId,
@@ -14,7 +15,7 @@ from protocol.messages import (
     Message,
     Ping,
     Pong,
-    SignedAdvert,
+    Signed,
     TaskAccepted,
     TaskCancelled,
     TaskFailed,
@@ -179,7 +180,7 @@ def test_a_lost_link_ends_the_work_silently() -> None:
 # --- Gossips ----------------------------------------------------------------------------------------------------------
 
 
-def believed(bob: Actor, issuer: Identity) -> SignedAdvert | None:
+def believed(bob: Actor, issuer: Identity) -> Signed[Advert] | None:
     known = bob.member.index.get(issuer.node)
     return known.signed if known else None
 
@@ -200,7 +201,7 @@ def test_the_versions_of_a_node_grow_strictly() -> None:
     versions = []
     for slots in (1, 2, 3):
         bob.tell(CapabilitiesChanged((replace(CHAT, slots=slots),)))
-        own = bob.member.gossip.own
+        own = bob.member.issuer.advert
         assert own is not None
         versions.append(own.issued_at_ms)
     assert versions == sorted(set(versions))

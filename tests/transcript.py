@@ -22,7 +22,18 @@ from dataclasses import fields, replace
 from hashlib import sha256
 
 from protocol.errors import BACKEND_FAILED
-from protocol.messages import AdvertPull, AdvertPush, AttemptId, Ping, Pong, TaskId, Turn
+from protocol.messages import (
+    AdvertDigest,
+    AdvertPull,
+    AdvertPush,
+    AdvertWant,
+    AttemptId,
+    Ping,
+    Pong,
+    Rumours,
+    TaskId,
+    Turn,
+)
 from swarm import effects as fx
 from swarm.effects import Effect
 from swarm.events import (
@@ -42,8 +53,8 @@ from tests.swarm.small_world import EPOCH_S, Node, SmallWorld, address, capabili
 from tests.swarm.telling import Teller
 
 STEPS_MAX = 5_000  # Deliveries in one command; more is a loop between two members.
-FINDING_TIMERS = (fx.GossipDue, fx.AdvertDue, fx.SweepDue, fx.PongOverdue)
-FINDING_MESSAGES = (Ping, Pong, AdvertPush, AdvertPull)
+FINDING_TIMERS = (fx.GossipDue, fx.AdvertDue, fx.SweepDue, fx.PongOverdue, fx.DigestDue, fx.SuspectDue)
+FINDING_MESSAGES = (Ping, Pong, AdvertPush, AdvertPull, AdvertDigest, AdvertWant, Rumours)
 
 
 def play(text: str) -> str:
@@ -152,7 +163,7 @@ class _Player:
 
     def _do_known(self, name: str) -> None:
         node = self._world.nodes[name]
-        self._lines += [f"{node.name}  knows {self._teller.advert(known.signed)}" for known in node.member.index]
+        self._lines += [f"{node.name}  knows {self._teller.signed(known.signed)}" for known in node.member.index]
 
     # --- Models -------------------------------------------------------------------------------------------------------
 
@@ -217,7 +228,8 @@ class _Player:
         return next(iter(self._world.nodes[name].generations))
 
     def _name(self, node: bytes) -> str:
-        return next(known.name for known in self._world.nodes.values() if known.id == node)
+        ends = {bytes(32): "the first", b"\xff" * 32: "the last"}  # The range of a digest.
+        return next((known.name for known in self._world.nodes.values() if known.id == node), ends.get(node, node.hex()))
 
     def _task(self, label: str) -> TaskId:
         task = TaskId(sha256(label.encode()).digest()[:16])

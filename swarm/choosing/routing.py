@@ -11,10 +11,10 @@ from random import Random
 from protocol.identity import NodeId
 from protocol.messages import Capability
 from swarm.choosing.affinity import Affinity
-from swarm.choosing.scoring import NOTHING_SEEN, Best, score
+from swarm.choosing.scoring import NOTHING_SEEN, STRANGER_COST, Best, score
 from swarm.choosing.standing import Standing, Standings
 from swarm.finding.capabilities import CapabilityIndex, Known
-from swarm.finding.places import place_of
+from swarm.finding.places import place_of, public_place
 from swarm.finding.roster import Roster
 from swarm.settings import Settings
 from swarm.values import Candidate, Excluded, Privacy, Routing, Task
@@ -43,7 +43,7 @@ def eligible(
         return "another worker was asked for"
     if task.privacy is Privacy.LOCAL and node != self_node:
         return "the task may not leave this node"
-    if known.signed.advert.draining:
+    if known.advert.draining:
         return "is about to stop"
     fitting = [capability for capability in capabilities if task.model in ("", capability.model)]
     if not fitting:
@@ -102,13 +102,21 @@ class Router:
         """Who could do it, best first, and who not; nobody is drawn, so that looking changes no decision to come."""
         eligible_now: list[tuple[Known, Capability, Standing | None]] = []
         excluded: list[Excluded] = []
+        unmet: dict[str, int] = {}
         tried = list(tried)
         for known, capabilities in self._index.able(task.skill):
-            node, advert = known.signed.issuer, known.signed.advert
+            node, advert = known.node, known.advert
             found = eligible(task, node, known, capabilities, self._node, tried)
             standing = self._standings.of(node, now)
             if not isinstance(found, str) and standing is not None and task.worker is None:
                 found = standing.shut_out(now) or found
+            if not isinstance(found, str) and task.worker is None and self._is_unmet(node, standing):
+                place = public_place(advert.addresses)
+                unmet[place] = unmet.get(place, 0) + 1
+                if place and self._standings.is_shunned(place, now):
+                    found = "others at its place have only failed"
+                elif place and unmet[place] > PER_PLACE_MAX:
+                    found = "others at its place come first"
             if isinstance(found, str):
                 excluded.append(Excluded(node, advert.name, found))
             else:
@@ -121,14 +129,30 @@ class Router:
         holder, share = self._affinity.held(task, now) or (None, 0.0)
         candidates = [
             score(
-                task, known.signed.advert, capability, known.signed.issuer, self._rtt_s(known.signed.issuer), standing,
+                task, known.advert, capability, known.node, self._rtt_s(known.node), standing,
                 self._settings.tokens_expected, heard_at=known.heard_at, now=now, best=best,
-                held=share if known.signed.issuer == holder else 0.0, fades_s=self._settings.speed_tau_s,
+                held=share if known.node == holder else 0.0, fades_s=self._settings.speed_tau_s,
             )
             for known, capability, standing in eligible_now
         ]  # fmt: skip
+        candidates = self._doubted(candidates, now)
         candidates.sort(key=lambda candidate: (candidate.cost_s, candidate.node))
         return Routing(tuple(candidates), (), None, tuple(excluded))
+
+    def _doubted(self, candidates: list[Candidate], now: float) -> list[Candidate]:
+        """Where strangers fail, nobody who was never met looks better than the best of the others: adverts are free."""
+        if not self._standings.doubts_strangers:
+            return candidates
+        met: list[Candidate] = []
+        unmet: list[Candidate] = []
+        for found in candidates:
+            (unmet if self._is_unmet(found.node, self._standings.of(found.node, now)) else met).append(found)
+        floor_s = min((found.cost_s for found in met), default=0.0) * STRANGER_COST
+        return [*met, *(found if found.cost_s >= floor_s else replace(found, cost_s=floor_s) for found in unmet)]
+
+    def _is_unmet(self, node: NodeId, standing: Standing | None) -> bool:
+        """Whether all that is known of a node is what it, or somebody, says."""
+        return node != self._node and node not in self._roster and (standing is None or standing.is_stranger)
 
     def _rtt_s(self, node: NodeId) -> float | None:
         if node == self._node:
@@ -162,7 +186,7 @@ class Router:
         places: dict[str, int] = {}
         for found in self._dice.sample(strangers, len(strangers)):
             known = self._index.get(found.node)
-            place = place_of(known.signed.advert.addresses) if known else ""
+            place = place_of(known.advert.addresses) if known else ""
             places[place] = places.get(place, 0) + 1
             if places[place] <= PER_PLACE_MAX:
                 drawn.append(found)

@@ -1,5 +1,6 @@
 """What this node itself has seen of each worker, decaying. Nobody else's praise is heard."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import exp, exp2
 
@@ -21,6 +22,11 @@ TRUST_MIN = 0.01
 PLACED_MAX = 8  # Latest requests remembered; more at once are in flight, and counted there.
 AHEAD_S = 1.0  # How long a queue that a worker has told of is taken for what it was; adverts tell the rest.
 STRANGER_DOUBLINGS = 4  # Of the breaker's wait, for a worker that has never kept a promise: 8 minutes instead of 30 s.
+PLACE_FAILURES = 2  # Strangers at one public place that failed, and the others there are left alone as well,
+PLACE_WAIT_S = 600.0  # for so long.
+PLACES_MAX = 1024  # Remembered.
+LUCK_WEIGHT = 0.3  # Of one stranger, in how far strangers are believed.
+LUCK_MIN = 0.5  # Two in a row that fail are enough for doubt.
 FAILURES_IN_ROW = 2  # Open the breaker of a worker that has answered before; one failure that of one that never has.
 
 
@@ -45,6 +51,7 @@ class Standing:
     ahead_heard_at: float = float("-inf")
     failures_in_row: int = 0
     open_until: float = 0.0
+    place: str = ""  # The public place that it was reached at, if it was at one.
 
     @property
     def success(self) -> float:
@@ -81,10 +88,13 @@ class Standing:
 class Standings:
     """The standing of every worker that this node has used."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, place_of: Callable[[NodeId], str] = lambda node: "") -> None:
+        """`place_of`: the public place of a node that is about to be used, empty for one at home."""
+        self._settings, self._place_of = settings, place_of
+        self._places: dict[str, tuple[int, float]] = {}  # Place to strangers that failed there, and until when it is left alone.
         self._workers: dict[NodeId, Standing] = {}
         self._first_pieces_s: tuple[float, ...] = ()  # Of all workers.
+        self._luck = 1.0  # With strangers, of late.
 
     def of(self, node: NodeId, now: float) -> Standing | None:
         """A worker's standing as it counts now: a worker that is never chosen must recover by itself, or it never will be."""
@@ -102,6 +112,7 @@ class Standings:
     def begun(self, node: NodeId, now: float) -> None:
         standing = self._touch(node, now)
         standing.inflight += 1
+        standing.place = self._place_of(node)
         standing.placed_at = (*standing.placed_at[1 - PLACED_MAX :], now)
 
     def accepted(self, node: NodeId, ahead: int, now: float) -> None:
@@ -123,6 +134,9 @@ class Standings:
         self._decay(standing, now)
         standing.successes += 1
         standing.failures_in_row, standing.open_until = 0, 0.0
+        self._places.pop(standing.place, None)
+        if standing.is_stranger:
+            self._luck += LUCK_WEIGHT * (1 - self._luck)
         standing.first_pieces_s = (*standing.first_pieces_s[1 - SAMPLES_MAX :], first_piece_s)
         self._first_pieces_s = (*self._first_pieces_s[1 - SAMPLES_MAX :], first_piece_s)
         weight = max(SAMPLE_WEIGHT_MIN, 1 - exp(-(now - standing.answered_at) / self._settings.speed_tau_s))
@@ -158,6 +172,13 @@ class Standings:
             # Its advert has not caught up: until it does, somebody is before us.
             standing.ahead, standing.ahead_heard_at = max(1, standing.ahead), now
         if blamed and not code.definite:
+            if standing.is_stranger:
+                self._luck -= LUCK_WEIGHT * self._luck
+            if standing.is_stranger and standing.place:
+                count, _ = self._places.pop(standing.place, (0, 0.0))
+                self._places[standing.place] = (count + 1, now + PLACE_WAIT_S)
+                if len(self._places) > PLACES_MAX:
+                    del self._places[next(iter(self._places))]
             self._decay(standing, now)
             standing.failures += 1
             standing.as_of = now
@@ -167,6 +188,16 @@ class Standings:
                 times = standing.failures_in_row + (STRANGER_DOUBLINGS if standing.is_stranger else 0)
                 wait_s = settings.breaker_first_s * 2.0 ** min(times - 1, 16)
                 standing.open_until = now + min(settings.breaker_max_s, wait_s)
+
+    @property
+    def doubts_strangers(self) -> bool:
+        """Whether those that were tried of late without knowing them mostly failed."""
+        return self._luck < LUCK_MIN
+
+    def is_shunned(self, place: str, now: float) -> bool:
+        """Whether strangers at a place are left alone, because others there have only ever failed."""
+        count, until = self._places.get(place, (0, 0.0))
+        return count >= PLACE_FAILURES and now < until
 
     def _touch(self, node: NodeId, now: float) -> Standing:
         standing = self._workers.pop(node, None) or Standing(as_of=now, answered_at=now)

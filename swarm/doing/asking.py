@@ -24,14 +24,13 @@ from protocol.messages import (
 )
 from swarm.doing.attempts import LIVE_MAX, PIECE_BYTES_COUNTED, Attempt, Open
 from swarm.doing.hedging import HedgeBudget
-from swarm.doing.ports import Choose, Experience, Reach, Remember, Vigil
+from swarm.doing.ports import Choose, Experience, Reach, Remember, Seek, Vigil
 from swarm.effects import (
     AcceptOverdue,
     AttemptFailed,
     Conclude,
     DeadlinePassed,
     Effect,
-    FindProviders,
     HedgeDue,
     Notify,
     PieceOverdue,
@@ -59,10 +58,10 @@ class Asking:
     """Every task of this node's users that has not ended yet."""
 
     def __init__(
-        self, settings: Settings, dice: Random, choose: Choose, reach: Reach, experience: Experience, vigil: Vigil,
+        self, settings: Settings, dice: Random, choose: Choose, reach: Reach, seek: Seek, experience: Experience, vigil: Vigil,
         remember: Remember,
     ) -> None:  # fmt: skip
-        self._settings, self._dice, self._choose, self._reach = settings, dice, choose, reach
+        self._settings, self._dice, self._choose, self._reach, self._seek = settings, dice, choose, reach, seek
         self._experience, self._vigil, self._remember = experience, vigil, remember
         self._budget = HedgeBudget(settings)
         self._open: dict[TaskId, Open] = {}
@@ -252,7 +251,7 @@ class Asking:
         silent_s = self._vigil.silent_s(worker, now)
         if silent_s is None and attempt.accepted is not None:
             return []  # This node itself is at work.
-        quiet_s = 0.0 if silent_s is None else min(silent_s, now - attempt.begun_at)
+        quiet_s = min(now - attempt.begun_at, float("inf") if silent_s is None else silent_s)
         if quiet_s >= settings.silence_limit_s and not self._vigil.excused(now):
             return self._rescue(opened, attempt, now)
         if quiet_s >= settings.watch_after_s:
@@ -324,13 +323,13 @@ class Asking:
         return effects
 
     def _search(self, opened: Open) -> list[Effect]:
-        """Nobody able is known: ask the DHT once and wait a little."""
+        """Nobody able is known: ask others once and wait a little."""
         if opened.searched:
             return []
         opened.searched = True
         overdue = SetTimer(self._settings.search_limit_s, SearchOverdue(opened.task.id))
         # Not even its skill is told to others when a task may not leave this node; a model here may still come up in time.
-        return [overdue] if opened.task.privacy is Privacy.LOCAL else [FindProviders(opened.task.skill), overdue]
+        return [overdue] if opened.task.privacy is Privacy.LOCAL else [*self._seek(opened.task.skill), overdue]
 
     def _wait(self, opened: Open) -> list[Effect]:
         """Everybody able has said to be busy: ask them again in a while, ever more rarely, until the deadline."""

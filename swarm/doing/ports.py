@@ -15,6 +15,9 @@ Remember = Callable[[Task, str, NodeId, float], None]
 Reach = Callable[[NodeId], list[Effect]]
 """What makes a worker reachable before a message is sent to it: a Dial, or nothing."""
 
+Seek = Callable[[str], list[Effect]]
+"""What finds workers with a skill that nobody known offers: questions to the neighbours and to the DHT."""
+
 
 class Experience(Protocol):
     """Remembers how attempts went; `swarm.choosing.standing.Standings` is the real one."""

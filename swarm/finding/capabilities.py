@@ -1,23 +1,47 @@
-"""Who can do what: the newest advert of each known node, indexed by skill, aged and bounded."""
+"""Who can do what: the newest advert and the newest sign of life of each known node, by skill, aged and bounded."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from math import inf
 
+from protocol import limits as lim
 from protocol.identity import NodeId
-from protocol.messages import Capability, SignedAdvert
+from protocol.messages import Advert, Capability, Message, Pulse, Signed
+from swarm.finding.places import Crowd, place_of
 from swarm.settings import Settings
 
 FORGOTTEN_MAX = 1024  # Tombstones. Older ones fall out; by then their adverts have expired everywhere.
+EARLY_MAX = 256  # Pulses of nodes whose advert has not come yet.
+SPARE = 1 / 16  # Share of the room that is made at once, so that not every newcomer costs a look at everybody.
+PRESENCE_S = lim.PRESENCE_MS / 1000
 
 
 @dataclass(slots=True)
 class Known:
-    """What is known of one node: its newest advert, and until when to believe it."""
+    """What is known of one node. `advert` has the load of its newest sign of life; `signed` is as it was issued.
 
-    signed: SignedAdvert
+    `heard_at` is when that load came; the node is believed until `expires_at`.
+    """
+
+    signed: Signed[Advert]
+    advert: Advert
     heard_at: float
-    expires_at: float
+    stated_until: float  # The advert's own lifetime.
+    present_until: float  # The node's presence, which pulses prolong.
+    pulse: Signed[Pulse] | None = None
+
+    @property
+    def node(self) -> NodeId:
+        return self.signed.issuer
+
+    @property
+    def version(self) -> int:
+        """Of its newest sign of life."""
+        return self.signed.issued_at_ms if self.pulse is None else self.pulse.issued_at_ms
+
+    @property
+    def expires_at(self) -> float:
+        return min(self.stated_until, self.present_until)
 
 
 class CapabilityIndex:
@@ -26,10 +50,15 @@ class CapabilityIndex:
     This node's own advert is among them; it neither expires nor makes room for others.
     """
 
-    def __init__(self, self_node: NodeId, settings: Settings) -> None:
-        self._self, self._settings = self_node, settings
+    def __init__(
+        self, self_node: NodeId, settings: Settings, keeps: Callable[[NodeId], bool] = lambda node: False
+    ) -> None:
+        """`keeps`: nodes that are worth more than a stranger, as long as there are strangers to drop."""
+        self._self, self._settings, self._keeps = self_node, settings, keeps
         self._known: dict[NodeId, Known] = {}
         self._by_skill: dict[str, dict[NodeId, Known]] = {}
+        self._early: dict[NodeId, tuple[Signed[Pulse], float]] = {}  # And until when its node is present.
+        self._crowd = Crowd()
         self._expiry: float = inf  # Nothing expires before; a sweep until then has nothing to do.
         self._forgotten: dict[NodeId, int] = {}  # Node to the newest version that must not come back.
 
@@ -39,47 +68,90 @@ class CapabilityIndex:
     def __iter__(self) -> Iterator[Known]:
         return iter(self._known.values())
 
+    def __contains__(self, node: NodeId) -> bool:
+        return node in self._known
+
     def get(self, node: NodeId) -> Known | None:
         return self._known.get(node)
 
-    def is_news(self, signed: SignedAdvert) -> bool:
+    @property
+    def room(self) -> int:
+        """How many more nodes fit without dropping one."""
+        return max(0, self._settings.adverts_max - len(self._known))
+
+    def version(self, node: NodeId) -> int:
+        """Of the newest sign of life that was seen of a node, dead or alive; 0 for a stranger."""
+        known = self._known.get(node)
+        return known.version if known is not None else self._forgotten.get(node, 0)
+
+    def is_news(self, signed: Signed[Advert]) -> bool:
         """Whether this advert says more than what is known. Cheap: asked before the signature is checked."""
         known = self._known.get(signed.issuer)
         if known is not None:
             return signed.issued_at_ms > known.signed.issued_at_ms
+        if self._crowd.is_full(signed.body.addresses) and not self._keeps(signed.issuer):
+            return False
         return signed.issued_at_ms > self._forgotten.get(signed.issuer, -1)
 
-    def learn(self, signed: SignedAdvert, now: float, first_hand: bool) -> None:
+    def is_newer(self, pulse: Signed[Pulse]) -> bool:
+        """Whether this is the newest sign of life of its issuer."""
+        known, early = self._known.get(pulse.issuer), self._early.get(pulse.issuer)
+        if known is not None:
+            return pulse.issued_at_ms > known.version
+        seen = self._forgotten.get(pulse.issuer, -1) if early is None else early[0].issued_at_ms
+        return pulse.issued_at_ms > seen
+
+    def learn(self, signed: Signed[Advert], now: float, first_hand: bool) -> None:
         """Take in an advert that is news and holds. `first_hand`: its issuer itself has just said so."""
         node = signed.issuer
-        self._drop(node)
-        # A rumour is believed for its lifetime from when it was issued, but never longer than from now on. Whoever speaks for
-        # itself is here now: its clock may be wrong by more than a lifetime.
-        lifetime_s = signed.lifetime_ms / 1000
-        age_s = 0.0 if first_hand else min(max(0.0, now - signed.issued_at_ms / 1000), lifetime_s)
-        known = self._known[node] = Known(signed, now, now + lifetime_s - age_s)
+        before = self._drop(node)
+        stated_until = _until(signed, signed.lifetime_ms / 1000, now, first_hand)
+        present_until = _until(signed, min(PRESENCE_S, signed.lifetime_ms / 1000), now, first_hand)
+        known = self._known[node] = Known(signed, signed.body, now, stated_until, present_until)
+        early, until = self._early.pop(node, (None, 0.0))
+        if early is None and before is not None:
+            early, until = before.pulse, before.present_until
+        if early is not None and early.issued_at_ms > signed.issued_at_ms:
+            _beat(known, early, now, until)
+        self._crowd.add(signed.body.addresses)
         self._expiry = min(self._expiry, known.expires_at)
-        for capability in signed.advert.capabilities:
+        for capability in signed.body.capabilities:
             nodes = self._by_skill.get(capability.skill)
             if nodes is None:
                 nodes = self._by_skill[capability.skill] = {}
             nodes[node] = known
         self._forgotten.pop(node, None)
         if len(self._known) > self._settings.adverts_max:
-            self._drop(next(other for other in self._known if other != self._self))
+            self._make_room()
+
+    def beat(self, pulse: Signed[Pulse], now: float, first_hand: bool) -> bool:
+        """Take in a pulse that is the newest and holds. False: the advert that it speaks of has not come yet."""
+        node = pulse.issuer
+        until = _until(pulse, min(PRESENCE_S, pulse.lifetime_ms / 1000), now, first_hand)
+        self._forgotten.pop(node, None)
+        known = self._known.get(node)
+        if known is None:
+            self._early[node] = (pulse, until)
+            if len(self._early) > EARLY_MAX:
+                del self._early[next(iter(self._early))]
+            return False
+        _beat(known, pulse, now, until)
+        if first_hand:
+            known.stated_until = max(known.stated_until, until)
+        return pulse.body.card <= known.signed.issued_at_ms
 
     def revive(self, node: NodeId) -> None:
         """The node itself has spoken: what was forgotten of it may be learned again."""
         self._forgotten.pop(node, None)
 
-    def forget(self, node: NodeId) -> None:
-        """Drop a node for good reason: only an advert newer than what is known brings it back."""
-        known = self._known.get(node)
-        if known is None:
+    def forget(self, node: NodeId, version: int = 0) -> None:
+        """Drop a node for good reason: only a sign of life newer than what is known, and than `version`, brings it back."""
+        known = self._drop(node)
+        self._early.pop(node, None)
+        version = max(version, known.version if known is not None else 0, self._forgotten.pop(node, 0))
+        if version == 0:
             return
-        self._drop(node)
-        self._forgotten.pop(node, None)
-        self._forgotten[node] = known.signed.issued_at_ms
+        self._forgotten[node] = version
         if len(self._forgotten) > FORGOTTEN_MAX:
             del self._forgotten[next(iter(self._forgotten))]
 
@@ -96,23 +168,61 @@ class CapabilityIndex:
     def able(self, skill: str) -> list[tuple[Known, tuple[Capability, ...]]]:
         """Every known node that offers the skill, with the capabilities that do."""
         return [
-            (known, tuple(offered for offered in known.signed.advert.capabilities if offered.skill == skill))
+            (known, tuple(offered for offered in known.advert.capabilities if offered.skill == skill))
             for known in self._by_skill.get(skill, {}).values()
         ]
 
     def skills(self) -> list[str]:
         return sorted(self._by_skill)
 
-    def freshest(self, skill: str, count: int) -> list[SignedAdvert]:
-        """The adverts learned last, of those that offer the skill; the empty skill means any."""
+    def freshest(self, skill: str, count: int) -> list[Known]:
+        """Those learned last, of those that offer the skill; the empty skill means any."""
         nodes = self._by_skill.get(skill, {}) if skill else self._known
-        return [self._known[node].signed for node in list(nodes)[-count:]] if count else []
+        return [self._known[node] for node in list(nodes)[-count:]] if count else []
 
-    def _drop(self, node: NodeId) -> None:
+    def _drop(self, node: NodeId) -> Known | None:
         known = self._known.pop(node, None)
         if known is None:
-            return
-        for capability in known.signed.advert.capabilities:
+            return None
+        self._crowd.remove(known.advert.addresses)
+        for capability in known.advert.capabilities:
             nodes = self._by_skill.get(capability.skill)
             if nodes is not None and nodes.pop(node, None) is not None and not nodes:
                 del self._by_skill[capability.skill]
+        return known
+
+    def _make_room(self) -> None:
+        """Drop some of those of whom there are most: a skill that few have stays, and one place does not crowd out the others.
+
+        Who is worth keeping goes last. Among equals the one learned first goes.
+        """
+        places: dict[str, int] = {}
+        for known in self._known.values():
+            place = place_of(known.advert.addresses)
+            places[place] = places.get(place, 0) + 1
+
+        def dispensable(known: Known) -> tuple[bool, int, int]:
+            skills = {capability.skill: None for capability in known.advert.capabilities}
+            rarest = min((len(self._by_skill[skill]) for skill in skills), default=len(self._known))
+            return not self._keeps(known.node), rarest, places[place_of(known.advert.addresses)]
+
+        others = [known for known in self._known.values() if known.node != self._self]
+        surplus = len(self._known) - self._settings.adverts_max + int(SPARE * self._settings.adverts_max)
+        for known in sorted(others, key=dispensable, reverse=True)[:surplus]:
+            self._drop(known.node)
+
+
+def _until(signed: Signed[Message], lifetime_s: float, now: float, first_hand: bool) -> float:
+    """Until when to believe it. A rumour is believed for its lifetime from when it was issued, but never longer than from now on.
+
+    Whoever speaks for itself is here now: its clock may be wrong by more than a lifetime.
+    """
+    age_s = 0.0 if first_hand else min(max(0.0, now - signed.issued_at_ms / 1000), lifetime_s)
+    return now + lifetime_s - age_s
+
+
+def _beat(known: Known, pulse: Signed[Pulse], now: float, until: float) -> None:
+    told, before = pulse.body, known.advert
+    if (told.busy, told.queued, told.draining) != (before.busy, before.queued, before.draining):
+        known.advert = replace(before, busy=told.busy, queued=told.queued, draining=told.draining)
+    known.pulse, known.heard_at, known.present_until = pulse, now, until

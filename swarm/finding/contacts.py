@@ -7,11 +7,15 @@ from random import Random
 from protocol import limits as lim
 from protocol.identity import NodeId
 from swarm.effects import Dial, Effect, JoinFailed, Notify
+from swarm.finding.places import Crowd, dialable, place_of
 from swarm.settings import Settings
 from swarm.values import Contact
 
 JITTER = (0.7, 1.3)  # Spreads the redials of many nodes after a common failure.
 KEPT_SOURCE = "join"  # Addresses that the user gave are dialled for ever; others are forgotten after some failures.
+SAVED_SOURCE = "saved"  # Led somewhere before this node was restarted: worth more than a stranger's word.
+STRANGERS = ("advert", "dht")  # Sources that anybody can write into.
+BEST_MAX = 64  # Contacts worth keeping over a restart.
 FAILURES_MAX = 6  # About a minute of trying.
 DIAL_LIMIT_S = 30.0  # Longer than any dial takes. One that led to a link that was up already has no other end.
 
@@ -29,6 +33,7 @@ class _Entry:
     turned_away: int = 0  # How often the peer has closed a link because it has too many.
     due_at: float = 0.0
     told: bool = False
+    linked_at: float | None = None  # When a link was last opened.
 
 
 class Contacts:
@@ -39,15 +44,32 @@ class Contacts:
         self._entries: dict[_Key, _Entry] = {}
         self._dialling: dict[_Key, float] = {}  # Since when.
         self._awaited: dict[_Key, None] = {}  # The user has just asked for these.
+        self._own: tuple[str, ...] = ()
+        self._crowd = Crowd()
+        self.refused = 0  # Addresses that a stranger may not send this node to.
+
+    def settle(self, addresses: tuple[str, ...]) -> None:
+        """Where this node itself can be dialled, which tells which networks it is in."""
+        self._own = addresses
 
     def learn(self, source: str, contacts: Iterable[Contact]) -> None:
         for contact in contacts:
             if contact.node == self._self or not contact.addresses:
                 continue
+            if source in STRANGERS:
+                addresses = dialable(contact.addresses, self._own)
+                self.refused += len(contact.addresses) - len(addresses)
+                if not addresses:
+                    continue
+                if len(addresses) < len(contact.addresses):
+                    contact = Contact(contact.node, addresses)
             key = _key(contact)
             entry = self._entries.get(key)
             if entry is None:
+                if source in STRANGERS and self._crowd.is_full(contact.addresses):
+                    continue
                 entry = self._entries[key] = _Entry(contact, source)
+                self._crowd.add(contact.addresses)
                 self._bound()
             if source == KEPT_SOURCE:
                 entry.source, entry.proven = source, contact.addresses
@@ -55,7 +77,9 @@ class Contacts:
                 self._awaited[key] = None
             # Adverts tell the same addresses again and again.
             if entry.contact is not contact and entry.contact != contact:
+                self._crowd.remove(entry.contact.addresses)
                 entry.contact = Contact(contact.node, _joined(entry.proven, contact.addresses))
+                self._crowd.add(entry.contact.addresses)
 
     def is_known(self, node: NodeId, addresses: tuple[str, ...]) -> bool:
         """Whether these addresses are nothing new. Most adverts only renew: asked before anything is built for `learn`."""
@@ -81,8 +105,8 @@ class Contacts:
         chosen = [key for key in due if key in self._awaited]
         if missing > 0 or not have:
             chosen += [key for key in due if self._entries[key].source == KEPT_SOURCE and key not in self._awaited]
-        others = [key for key in due if self._entries[key].source != KEPT_SOURCE]
-        chosen += self._dice.sample(others, min(len(others), max(0, missing - len(chosen))))
+        if missing > len(chosen):
+            chosen += self._others(due, have)[: missing - len(chosen)]
         effects: list[Effect] = []
         for key in chosen[: max(0, self._settings.dials_max - len(self._dialling))]:
             self._awaited.pop(key, None)
@@ -102,27 +126,52 @@ class Contacts:
             if len(self._dialling) >= self._settings.dials_max:
                 break
             self._dialling[key] = now
-            effects.append(Dial(contact))
+            effects.append(Dial(self._entries[key].contact))
         return effects
 
-    def linked(self, node: NodeId, addresses: tuple[str, ...], dialled: str) -> None:
+    def best(self) -> list[Contact]:
+        """The contacts that have led to a link, the latest first: worth keeping over a restart."""
+        linked = [entry for entry in self._entries.values() if entry.linked_at is not None and entry.contact.node]
+        linked.sort(key=lambda entry: entry.linked_at or 0.0, reverse=True)
+        return [entry.contact for entry in linked[:BEST_MAX]]
+
+    def _others(self, due: list[_Key], have: dict[NodeId, None]) -> list[_Key]:
+        """Those that nobody asked for, in the order in which to dial them: what was saved first, and one place after another."""
+        others = [key for key in due if self._entries[key].source != KEPT_SOURCE]
+        places: dict[str, int] = {}
+        for node in have:
+            entry = self._entries.get(node)
+            if entry is not None:
+                place = place_of(entry.contact.addresses)
+                places[place] = places.get(place, 0) + 1
+        ranked: list[tuple[bool, int, int, _Key]] = []
+        for key in self._dice.sample(others, len(others)):
+            entry = self._entries[key]
+            place = place_of(entry.contact.addresses)
+            places[place] = places.get(place, 0) + 1
+            ranked.append((entry.source != SAVED_SOURCE, places[place], len(ranked), key))
+        return [key for *_, key in sorted(ranked, key=lambda one: one[:3])]
+
+    def linked(self, node: NodeId, addresses: tuple[str, ...], dialled: str, now: float) -> None:
         """A link is open: whatever led there has worked."""
         self._dialling.pop(node, None)
         entry = self._entries.get(node)
         if entry is not None:
-            entry.failures, entry.told = 0, False
+            entry.failures, entry.told, entry.linked_at = 0, False, now
         self._awaited.pop(node, None)
         # An address without a node id has found its node; from now on it is known by its id.
         for key in [key for key in self._entries if not isinstance(key, bytes) and dialled in key] if dialled else ():
             self._dialling.pop(key, None)
             self._awaited.pop(key, None)
-            unnamed = self._entries.pop(key)
-            known = self._entries.pop(node, None) or _Entry(Contact(node, addresses), unnamed.source)
+            unnamed = self._pop(key)
+            known = (self._pop(node) if node in self._entries else None) or _Entry(Contact(node, addresses), unnamed.source)
             if unnamed.source == KEPT_SOURCE:
                 known.source = KEPT_SOURCE
             known.proven = _joined(known.proven, (dialled,))
             known.contact = Contact(node, _joined(known.proven, known.contact.addresses))
+            known.linked_at = now
             self._entries[node] = known
+            self._crowd.add(known.contact.addresses)
 
     def unlinked(self, node: NodeId, turned_away: bool, now: float) -> None:
         """A link has closed; dial again, but not in step with everybody else.
@@ -132,6 +181,7 @@ class Contacts:
         """
         entry = self._entries.get(node)
         if entry is not None:
+            entry.linked_at = now
             entry.turned_away = entry.turned_away + 1 if turned_away else 0
             entry.due_at = now + self._wait_s(entry.turned_away)
 
@@ -147,7 +197,7 @@ class Contacts:
     def forget(self, node: NodeId) -> None:
         entry = self._entries.get(node)
         if entry is not None and entry.source != KEPT_SOURCE:
-            del self._entries[node]
+            self._pop(node)
             self._awaited.pop(node, None)
 
     def _put_off(self, key: _Key, now: float) -> _Entry | None:
@@ -157,7 +207,7 @@ class Contacts:
             return None
         entry.failures += 1
         if entry.source != KEPT_SOURCE and entry.failures >= FAILURES_MAX:
-            del self._entries[key]
+            self._pop(key)
             return None
         entry.due_at = now + self._wait_s(entry.failures - 1)
         return entry
@@ -176,8 +226,13 @@ class Contacts:
         if len(self._entries) > self._settings.contacts_max:
             others = (key for key, entry in self._entries.items() if entry.source != KEPT_SOURCE)
             key = next(others, None) or next(iter(self._entries))
-            del self._entries[key]
+            self._pop(key)
             self._awaited.pop(key, None)
+
+    def _pop(self, key: _Key) -> _Entry:
+        entry = self._entries.pop(key)
+        self._crowd.remove(entry.contact.addresses)
+        return entry
 
 
 def _joined(first: tuple[str, ...], second: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,200 +1,317 @@
-"""How adverts travel: what is news goes to a few random neighbours at once, and a new neighbour is told and asked at once.
+"""How adverts, pulses and suspicions travel: news goes to a few random neighbours at once, and digests find what was missed.
 
-Rumour mongering with a counter (Demers et al., 1987): a version of an advert is passed on to `gossip_copies` neighbours by
-everybody who hears it. Renewals heal what a rumour missed. News waits a moment, so that what comes together travels together, and
+Rumour mongering with a counter (Demers et al., 1987): each version is passed on to `gossip_copies` neighbours by everybody who
+hears it, and anti-entropy heals what the rumour missed. News waits a moment, so that what comes together travels together, and
 what may be told in a second is bounded: the cost per node does not grow with the swarm.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from random import Random
-from typing import Protocol
 
-from protocol import codec
 from protocol import limits as lim
-from protocol.identity import NodeId
-from protocol.messages import Advert, AdvertPull, AdvertPush, Capability, SignedAdvert
-from swarm.effects import AdvertDue, Effect, GossipDue, Provide, Send, SetTimer
-from swarm.finding.capabilities import CapabilityIndex
+from protocol.identity import NODE_ID_BYTES, NodeId
+from protocol.messages import (
+    Advert,
+    AdvertDigest,
+    AdvertPull,
+    AdvertPush,
+    AdvertWant,
+    Digest,
+    Message,
+    Pulse,
+    Rumours,
+    Signed,
+    Suspicion,
+)
+from swarm.effects import DigestDue, Effect, GossipDue, Send, SetTimer
+from swarm.finding.capabilities import CapabilityIndex, Known
+from swarm.finding.issuing import JITTER, Issuer, Notary
+from swarm.finding.suspicion import Suspicions
 from swarm.settings import Settings
 
-JITTER = (0.8, 1.2)
-GOSSIP_BURST_S = 2.0  # What was not told in a calm time may be told at once, this many seconds of it.
-SEAL_BYTES = lim.HEADER_BYTES_MAX + 128  # What an envelope puts around an advert, and room for its load to grow.
+GOSSIP_BURST_S = 60.0  # What was not told in a calm time may be told at once, this many seconds of it: a swarm that begins.
+GONE_COPIES = 6  # Of what makes others forget a node: one in 400 misses it, of other news one in 50.
+ADVERT_WEIGHT = 4  # An advert is about that many times as long as a pulse.
+TIMER_S = 0.001  # Times are sums of floats.
+LAST_WORDS_MAX = 64  # About what goes wrong in a minute.
+HEARD_PER_S = 64.0  # News from one neighbour, each costing a check of its seal: far more than one tells.
+HEARD_BURST = 512.0  # What answers a digest comes at once.
+FIRST, LAST = NodeId(bytes(NODE_ID_BYTES)), NodeId(b"\xff" * NODE_ID_BYTES)
+CROWDED, TWIN = "crowded", "own identity"
 
-
-class Notary(Protocol):
-    """Signs and proves adverts; `protocol.notary.Notary` is the real one."""
-
-    def sign(self, advert: Advert, lifetime_s: float, now: float) -> SignedAdvert: ...
-
-    def holds(self, signed: SignedAdvert, now: float) -> bool: ...
+_Key = tuple[NodeId, NodeId | None, type[Message]]
 
 
 class Gossip:
-    """This node's own advert, and the rumours that it still has to tell."""
+    """The rumours that this node still has to tell, and what it has heard."""
 
     def __init__(
-        self,
-        node: NodeId,
-        name: str,
-        settings: Settings,
-        notary: Notary,
-        dice: Random,
-        index: CapabilityIndex,
-        load: Callable[[], tuple[int, int, int]],
-    ) -> None:
-        """`load()` gives this node's slots, busy slots and queue length now."""
-        self._node, self._name, self._settings, self._notary, self._dice = node, name, settings, notary, dice
-        self._index, self._load = index, load
-        self._hot: dict[NodeId, tuple[NodeId, int]] = {}  # Issuer to whom its news came from and copies to pass on, oldest first.
-        self._round_set = False
+        self, node: NodeId, settings: Settings, notary: Notary, dice: Random, index: CapabilityIndex, issuer: Issuer,
+        suspicions: Suspicions,
+    ) -> None:  # fmt: skip
+        self._node, self._settings, self._notary, self._dice = node, settings, notary, dice
+        self._index, self._issuer, self._suspicions = index, issuer, suspicions
+        # What is to be passed on and from whom it came, oldest first: what changes who is there and what they can do; how busy
+        # they are, where the oldest is told first because no later word may come; and what only renews.
+        self._news: dict[_Key, tuple[Signed[Message], NodeId]] = {}
+        self._loads: dict[_Key, tuple[Signed[Message], NodeId]] = {}
+        self._renewals: dict[_Key, tuple[Signed[Message], NodeId]] = {}
+        self._round_at = float("inf")
         self._told_at = float("-inf")
         self._allowance = 0.0
-        self._addresses: tuple[str, ...] = ()
-        self._capabilities: tuple[Capability, ...] = ()
-        self._draining = False
-        self._own: SignedAdvert | None = None
-        self._issues = 0
-        self._hurried = 0  # The issue after which the next one was brought forward.
-        self._told_load = (0, 0)
-        self.forged = 0
+        self._heard: dict[NodeId, tuple[float, float]] = {}  # Neighbour to what it may still tell, and as of when.
+        self._last_words: dict[NodeId, Signed[Message]] = {}  # Why a node was forgotten, for those who missed it.
+        self.refused: dict[str, int] = {}
+        self.twin: tuple[str, ...] = ()
 
-    @property
-    def own(self) -> SignedAdvert | None:
-        """This node's newest advert."""
-        return self._own
+    # --- Hearing ------------------------------------------------------------------------------------------------------
 
-    def start(self, addresses: tuple[str, ...], neighbours: list[NodeId], now: float) -> list[Effect]:
-        self._addresses = addresses[: lim.ADDRESSES_MAX]
-        self._capabilities = self._fitting(self._capabilities)
-        return self.issue(neighbours, now)
-
-    def offer(self, capabilities: tuple[Capability, ...], neighbours: list[NodeId], now: float) -> list[Effect]:
-        """What this node's models can do has changed: everybody near hears it at once."""
-        self._capabilities = self._fitting(capabilities[: lim.CAPABILITIES_MAX])
-        skills = tuple(sorted(dict.fromkeys(capability.skill for capability in self._capabilities)))
-        return [Provide(skills), *self.issue(neighbours, now)]
-
-    def drain(self, neighbours: list[NodeId], now: float) -> list[Effect]:
-        self._draining = True
-        return self.issue(neighbours, now)
-
-    def issue(self, neighbours: list[NodeId], now: float) -> list[Effect]:
-        """A new version of this node's advert, told to all neighbours."""
-        slots, busy, queued = (min(count, lim.SLOTS_MAX) for count in self._load())
-        advert = Advert(self._name, self._addresses, self._capabilities, slots, busy, queued, self._draining)
-        if self._own is not None and round(now * 1000) <= self._own.issued_at_ms:
-            now = (self._own.issued_at_ms + 1) / 1000  # Versions grow even when two are issued within a millisecond.
-        self._own = self._notary.sign(advert, self._settings.advert_lifetime_s, now)
-        self._index.learn(self._own, now, True)
-        self._issues += 1
-        self._told_load = (busy, queued)
-        due_s = self._settings.advert_period_s * self._dice.uniform(*JITTER)
-        told = AdvertPush((self._own,))
-        return [SetTimer(due_s, AdvertDue(self._issues)), *[Send(node, told) for node in neighbours]]
-
-    def due(self, timer: AdvertDue, neighbours: list[NodeId], now: float) -> list[Effect]:
-        return self.issue(neighbours, now) if timer.version == self._issues else []
-
-    def load_changed(self, neighbours: list[NodeId], now: float) -> list[Effect]:
-        """Tell when this node fills up or has room again, and when its queue has doubled or halved; not more often than the gap."""
-        if self._own is None:
-            return []
-        slots, busy, queued = self._load()
-        if not _differs(slots, self._told_load, (busy, queued)):
-            return []
-        gap_s = now - self._own.issued_at_ms / 1000
-        if gap_s >= self._settings.advert_gap_s:
-            return self.issue(neighbours, now)
-        if self._hurried == self._issues:
-            return []
-        self._hurried = self._issues  # Soon enough, and with what is true then.
-        return [SetTimer(self._settings.advert_gap_s - gap_s, AdvertDue(self._issues))]
-
-    def greet(self, node: NodeId) -> list[Effect]:
-        """To a new neighbour: who we are, and a question for what it knows, as long as there is room for more."""
-        effects: list[Effect] = [] if self._own is None else [Send(node, AdvertPush((self._own,)))]
-        wanted = min(self._settings.pull_adverts, self._settings.adverts_max - len(self._index))
-        return [*effects, Send(node, AdvertPull("", wanted))] if wanted > 0 else effects
-
-    def answer(self, node: NodeId, pull: AdvertPull) -> list[Effect]:
-        count = min(pull.adverts_max, self._settings.pull_adverts)
-        adverts = [signed for signed in self._index.freshest(pull.skill, count) if signed.issuer != node]
-        step = lim.ADVERTS_PER_PUSH_MAX
-        return [Send(node, AdvertPush(tuple(adverts[at : at + step]))) for at in range(0, len(adverts), step)]
-
-    def hear(self, sender: NodeId, push: AdvertPush, now: float) -> list[SignedAdvert]:
+    def hear(self, sender: NodeId, push: AdvertPush, now: float) -> list[Signed[Advert]]:
         """The adverts of a push that were news; they are learned, and will be passed on."""
         news = []
         for signed in push.adverts:
             first_hand = signed.issuer == sender
             if first_hand:
                 self._index.revive(sender)
-            if signed.issuer == self._node or not self._index.is_news(signed):
+            if signed.issuer == self._node:
+                self._hear_of_self(signed, now, signed.body.addresses)
                 continue
-            if not first_hand and signed.issued_at_ms + signed.lifetime_ms <= now * 1000:
-                continue  # The ghost of a node that has stopped renewing it. Its seal still holds, for clocks that differ.
-            if not self._notary.holds(signed, now):
-                self.forged += 1
+            if not self._index.is_news(signed) or not self._believes(sender, signed, now):
                 continue
             known = self._index.get(signed.issuer)
-            is_renewal = known is not None and known.signed.advert == signed.advert
+            is_renewal = known is not None and known.signed.body == signed.body
             self._index.learn(signed, now, first_hand)
-            self._hot.pop(signed.issuer, None)
-            settings = self._settings
-            self._hot[signed.issuer] = (sender, settings.gossip_renewals if is_renewal else settings.gossip_copies)
+            self._note((signed.issuer, None, Advert), signed, sender, is_renewal)
             news.append(signed)
-        if len(self._hot) > self._settings.adverts_max:
-            for issuer in list(self._hot)[: len(self._hot) - self._settings.adverts_max]:
-                del self._hot[issuer]
         return news
 
-    def stir(self) -> list[Effect]:
-        """A round soon, if there is news to tell and none is due yet."""
-        if self._round_set or not self._hot:
+    def hear_rumours(self, sender: NodeId, rumours: Rumours, now: float) -> tuple[list[Effect], list[NodeId]]:
+        """What to say to pulses and suspicions, and who is gone because of them."""
+        wanted: list[NodeId] = []
+        gone: list[NodeId] = []
+        effects: list[Effect] = []
+        for pulse in rumours.pulses:
+            if pulse.issuer == self._node:
+                self._hear_of_self(pulse, now, ())
+            elif self._index.is_newer(pulse) and self._believes(sender, pulse, now):
+                self._suspicions.alive(pulse, now)
+                if pulse.body.leaving:
+                    gone.append(pulse.issuer)
+                    self._bury(pulse.issuer, pulse, pulse.issued_at_ms)
+                    self._note((pulse.issuer, None, Pulse), pulse, sender, False)
+                    continue
+                known = self._index.get(pulse.issuer)
+                is_renewal = known is not None and _load(known.advert) == _load(pulse.body)
+                if not self._index.beat(pulse, now, pulse.issuer == sender) and (known is not None or self._index.room):
+                    wanted.append(pulse.issuer)
+                self._note((pulse.issuer, None, Pulse), pulse, sender, is_renewal)
+        for suspicion in rumours.suspicions:
+            node = suspicion.body.node
+            if node == self._node:
+                # As long as somebody may believe it, say that it is not so.
+                if suspicion.body.seen >= self._issuer.version and self._believes(sender, suspicion, now):
+                    effects += self._issuer.speak(now)
+            elif self._suspicions.is_news(suspicion, now) and self._believes(sender, suspicion, now):
+                if self._suspicions.hear(suspicion, now) and self._index.get(node) is not None:
+                    gone.append(node)
+                    self._bury(node, suspicion, suspicion.body.seen)
+                self._note((node, suspicion.issuer, Suspicion), suspicion, sender, False)
+        if wanted:
+            effects.append(Send(sender, AdvertWant(tuple(wanted[: lim.DIGESTS_MAX]))))
+        return effects, gone
+
+    def spread(self, suspicion: Signed[Suspicion], neighbours: list[NodeId]) -> list[Effect]:
+        """Tell all neighbours of a suspicion of this node's own."""
+        return [Send(node, Rumours((), (suspicion,))) for node in neighbours]
+
+    def bury_overdue(self, now: float) -> list[NodeId]:
+        """Forget those that did not refute a suspicion in time, and say who."""
+        overdue = self._suspicions.overdue(now)
+        for node in overdue:
+            self._index.forget(node)
+        return overdue
+
+    def _bury(self, node: NodeId, why: Signed[Message], version: int) -> None:
+        self._index.forget(node, version)
+        self._last_words.pop(node, None)
+        self._last_words[node] = why
+        if len(self._last_words) > LAST_WORDS_MAX:
+            del self._last_words[next(iter(self._last_words))]
+
+    def unlinked(self, node: NodeId) -> None:
+        self._heard.pop(node, None)
+
+    def _hear_of_self(self, signed: Signed[Message], now: float, addresses: tuple[str, ...]) -> None:
+        """Only a second node with this identity, or this one's own past under another clock, says more than this node has said."""
+        if signed.issued_at_ms > self._issuer.version and not self._notary.fault(signed, now):
+            self._refuse(TWIN)
+            self.twin = addresses or self.twin
+            self._issuer.overtaken(signed.issued_at_ms, now)
+
+    def _believes(self, sender: NodeId, signed: Signed[Message], now: float) -> bool:
+        if sender != signed.issuer and signed.issued_at_ms + signed.lifetime_ms <= now * 1000:
+            return False  # The ghost of a node that has stopped renewing it. Its seal still holds, for clocks that differ.
+        left, since = self._heard.get(sender, (HEARD_BURST, now))
+        left = min(HEARD_BURST, left + max(0.0, now - since) * HEARD_PER_S)
+        self._heard[sender] = (max(0.0, left - 1), now)
+        fault = CROWDED if left < 1 else self._notary.fault(signed, now)
+        if fault:
+            self._refuse(fault)
+        return not fault
+
+    def _refuse(self, why: str) -> None:
+        self.refused[why] = self.refused.get(why, 0) + 1
+
+    # --- Telling ------------------------------------------------------------------------------------------------------
+
+    def stir(self, now: float) -> list[Effect]:
+        """A round soon if there is news to tell, and in a while if there are only renewals, unless one is due by then."""
+        if not (self._news or self._loads or self._renewals):
             return []
-        self._round_set = True
-        return [SetTimer(self._settings.gossip_period_s * self._dice.uniform(*JITTER), GossipDue())]
+        settings = self._settings
+        period_s = settings.gossip_period_s if self._news or self._loads else settings.gossip_renewal_period_s
+        if self._round_at <= now + period_s * JITTER[1]:
+            return []
+        wait_s = period_s * self._dice.uniform(*JITTER)
+        self._round_at = now + wait_s
+        return [SetTimer(wait_s, GossipDue())]
+
+    def due(self, neighbours: list[NodeId], now: float) -> list[Effect]:
+        """A timer of `stir` has fired. One that a sooner one has overtaken finds nothing."""
+        return [] if now < self._round_at - TIMER_S else self.round(neighbours, now)
 
     def round(self, neighbours: list[NodeId], now: float) -> list[Effect]:
-        """One round: the oldest news, each to a few random neighbours, within what may be told in a second."""
-        self._round_set = False
+        """One round: what is waiting, to a few random neighbours, within what may be told in a second."""
+        self._round_at = float("inf")
         settings = self._settings
-        earned = (now - self._told_at) * settings.gossip_adverts
-        self._allowance = min(GOSSIP_BURST_S * settings.gossip_adverts, self._allowance + max(0.0, earned))
+        earned = (now - self._told_at) * settings.gossip_budget
+        self._allowance = min(GOSSIP_BURST_S * settings.gossip_budget, self._allowance + max(0.0, earned))
         self._told_at = now
-        told: dict[NodeId, list[SignedAdvert]] = {}
-        for issuer in list(self._hot):
-            if self._allowance < 1:
-                break
-            (source, copies), known = self._hot.pop(issuer), self._index.get(issuer)
-            others = [node for node in neighbours if node not in (issuer, source)]
-            for node in self._dice.sample(others, min(len(others), copies)):
-                if known is not None:
-                    told.setdefault(node, []).append(known.signed)
-                    self._allowance -= 1
-        step = lim.ADVERTS_PER_PUSH_MAX
-        sends: list[Effect] = [
-            Send(node, AdvertPush(tuple(adverts[at : at + step])))
-            for node, adverts in told.items()
-            for at in range(0, len(adverts), step)
-        ]
-        return [*sends, *self.stir()]
+        told: dict[NodeId, list[Signed[Message]]] = {}
+        # Drawn once for all that is told now, so that it travels in few messages; the next round draws others.
+        listeners = self._dice.sample(neighbours, min(len(neighbours), GONE_COPIES + 1))
+        for waiting, copies, newest_first in (
+            (self._news, settings.gossip_copies, True),
+            (self._loads, settings.gossip_copies, False),
+            (self._renewals, settings.gossip_renewals, False),
+        ):
+            for key in reversed(list(waiting)) if newest_first else list(waiting):
+                if self._allowance < 1:
+                    break
+                signed, source = waiting.pop(key)
+                subject, accuser, kind = key
+                if kind is Advert and self._index.get(subject) is None:
+                    continue  # Forgotten since.
+                others = [node for node in listeners if node not in (subject, source, accuser)]
+                for node in others[: GONE_COPIES if _is_of_the_gone(signed.body) else copies]:
+                    told.setdefault(node, []).append(signed)
+                    self._allowance -= ADVERT_WEIGHT if kind is Advert else 1
+        sends = [effect for node, signed in told.items() for effect in _sends(node, signed)]
+        return [*sends, *self.stir(now)]
 
-    def _fitting(self, capabilities: tuple[Capability, ...]) -> tuple[Capability, ...]:
-        """The capabilities as they fit into one advert: if they are too long, the last ones lose their texts first."""
-        fitted = list(capabilities)
-        for at in reversed(range(len(fitted))):
-            advert = Advert(self._name, self._addresses, tuple(fitted), 0, 0, 0, False)
-            if len(codec.encode(advert)) <= lim.ADVERT_BYTES_MAX - SEAL_BYTES:
-                break
-            fitted[at] = replace(fitted[at], description="", labels=())
-        return tuple(fitted)
+    def _note(self, key: _Key, signed: Signed[Message], sender: NodeId, is_renewal: bool) -> None:
+        was_news = self._loads.pop(key, None) is not None or self._news.pop(key, None) is not None
+        self._renewals.pop(key, None)
+        if is_renewal and not was_news:
+            waiting = self._renewals
+        else:
+            waiting = self._loads if key[2] is Pulse and not _is_of_the_gone(signed.body) else self._news
+        waiting[key] = (signed, sender)
+        if len(waiting) > self._settings.adverts_max:
+            del waiting[next(iter(waiting))]
+
+    # --- Greetings, digests and questions -----------------------------------------------------------------------------
+
+    def greet(self, node: NodeId, dialled: bool) -> list[Effect]:
+        """To a new neighbour: who we are; whoever has dialled also compares what both know, so that it is done once."""
+        own = [signed for signed in (self._issuer.advert, self._issuer.pulse) if signed is not None]
+        return [*_sends(node, own), *([self._digest_to(node)] if dialled else [])]
+
+    def digest_due(self, neighbours: list[NodeId]) -> list[Effect]:
+        """Now and then, compare with one neighbour."""
+        again = SetTimer(self._settings.digest_period_s * self._dice.uniform(*JITTER), DigestDue())
+        return [again, *([self._digest_to(self._dice.choice(neighbours))] if neighbours else [])]
+
+    def _digest_to(self, node: NodeId) -> Effect:
+        """All that is known, or as much as fits from a random node on."""
+        nodes = sorted(known.node for known in self._index)
+        first, last = FIRST, LAST
+        if len(nodes) > lim.DIGESTS_MAX:
+            # Those at the ends are as likely to be among them as all others.
+            at = self._dice.randrange(1 - lim.DIGESTS_MAX, len(nodes))
+            nodes, ends = nodes[max(0, at) : at + lim.DIGESTS_MAX], (at <= 0, at + lim.DIGESTS_MAX >= len(nodes))
+            first, last = FIRST if ends[0] else nodes[0], LAST if ends[1] else nodes[-1]
+        known = [self._index.get(each) for each in nodes]
+        return Send(node, AdvertDigest(first, last, tuple(_digest(each) for each in known if each is not None)))
+
+    def compare(self, sender: NodeId, digest: AdvertDigest) -> list[Effect]:
+        """What the sender of a digest lacks, and a question for what this node lacks, as far as there is room."""
+        theirs = {each.node: each for each in digest.known}
+        told: list[Signed[Message]] = []
+        adverts = 0
+        for known in self._index:
+            if known.node == sender or not digest.first <= known.node <= digest.last:
+                continue
+            there = theirs.get(known.node)
+            if there is None or there.card < known.signed.issued_at_ms:
+                if adverts >= self._settings.pull_adverts:
+                    continue
+                adverts += 1
+                told.append(known.signed)
+            if known.pulse is not None and (there is None or there.pulse < known.pulse.issued_at_ms):
+                told.append(known.pulse)
+        for each in digest.known:
+            why = self._last_words.get(each.node)
+            if why is not None and max(each.card, each.pulse) <= self._index.version(each.node) and each.node not in self._index:
+                told.append(why)
+        wanted = [each.node for each in digest.known if self._lacks(each)]
+        ask = [Send(sender, AdvertWant(tuple(wanted)))] if wanted else []
+        return [*_sends(sender, told), *ask]
+
+    def _lacks(self, there: Digest) -> bool:
+        if there.node == self._node:
+            return False
+        known = self._index.get(there.node)
+        if known is None:
+            return self._index.room > 0 and max(there.card, there.pulse) > self._index.version(there.node)
+        return there.card > known.signed.issued_at_ms or there.pulse > known.version
+
+    def give(self, sender: NodeId, want: AdvertWant) -> list[Effect]:
+        return _told(sender, [known for node in want.nodes if (known := self._index.get(node)) is not None])
+
+    def answer(self, node: NodeId, pull: AdvertPull) -> list[Effect]:
+        count = min(pull.adverts_max, self._settings.pull_adverts)
+        return _told(node, [known for known in self._index.freshest(pull.skill, count) if known.node != node])
 
 
-def _differs(slots: int, told: tuple[int, int], now: tuple[int, int]) -> bool:
-    """Whether a load is worth telling: the last slot was taken or given back, or the queue is another."""
-    if (told[0] >= slots) != (now[0] >= slots):
-        return True
-    return not told[1] / 2 <= now[1] <= 2 * told[1]
+def _digest(known: Known) -> Digest:
+    return Digest(known.node, known.signed.issued_at_ms, 0 if known.pulse is None else known.pulse.issued_at_ms)
+
+
+def _is_of_the_gone(told: Message) -> bool:
+    return isinstance(told, Suspicion) or (isinstance(told, Pulse) and told.leaving)
+
+
+def _load(told: Advert | Pulse) -> tuple[int, int, bool]:
+    return told.busy, told.queued, told.draining
+
+
+def _told(node: NodeId, found: Iterable[Known]) -> list[Effect]:
+    signed: list[Signed[Message]] = []
+    for known in found:
+        signed += [known.signed] if known.pulse is None else [known.pulse, known.signed]
+    return _sends(node, signed)
+
+
+def _sends(node: NodeId, signed: Sequence[Signed[Message]]) -> list[Effect]:
+    """In as many messages as it takes, pulses first: an advert that is older than a minute counts for nothing without one."""
+    adverts: list[Signed[Advert]] = [each for each in signed if isinstance(each.body, Advert)]  # type: ignore[misc]
+    pulses: list[Signed[Pulse]] = [each for each in signed if isinstance(each.body, Pulse)]  # type: ignore[misc]
+    doubts: list[Signed[Suspicion]] = [each for each in signed if isinstance(each.body, Suspicion)]  # type: ignore[misc]
+    sends: list[Effect] = []
+    for at in range(0, max(len(pulses), len(doubts)), lim.RUMOURS_MAX):
+        until = at + lim.RUMOURS_MAX
+        sends.append(Send(node, Rumours(tuple(pulses[at:until]), tuple(doubts[at:until]))))
+    for at in range(0, len(adverts), lim.ADVERTS_PER_PUSH_MAX):
+        sends.append(Send(node, AdvertPush(tuple(adverts[at : at + lim.ADVERTS_PER_PUSH_MAX]))))
+    return sends

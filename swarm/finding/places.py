@@ -1,8 +1,16 @@
-"""Where an address is, roughly: one operator's machines share a place, so nothing should hang on a single one."""
+"""Where an address is, roughly, and whether a stranger's word is reason enough to dial it."""
+
+from collections.abc import Iterable
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+PER_PLACE_MAX = 16  # A household, an office or a laboratory has about that many nodes behind one public address.
 
 
 def place_of(addresses: tuple[str, ...]) -> str:
-    """The /24 of an IPv4 multiaddress or the /48 of an IPv6 one, of the first address; other addresses are their own place."""
+    """The /24 of an IPv4 multiaddress or the /48 of an IPv6 one, of the first address; other addresses are their own place.
+
+    One operator's machines share a place, so nothing should hang on a single one.
+    """
     if not addresses:
         return ""
     parts = addresses[0].split("/")
@@ -11,3 +19,70 @@ def place_of(addresses: tuple[str, ...]) -> str:
     if len(parts) > 2 and parts[1] == "ip6":
         return "/ip6/" + ":".join(parts[2].split(":")[:3])
     return addresses[0]
+
+
+def public_place(addresses: tuple[str, ...]) -> str:
+    """The place of a public address; empty for all others: at home everybody is at one place."""
+    return place_of(addresses) if is_public(addresses) else ""
+
+
+class Crowd:
+    """How many strangers at each public place are remembered: an identity costs nothing, a network does."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+
+    def is_full(self, addresses: tuple[str, ...]) -> bool:
+        place = public_place(addresses)
+        return bool(place) and self._counts.get(place, 0) >= PER_PLACE_MAX
+
+    def add(self, addresses: tuple[str, ...]) -> None:
+        place = public_place(addresses)
+        if place:
+            self._counts[place] = self._counts.get(place, 0) + 1
+
+    def remove(self, addresses: tuple[str, ...]) -> None:
+        place = public_place(addresses)
+        left = self._counts.pop(place, 0) - 1
+        if left > 0:
+            self._counts[place] = left
+
+
+def is_public(addresses: tuple[str, ...]) -> bool:
+    """Whether the first address is one of the public internet."""
+    host = _host(addresses[0]) if addresses else None
+    return host is not None and host.is_global
+
+
+def dialable(addresses: Iterable[str], own: Iterable[str]) -> tuple[str, ...]:
+    """Those that a stranger may send this node to: not into its machine or its network, unless it is itself announced there.
+
+    Otherwise anybody could make others knock at the printers and routers of their homes.
+    """
+    near = [host for text in own if (host := _host(text)) is not None and not host.is_global]
+    return tuple(text for text in addresses if (host := _host(text)) is None or _is_dialable(host, near))
+
+
+def _is_dialable(host: IPv4Address | IPv6Address, near: list[IPv4Address | IPv6Address]) -> bool:
+    if host.is_unspecified or host.is_multicast:
+        return False
+    if host.is_global:
+        return True
+    bits = 16 if host.version == 4 else 48
+    return any(
+        host.version == own.version
+        and host.is_loopback == own.is_loopback
+        and int(host) >> (host.max_prefixlen - bits) == int(own) >> (own.max_prefixlen - bits)
+        for own in near
+    )
+
+
+def _host(text: str) -> IPv4Address | IPv6Address | None:
+    """The IP address that a multiaddress is dialled at; None for names and for what is reached through a relay."""
+    parts = text.split("/")
+    if len(parts) < 3 or parts[1] not in ("ip4", "ip6"):
+        return None
+    try:
+        return ip_address(parts[2])
+    except ValueError:
+        return None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from protocol.identity import NodeId
 from protocol.messages import Goodbye, Ping
 from swarm.effects import Disconnect, Effect, PongOverdue, Send, SetTimer
+from swarm.finding.places import place_of
 from swarm.settings import Settings
 
 RTT_WEIGHT = 0.25  # Of the newest sample; TCP takes 1/8 (RFC 6298), but pings are rarer than segments.
@@ -22,6 +23,7 @@ class Neighbour:
     dialled: str
     heard_at: float
     used_at: float
+    linked_at: float
     rtt_s: float | None = None
     ping_nonce: int | None = None
     ping_sent_at: float = 0.0
@@ -54,7 +56,7 @@ class Roster:
 
     def add(self, node: NodeId, name: str, addresses: tuple[str, ...], dialled: str, now: float) -> list[Effect]:
         """A link has opened. Its first ping measures the distance."""
-        self._neighbours[node] = neighbour = Neighbour(node, name, addresses, dialled, now, now)
+        self._neighbours[node] = neighbour = Neighbour(node, name, addresses, dialled, now, now, now)
         return self._ping(neighbour, now)
 
     def remove(self, node: NodeId) -> Neighbour | None:
@@ -112,15 +114,33 @@ class Roster:
                 effects += self._ping(neighbour, now)
         surplus = len(self._neighbours) - self._settings.neighbours_max
         if surplus > 0:
-            kept = dict.fromkeys(working)
-            idle = [neighbour for neighbour in self._neighbours.values() if neighbour.node not in kept]
-            for neighbour in sorted(idle, key=lambda known: (known.used_at, known.node))[:surplus]:
+            for neighbour in self._least_needed(working)[:surplus]:
                 neighbour.parting = True
                 effects += [
                     Send(neighbour.node, Goodbye(False, "too many links")),
                     Disconnect(neighbour.node, "too many links"),
                 ]
         return effects
+
+    def oldest(self) -> list[Neighbour]:
+        """The links in the order in which they were opened."""
+        return sorted(self._neighbours.values(), key=lambda known: known.linked_at)
+
+    def _least_needed(self, working: Iterable[NodeId]) -> list[Neighbour]:
+        """The links to close first. Whoever comes in numbers cannot displace those that were chosen, or have lasted."""
+        kept = dict.fromkeys(working)
+        count = self._settings.neighbours_kept
+        kept.update(dict.fromkeys(known.node for known in self.oldest()[:count]))
+        near = [known for known in self._neighbours.values() if known.rtt_s is not None]
+        kept.update(dict.fromkeys(known.node for known in sorted(near, key=lambda known: known.rtt_s or 0.0)[:count]))
+        places: dict[str, int] = {}
+        for known in self._neighbours.values():
+            place = place_of(known.addresses)
+            places[place] = places.get(place, 0) + 1
+        idle = [known for known in self._neighbours.values() if known.node not in kept]
+        return sorted(
+            idle, key=lambda known: (bool(known.dialled), -places[place_of(known.addresses)], known.used_at, known.node)
+        )
 
     def _ping(self, neighbour: Neighbour, now: float) -> list[Effect]:
         self._nonce = (self._nonce + 1) % NONCE_LIMIT

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import struct
 from collections.abc import Iterator
+from random import Random
 from typing import Any
 
 import msgpack
@@ -22,10 +23,13 @@ from protocol.messages import (
     AdvertPush,
     Message,
     Ping,
-    SignedAdvert,
+    Pulse,
+    Signed,
+    Suspicion,
     TaskRequest,
     Turn,
 )
+from protocol.notary import Notary
 from tests.fields import least, places, with_item
 from tests.strategies import ADA, SWARM, instances, messages, plain, signed_adverts, task_request
 
@@ -249,16 +253,25 @@ def test_a_message_over_the_body_limit_is_never_sent() -> None:
 
 @settings(max_examples=30)
 @given(signed_adverts())
-def test_an_advert_is_read_out_of_its_envelope(signed: SignedAdvert) -> None:
+def test_an_advert_is_read_out_of_its_envelope(signed: Signed[Advert]) -> None:
     """[ADV-1] What was sealed is what comes out."""
-    assert codec.signed_advert(signed.sealed) == signed
+    assert codec.signed(Advert, signed.sealed) == signed
 
 
-def test_an_advert_over_its_limit_is_refused() -> None:
+@pytest.mark.parametrize("kind", codec.PASSED_ON)
+def test_what_is_passed_on_is_refused_over_its_limit(kind: type[Message]) -> None:
     """[ADV-2] Before it is read."""
     with pytest.raises(RemoteProtocolError) as caught:
-        codec.signed_advert(bytes(lim.ADVERT_BYTES_MAX + 1))
+        codec.signed(kind, bytes(codec.PASSED_ON[kind] + 1))
     assert caught.value.kind == "oversized"
+
+
+def test_pulses_and_suspicions_always_fit() -> None:
+    """[ADV-2] At the edge of every field."""
+    notary, most = Notary(ADA, SWARM, Random(1)), 2**53 - 1
+    for message in (Pulse(most, lim.SLOTS_MAX, lim.SLOTS_MAX, True, True), Suspicion(ADA.node, most)):
+        assert len(notary.sign(message, lim.LIFETIME_MS_MAX / 1000, most / 1000 - 1).sealed) <= lim.RUMOUR_BYTES_MAX
+    assert 2 * lim.RUMOURS_MAX * (lim.RUMOUR_BYTES_MAX + 3) + 16 <= lim.BODY_BYTES_MAX
 
 
 def test_a_push_takes_as_many_of_the_largest_adverts_as_it_says() -> None:
@@ -273,12 +286,12 @@ def test_only_an_advert_is_taken_from_an_adverts_envelope(inner: Message) -> Non
     header = Header(SWARM, ADA.node, None, bytes(16), 1, 1)
     sealed = envelope.seal(ADA, header, codec.encode(inner))
     with pytest.raises(RemoteProtocolError, match="has no place here"):
-        codec.signed_advert(sealed)
+        codec.signed(Advert, sealed)
     assert refused(packed([AdvertPush.KIND, [sealed]])) == "garbage"
 
 
 def test_an_advert_without_its_envelope_is_never_sent() -> None:
-    signed = SignedAdvert(ADA.node, 1, 1, Advert("", (), (), 0, 0, 0, False), b"")
+    signed = Signed(ADA.node, 1, 1, Advert("", (), (), 0, 0, 0, False), b"")
     with pytest.raises(LocalProtocolError, match="without its envelope"):
         codec.encode(AdvertPush((signed,)))
 

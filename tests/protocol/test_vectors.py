@@ -14,7 +14,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.exchange import Exchanges, Stage
 from protocol.genesis import swarm_id
 from protocol.identity import Identity, NodeId, node_from_text, node_text, verify
-from protocol.messages import MESSAGES, Message
+from protocol.messages import MESSAGES, Advert, Message, Pulse, Suspicion
 from protocol.notary import Notary
 from tests import independent_decoder as second
 from tests.independent_signatures import holds
@@ -179,14 +179,15 @@ def test_adverts() -> None:
     content = read("adverts.json")
     swarm, now_ms = bytes.fromhex(content["swarm"]), content["now_ms"]
     for row in content["adverts"]:
-        sealed = bytes.fromhex(row["advert"])
-        assert _first_believes(sealed, swarm, now_ms) == row["holds"], row["why"]
-        assert second.advert_holds(sealed, swarm, now_ms) == row["holds"], row["why"]
+        sealed = bytes.fromhex(row["sealed"])
+        assert _first_believes(row["kind"], sealed, swarm, now_ms) == row["holds"], row["why"]
+        assert second.advert_holds(sealed, swarm, now_ms, row["kind"]) == row["holds"], row["why"]
 
 
-def _first_believes(sealed: bytes, swarm: bytes, now_ms: int) -> bool:
+def _first_believes(name: str, sealed: bytes, swarm: bytes, now_ms: int) -> bool:
+    kind: type[Message] = {"Advert": Advert, "Pulse": Pulse, "Suspicion": Suspicion}[name]
     try:
-        return Notary(ADA, swarm, Random(0)).holds(codec.signed_advert(sealed), now_ms / 1000)
+        return not Notary(ADA, swarm, Random(0)).fault(codec.signed(kind, sealed), now_ms / 1000)
     except RemoteProtocolError:
         return False
 

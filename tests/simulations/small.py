@@ -25,7 +25,7 @@ from swarm.events import (
     TimerFired,
     Undelivered,
 )
-from swarm.finding.gossip import Notary
+from swarm.finding.issuing import Notary
 from swarm.settings import Settings
 from swarm.values import Contact
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from simulations.faults import Faults
+from simulations.news import News
 from simulations.scenario import Scenario
 from simulations.trace import TraceHash
 from simulations.workload import Workload
@@ -29,7 +30,7 @@ print(play(scenario(seconds=12.0, wired=True), 7, hashed=True).trace_hash)
 def hash_of(small: Scenario, seed: int, make_member: type = Chatterer) -> str:
     world, digest = World(small, seed, make_member), TraceHash()
     Workload(world)
-    Faults(world)
+    Faults(world, News(world))
     world.trace(digest)
     world.run(30.0)
     return digest.hexdigest()
@@ -38,7 +39,7 @@ def hash_of(small: Scenario, seed: int, make_member: type = Chatterer) -> str:
 def tasks_of(small: Scenario, seed: int) -> list[tuple[float, str, Task]]:
     world = World(small, seed, Idle)
     Workload(world)
-    Faults(world)
+    Faults(world, News(world))
     asked: list[tuple[float, str, Task]] = []
 
     class Asks:

@@ -6,6 +6,7 @@ import pytest
 
 from simulations.faults import Faults
 from simulations.machines import Machine
+from simulations.news import News
 from simulations.world import World
 from swarm.events import LoopLate, Started, Stopping
 from tests.simulations.small import Idle, Log, scenario
@@ -15,7 +16,7 @@ MEMBERS = '[[members]]\nname = "worker"\ncount = 10\n[[members]]\nname = "asker"
 
 def world_with(fault: str) -> World:
     world = World(scenario(MEMBERS, f"[[faults]]\n{fault}", seconds=60.0), 1, Idle)
-    world.faults = Faults(world)  # type: ignore[attr-defined]
+    world.faults = Faults(world, News(world))  # type: ignore[attr-defined]
     return world
 
 

@@ -5,6 +5,7 @@ import pytest
 from protocol.messages import Ping
 from simulations.faults import Faults
 from simulations.network import CLOSED_BY_PEER, NOT_READING, REPLACED, RESET, STALLED_MAX
+from simulations.news import News
 from simulations.world import World
 from swarm.effects import Dial, Send
 from swarm.events import DialFailed, LoopLate, NeighbourDown, NeighbourUp, Received, Undelivered
@@ -263,7 +264,7 @@ loss = 0.05
     )
     small = scenario(faults, seconds=60)
     world = World(small, seed, Chatterer)
-    Faults(world)
+    Faults(world, News(world))
     log = Log(world)
     world.run(80.0)
     ups: dict[tuple[object, object], int] = {}

@@ -6,11 +6,10 @@ from typing import TypeVar
 
 from protocol.identity import NodeId
 from protocol.messages import (
-    Advert,
     AdvertPush,
     AttemptId,
     Message,
-    SignedAdvert,
+    Signed,
     TaskRequest,
 )
 from swarm.effects import (
@@ -30,16 +29,17 @@ from tests.swarm.samples import ADA, BOB, NOW, capability, signed
 CHAT = capability("chat")
 AT_BOB = Contact(BOB, ("/memory/bob",))
 _Found = TypeVar("_Found")
+_M = TypeVar("_M", bound=Message)
 
 
 class BelievesAll:
     """A notary without signatures."""
 
-    def sign(self, advert: Advert, lifetime_s: float, now: float) -> SignedAdvert:
-        return SignedAdvert(ADA, round(now * 1000), round(lifetime_s * 1000), advert, b"")
+    def sign(self, message: _M, lifetime_s: float, now: float) -> Signed[_M]:
+        return Signed(ADA, round(now * 1000), round(lifetime_s * 1000), message, b"")
 
-    def holds(self, signed: SignedAdvert, now: float) -> bool:
-        return True
+    def fault(self, signed: Signed[Message], now: float) -> str:
+        return ""
 
 
 def ada(**settings: float) -> Member:

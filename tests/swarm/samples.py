@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from protocol.identity import NodeId
-from protocol.messages import Advert, AttemptId, Capability, SignedAdvert, TaskId, TaskRequest, Turn
+from protocol.messages import Advert, AttemptId, Capability, Signed, TaskId, TaskRequest, Turn
 from swarm.values import Privacy, Task, Usage
 
 NOW = 1_700_000_000.0
@@ -29,10 +29,10 @@ def advert(*capabilities: Capability, **changes: Any) -> Advert:
 
 def signed(
     issuer: NodeId, *capabilities: Capability, issued_at: float = NOW, lifetime_s: float = 60.0, **changes: Any
-) -> SignedAdvert:
+) -> Signed[Advert]:
     """An advert as it comes out of the codec; nothing here checks its seal."""
     told = advert(*capabilities, **changes)
-    return SignedAdvert(issuer, round(issued_at * 1000), round(lifetime_s * 1000), told, b"")
+    return Signed(issuer, round(issued_at * 1000), round(lifetime_s * 1000), told, b"")
 
 
 def task(label: bytes = b"t1", **changes: Any) -> Task:

@@ -5,12 +5,13 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from protocol.errors import ErrorCode, error_code
-from protocol.messages import SignedAdvert, TaskRequest, Turn
+from protocol.messages import Advert, Signed, TaskRequest, Turn
 from swarm.effects import AcceptOverdue, Effect, Generate, Notify, Routed, Send, SetTimer
 from swarm.values import AttemptEnd, Contact, Outcome, Routing
 from tests.swarm.small_world import EPOCH_S
 
 NODE_BYTES, LABELLED_BYTES = 32, 16
+VERSIONS = ("card", "seen", "pulse")  # Fields that hold the version of an advert or a pulse.
 
 
 class Teller:
@@ -53,12 +54,15 @@ class Teller:
         told += [f"not {self._name(left.node)}: {left.reason}" for left in routing.excluded]
         return "; ".join(told) or "nobody"
 
-    def advert(self, signed: SignedAdvert) -> str:
-        advert = signed.advert
+    def signed(self, signed: Signed[Any]) -> str:
+        who = f"{self._name(signed.issuer)} at {signed.issued_at_ms / 1000 - EPOCH_S:.2f}"
+        advert = signed.body
+        if not isinstance(advert, Advert):
+            return f"{who} {self.text(advert)}"
         offered = ", ".join(f"{found.skill}:{found.model}" for found in advert.capabilities) or "nothing"
         leaving = ", draining" if advert.draining else ""
         load = f"{advert.busy} of {advert.slots} busy, {advert.queued} queued"
-        return f"{self._name(signed.issuer)} at {signed.issued_at_ms / 1000 - EPOCH_S:.2f} ({offered}; {load}{leaving})"
+        return f"{who} ({offered}; {load}{leaving})"
 
     def text(self, value: Any, name: str = "") -> str:
         match value:
@@ -72,14 +76,16 @@ class Teller:
                 return ", ".join(self.text(item) for item in value) or "none"
             case ErrorCode():
                 return value.name
+            case int() if name in VERSIONS and value:
+                return f"{value / 1000 - EPOCH_S:.2f}"
             case int() if name == "code":
                 return error_code(value).name
             case Turn(role, text):
                 return f'{role}: "{text}"'
             case Contact(node, addresses):
                 return f"{self._name(node) if node else 'whoever'} at {', '.join(addresses)}"
-            case SignedAdvert():
-                return self.advert(value)
+            case Signed():
+                return self.signed(value)
             case TaskRequest():
                 return self._request(value)
             case Outcome():

@@ -52,7 +52,8 @@ from tests.swarm.small_world import Node, SmallWorld, address, capability, ident
 NAMES = ("ada", "bob", "cyd", "dan")
 SETTINGS = Settings(
     tasks_max=3, attempts_max=3, queue_max=1, adverts_max=8, contacts_max=8, neighbours_target=2,
-    gossip_period_s=5.0, sweep_period_s=4.0, advert_period_s=40.0, advert_lifetime_s=90.0,  # Slower than real: cheaper.
+    gossip_period_s=5.0, gossip_renewal_period_s=5.0, sweep_period_s=4.0,
+    pulse_period_s=30.0, digest_period_s=30.0,  # Slower than real: cheaper.
 )  # fmt: skip
 OFFERS = {
     "ada": (),

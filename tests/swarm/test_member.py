@@ -5,8 +5,10 @@ from random import Random
 import pytest
 
 from protocol import errors
+from protocol.identity import NodeId
 from protocol.messages import (
     Advert,
+    AdvertDigest,
     AdvertPull,
     AdvertPush,
     AttemptId,
@@ -15,6 +17,8 @@ from protocol.messages import (
     Message,
     Ping,
     Pong,
+    Rumours,
+    Suspicion,
     TaskAccepted,
     TaskCancelled,
     TaskRequest,
@@ -24,6 +28,7 @@ from swarm.effects import (
     AdvertDue,
     Conclude,
     Dial,
+    DigestDue,
     Disconnect,
     FindProviders,
     GossipDue,
@@ -35,6 +40,7 @@ from swarm.effects import (
     Send,
     SetTimer,
     StopGenerating,
+    SuspectDue,
     SweepDue,
 )
 from swarm.events import (
@@ -61,8 +67,10 @@ from tests.swarm.samples import ADA, BOB, CYD, DAN, NOW, node_id, request, signe
 def test_a_new_neighbour_is_told_pinged_and_greeted() -> None:
     effects = ada().handle(NeighbourUp(BOB, "bob", (), ""), NOW)
     assert effects[0] == Notify(PeerJoined(BOB, "bob"))
-    for kind in (Ping, AdvertPush, AdvertPull):
+    for kind in (Ping, AdvertPush):
         assert sent(effects, kind) == [BOB]
+    assert sent(effects, AdvertDigest) == [], "whoever has dialled compares, so that it is done once"
+    assert sent(ada().handle(NeighbourUp(BOB, "bob", (), "/memory/bob"), NOW), AdvertDigest) == [BOB]
 
 
 def test_a_ping_is_answered_and_a_pong_measures() -> None:
@@ -87,12 +95,13 @@ def test_a_late_loop_excuses_the_silence_that_it_finds() -> None:
     member = ada()
     meet(member, BOB)
     attempt = placed(member.handle(Asked(task()), NOW))
-    assert member.handle(LoopLate(3.0), NOW + 2) == []
+    effects = member.handle(LoopLate(3.0), NOW + 2)
+    assert sent(effects, AdvertPush) == [BOB], "others may have taken it for dead"
     assert member.handle(TimerFired(PongOverdue(BOB, 1)), NOW + 4) == []
     effects = member.handle(TimerFired(AcceptOverdue(task().id, attempt)), NOW + 4)
     assert sent(effects, TaskCancelled) == [BOB]
     assert member.standings.of(BOB, NOW).failures == 0.0
-    excuse_ends = NOW + 2 + 4 + 3
+    excuse_ends = NOW + 2 + 3 + 3
     attempt = placed(member.handle(Asked(task()), excuse_ends))
     member.handle(TimerFired(AcceptOverdue(task().id, attempt)), excuse_ends)
     assert member.standings.of(BOB, excuse_ends).failures == 1.0
@@ -146,7 +155,7 @@ def test_a_node_that_comes_back_is_believed_on_its_own_word() -> None:
 
 
 def test_a_link_closed_to_make_room_does_not_hide_the_worker_behind_it() -> None:
-    member = ada(neighbours_target=1, neighbours_max=1)
+    member = ada(neighbours_kept=0, neighbours_target=1, neighbours_max=1)
     meet(member, BOB)
     meet(member, CYD, at=NOW + 1)
     effects = member.handle(TimerFired(SweepDue()), NOW + 2)
@@ -157,7 +166,7 @@ def test_a_link_closed_to_make_room_does_not_hide_the_worker_behind_it() -> None
 
 
 def test_a_link_over_which_work_is_under_way_is_not_closed_to_make_room() -> None:
-    member = ada(neighbours_target=1, neighbours_max=1)
+    member = ada(neighbours_kept=0, neighbours_target=1, neighbours_max=1)
     member.handle(CapabilitiesChanged((CHAT,)), NOW)
     meet(member, BOB)
     member.handle(Received(BOB, request()), NOW)
@@ -168,7 +177,7 @@ def test_a_link_over_which_work_is_under_way_is_not_closed_to_make_room() -> Non
 
 @pytest.mark.parametrize("message", [request(), TaskAccepted(AttemptId(b"a9"), "", 0)], ids=["brought", "took"])
 def test_a_link_that_brought_or_took_work_counts_as_used(message: Message) -> None:
-    member = ada(neighbours_target=1, neighbours_max=1)
+    member = ada(neighbours_kept=0, neighbours_target=1, neighbours_max=1)
     meet(member, BOB, CYD)
     member.handle(Received(BOB, message), NOW + 1)
     effects = member.handle(TimerFired(SweepDue()), NOW + 2)
@@ -186,14 +195,14 @@ def test_a_started_node_looks_for_members_and_keeps_its_rounds() -> None:
     member = Member(ADA, "ada", Settings(), BelievesAll(), Random(1))
     effects = member.handle(Started(()), NOW)
     timers = [type(effect.timer) for effect in found(effects, SetTimer)]
-    assert timers == [AdvertDue, SweepDue]
+    assert timers == [AdvertDue, DigestDue, SweepDue]
     assert found(effects, FindProviders) == [FindProviders("")]
 
 
 def test_a_link_that_opens_before_the_start_is_greeted_without_an_advert() -> None:
     member = Member(ADA, "ada", Settings(), BelievesAll(), Random(1))
-    effects = member.handle(NeighbourUp(BOB, "bob", (), ""), NOW)
-    assert (sent(effects, AdvertPush), sent(effects, AdvertPull)) == ([], [BOB])
+    effects = member.handle(NeighbourUp(BOB, "bob", (), "/memory/bob"), NOW)
+    assert (sent(effects, AdvertPush), sent(effects, AdvertDigest)) == ([], [BOB])
     assert sent(member.handle(Started(()), NOW), AdvertPush) == [BOB]
 
 
@@ -245,12 +254,84 @@ def test_news_is_passed_on_in_rounds() -> None:
     assert found(effects, SetTimer) == [], "until there is news again"
 
 
-def test_its_own_advert_is_renewed() -> None:
+def test_it_gives_signs_of_life_and_renews_its_advert() -> None:
     member = ada()
     meet(member, BOB)
-    effects = member.handle(TimerFired(AdvertDue(1)), NOW + 15)
-    assert sent(effects, AdvertPush) == [BOB]
-    assert member.handle(TimerFired(AdvertDue(1)), NOW + 15) == []
+    effects = member.handle(TimerFired(AdvertDue(1)), NOW + 20)
+    assert (sent(effects, Rumours), sent(effects, AdvertPush)) == ([BOB], [])
+    assert member.handle(TimerFired(AdvertDue(1)), NOW + 20) == []
+    effects = member.handle(TimerFired(AdvertDue(2)), NOW + 300)
+    assert (sent(effects, Rumours), sent(effects, AdvertPush)) == ([], [BOB])
+
+
+def test_it_compares_with_a_neighbour_now_and_then() -> None:
+    member = ada()
+    meet(member, BOB)
+    effects = member.handle(TimerFired(DigestDue()), NOW + 20)
+    assert sent(effects, AdvertDigest) == [BOB]
+    assert [effect.timer for effect in found(effects, SetTimer)] == [DigestDue()]
+
+
+# --- Who is gone ----------------------------------------------------------------------------------------------------------
+
+
+def lose(member: Member, node: NodeId, at: float) -> SuspectDue:
+    """The link ends without a word."""
+    effects = member.handle(NeighbourDown(node, "reset"), at)
+    [timer] = [effect.timer for effect in found(effects, SetTimer)]
+    assert isinstance(timer, SuspectDue)
+    return timer
+
+
+def test_others_are_told_of_a_neighbour_that_is_lost() -> None:
+    """[ADV-10] A moment later, when it has had time to come back."""
+    member = ada()
+    meet(member, BOB, CYD)
+    effects = member.handle(TimerFired(lose(member, BOB, NOW + 1)), NOW + 1.5)
+    assert sent(effects, Rumours) == [CYD]
+    [told] = [effect.message.suspicions for effect in found(effects, Send)]
+    assert [(one.issuer, one.body) for one in told] == [(ADA, Suspicion(BOB, round(NOW * 1000)))]
+
+
+def test_a_neighbour_that_comes_back_or_speaks_is_not_suspected() -> None:
+    """[ADV-10]"""
+    member = ada()
+    meet(member, BOB, CYD, DAN)
+    bob, cyd = lose(member, BOB, NOW + 1), lose(member, CYD, NOW + 1)
+    meet(member, BOB, at=NOW + 1.2)
+    member.handle(Received(DAN, AdvertPush((signed(CYD, CHAT, issued_at=NOW + 1.3),))), NOW + 1.4)
+    assert member.handle(TimerFired(bob), NOW + 1.5) == []
+    assert member.handle(TimerFired(cyd), NOW + 1.5) == []
+
+
+def test_who_was_late_itself_or_lost_most_of_its_links_suspects_nobody() -> None:
+    """[ADV-10] It is this node that others have lost."""
+    member = ada()
+    meet(member, BOB, CYD)
+    timer = lose(member, BOB, NOW + 1)
+    member.handle(LoopLate(2.0), NOW + 1.2)
+    assert member.handle(TimerFired(timer), NOW + 1.5) == []
+    crowd = [node_id(number) for number in range(10, 15)]
+    member = ada()
+    meet(member, *crowd)
+    timers = [lose(member, node, NOW + 1) for node in crowd[:3]]
+    assert member.handle(TimerFired(timers[0]), NOW + 1.5) == []
+
+
+def test_whoever_left_in_order_is_not_suspected() -> None:
+    member = ada()
+    meet(member, BOB, CYD)
+    member.handle(Received(BOB, Goodbye(True, "stopping")), NOW + 1)
+    assert found(member.handle(NeighbourDown(BOB, "closed"), NOW + 1), SetTimer) == []
+
+
+def test_the_best_contacts_are_the_neighbours_and_those_that_were() -> None:
+    member = ada()
+    meet(member, BOB)
+    meet(member, CYD, at=NOW + 1)
+    member.handle(ContactsFound("mdns", "", (Contact(DAN, ("/memory/dan",)),)), NOW + 2)
+    member.handle(NeighbourDown(CYD, "reset"), NOW + 2)
+    assert [contact.node for contact in member.best_contacts()] == [BOB, CYD]
 
 
 # --- What makes no sense --------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from protocol.messages import (
     AttemptId,
     Goodbye,
     Pong,
+    Rumours,
     TaskAccepted,
     TaskCancelled,
     TaskFailed,
@@ -176,9 +177,9 @@ def test_a_node_that_fills_up_and_empties_tells_its_neighbours() -> None:
     member.handle(CapabilitiesChanged((CHAT,)), NOW)
     meet(member, BOB, CYD)
     effects = member.handle(Received(BOB, request()), NOW + 2)
-    assert (sent(effects, TaskAccepted), sent(effects, AdvertPush)) == ([BOB], [BOB, CYD])
+    assert (sent(effects, TaskAccepted), sent(effects, Rumours)) == ([BOB], [BOB, CYD])
     effects = member.handle(GenerationFinished(AttemptId(b"a1"), USAGE), NOW + 4)
-    assert (sent(effects, TaskFinished), sent(effects, AdvertPush)) == ([BOB], [BOB, CYD])
+    assert (sent(effects, TaskFinished), sent(effects, Rumours)) == ([BOB], [BOB, CYD])
 
 
 def test_an_attempt_is_cancelled_by_its_requester_or_by_time() -> None:
@@ -202,7 +203,7 @@ def test_a_stopping_node_ends_its_tasks_refuses_others_and_says_goodbye() -> Non
     effects = member.handle(Stopping(), NOW + 1)
     assert [effect.outcome.code for effect in found(effects, Conclude)] == [errors.SHUTTING_DOWN]
     assert effects[-1] == Send(BOB, Goodbye(True, "stopping"))
-    [push] = [effect.message for effect in found(effects, Send) if isinstance(effect.message, AdvertPush)]
-    assert push.adverts[0].advert.draining, "its renewals must not claim that it takes work"
+    [told] = [effect.message for effect in found(effects, Send) if isinstance(effect.message, Rumours)]
+    assert told.pulses[0].body.leaving, "whoever hears of it forgets this node at once"
     [refused] = member.handle(Received(BOB, request()), NOW + 1)
     assert refused.message.code == errors.DRAINING.number

@@ -6,7 +6,7 @@ import pytest
 
 from swarm.settings import Settings
 
-MAY_BE_ZERO = ("choosing_draws", "choosing_focus", "exploration_share", "queue_max")
+MAY_BE_ZERO = ("choosing_draws", "choosing_focus", "exploration_share", "neighbours_kept", "queue_max")
 
 
 def test_the_defaults_are_valid() -> None:
@@ -33,11 +33,13 @@ def test_some_settings_may_be_zero(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"advert_gap_s": 16.0}, "advert_gap_s must not exceed advert_period_s"),
+        ({"pulse_gap_s": 21.0}, "pulse_gap_s must not exceed pulse_period_s"),
+        ({"pulse_period_s": 31.0}, "pulse_period_s must not exceed 30"),
+        ({"neighbours_kept": 16}, "neighbours_kept must be less than half of neighbours_max"),
         ({"neighbours_target": 33}, "neighbours_target must not exceed neighbours_max"),
         ({"dial_retry_first_s": 61.0}, "dial_retry_first_s must not exceed dial_retry_max_s"),
         ({"pull_adverts": 257}, "pull_adverts must not exceed 256"),
-        ({"advert_lifetime_s": 29.0}, "advert_lifetime_s must be at least twice advert_period_s"),
+        ({"advert_lifetime_s": 599.0}, "advert_lifetime_s must be at least twice advert_period_s"),
         ({"advert_lifetime_s": 601.0}, "advert_lifetime_s must not exceed 600"),
     ],
 )

@@ -12,19 +12,25 @@ from protocol import limits as lim
 from protocol.envelope import Header
 from protocol.errors import RemoteProtocolError
 from protocol.genesis import swarm_id
-from protocol.identity import Identity
+from protocol.identity import Identity, NodeId
 from protocol.messages import (
     Advert,
+    AdvertDigest,
     AdvertPull,
     AdvertPush,
+    AdvertWant,
     AttemptId,
     Capability,
+    Digest,
     Goodbye,
     Hello,
     Message,
     Ping,
     Pong,
-    SignedAdvert,
+    Pulse,
+    Rumours,
+    Signed,
+    Suspicion,
     TaskAccepted,
     TaskCancelled,
     TaskFailed,
@@ -63,6 +69,10 @@ REQUEST = TaskRequest(
     "Because air", (4_963, 2_147_483_647),
 )  # fmt: skip
 SIGNED = Notary(EVE, SWARM, Random(3)).sign(ADVERT, 60.0, NOW_S)
+PULSE = Pulse(NOW_MS - 1, 3, 1, False, False)
+SUSPICION = Suspicion(ADA.node, NOW_MS - 2)
+SIGNED_PULSE = Notary(EVE, SWARM, Random(4)).sign(PULSE, 60.0, NOW_S)
+SIGNED_SUSPICION = Notary(EVE, SWARM, Random(5)).sign(SUSPICION, 60.0, NOW_S)
 MESSAGES: tuple[Message, ...] = (
     Hello(b"tokentok", "kestrel", "starlings/1", ("/ip4/192.0.2.7/tcp/4976", "/ip6/2001:db8::7/tcp/4976")),
     Ping(128),
@@ -71,6 +81,11 @@ MESSAGES: tuple[Message, ...] = (
     ADVERT,
     AdvertPush((SIGNED,)),
     AdvertPull("", 64),
+    PULSE,
+    SUSPICION,
+    Rumours((SIGNED_PULSE,), (SIGNED_SUSPICION,)),
+    AdvertDigest(NodeId(bytes(32)), NodeId(b"\xff" * 32), (Digest(EVE.node, NOW_MS, 0),)),
+    AdvertWant((EVE.node, ADA.node)),
     REQUEST,
     TaskAccepted(ATTEMPT, "smollm2-135m", 2),
     TaskRefused(ATTEMPT, 1, "2 at work, 16 waiting"),
@@ -83,7 +98,7 @@ MESSAGES: tuple[Message, ...] = (
 
 def as_json(value: Any) -> Any:
     """A message, a part or a field as JSON."""
-    if isinstance(value, SignedAdvert):
+    if isinstance(value, Signed):
         return as_json(value.sealed)
     if isinstance(value, bytes):
         return {"hex": value.hex()}

@@ -14,7 +14,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.framing import Form
 from protocol.genesis import swarm_id
 from protocol.identity import Identity
-from protocol.messages import AdvertPush, Goodbye, Ping, TaskCancelled
+from protocol.messages import Advert, AdvertPush, Goodbye, Ping, TaskCancelled
 from protocol.notary import Notary
 from tests.independent_signatures import NEUTRAL, point_bytes
 from tests.vectors.samples import (
@@ -29,6 +29,8 @@ from tests.vectors.samples import (
     NOW_S,
     REQUEST,
     SIGNED,
+    SIGNED_PULSE,
+    SIGNED_SUSPICION,
     SWARM,
     TASK,
     as_json,
@@ -213,10 +215,16 @@ def adverts() -> Any:
     found = []
     for sealed, why in rows:
         try:
-            holds = judge.holds(codec.signed_advert(sealed), NOW_S)
+            holds = not judge.fault(codec.signed(Advert, sealed), NOW_S)
         except RemoteProtocolError:
             holds = False
-        found.append({"advert": sealed.hex(), "holds": holds, "why": why})
+        found.append({"kind": "Advert", "sealed": sealed.hex(), "holds": holds, "why": why})
+    found += [
+        {"kind": "Pulse", "sealed": SIGNED_PULSE.sealed.hex(), "holds": True, "why": "a pulse"},
+        {"kind": "Suspicion", "sealed": SIGNED_SUSPICION.sealed.hex(), "holds": True, "why": "a suspicion"},
+        {"kind": "Pulse", "sealed": SIGNED.sealed.hex(), "holds": False, "why": "an advert for a pulse"},
+        {"kind": "Suspicion", "sealed": SIGNED_PULSE.sealed.hex(), "holds": False, "why": "a pulse for a suspicion"},
+    ]
     return {"swarm": SWARM.hex(), "now_ms": NOW_MS, "adverts": found}
 
 

@@ -10,6 +10,7 @@ from protocol import errors
 from protocol.identity import NodeId
 from protocol.messages import Capability, Turn
 from swarm.choosing.routing import BYTES_PER_TOKEN_MAX, Router, eligible
+from swarm.choosing.scoring import STRANGER_COST
 from swarm.choosing.standing import Standings
 from swarm.finding.capabilities import CapabilityIndex
 from swarm.finding.roster import Roster
@@ -309,3 +310,40 @@ def test_who_computes_the_same_goes_on_and_others_only_if_nobody_does() -> None:
     assert [found.node for found in knowledge.route(asked).candidates] == [CYD]
     assert [found.node for found in knowledge.route(asked, (CYD,)).candidates] == [BOB]
     assert "does not have the model that began this answer" in [each.reason for each in knowledge.route(asked).excluded]
+
+
+# --- Strangers who may not exist --------------------------------------------------------------------------------------------
+
+
+def unreachable(knowledge: Knowledge, *nodes: NodeId) -> None:
+    for node in nodes:
+        knowledge.standings.begun(node, NOW)
+        knowledge.standings.ended(node, errors.UNREACHABLE, True, NOW)
+
+
+def test_few_strangers_of_one_public_place_are_considered_and_none_once_they_fail() -> None:
+    knowledge = Knowledge(Random(1))
+    knowledge.standings = Standings(knowledge.settings, lambda node: "/ip4/8.8.8")
+    knowledge.router = Router(ADA, knowledge.settings, Random(1), knowledge.index, knowledge.roster, knowledge.standings)
+    knowledge.knows(BOB)
+    for number in range(5):
+        knowledge.knows(node_id(10 + number), addresses=(f"/ip4/8.8.8.{number}/tcp/1",))
+    assert [found.node for found in knowledge.route().candidates] == [BOB, node_id(10), node_id(11)]
+    assert {left.reason for left in knowledge.route().excluded} == {"others at its place come first"}
+    unreachable(knowledge, node_id(10), node_id(11))
+    assert [found.node for found in knowledge.route().candidates] == [BOB]
+    knowledge.roster.add(node_id(14), "", (), "", NOW)
+    assert node_id(14) in [found.node for found in knowledge.route().candidates], "a neighbour is no stranger"
+
+
+def test_where_strangers_fail_none_looks_better_than_those_that_were_met() -> None:
+    knowledge = Knowledge(Random(1), choosing_draws=0)
+    slow, wonder = capability(tokens_per_second=10.0), capability(tokens_per_second=1000.0)
+    knowledge.knows(BOB, slow)
+    knowledge.roster.add(BOB, "bob", (), "", NOW)
+    knowledge.knows(CYD, wonder)
+    assert knowledge.router.consider(task(), (), NOW).candidates[0].node == CYD
+    unreachable(knowledge, node_id(20), node_id(21))
+    candidates = knowledge.router.consider(task(), (), NOW).candidates
+    assert [found.node for found in candidates] == [BOB, CYD]
+    assert candidates[1].cost_s == pytest.approx(STRANGER_COST * candidates[0].cost_s)

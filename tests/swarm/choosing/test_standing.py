@@ -7,7 +7,15 @@ import pytest
 
 from protocol import errors
 from protocol.errors import ERROR_CODES, ErrorCode
-from swarm.choosing.standing import PLACED_MAX, SAMPLE_WEIGHT_MIN, WORKERS_MAX, Standing, Standings
+from swarm.choosing.standing import (
+    PLACE_FAILURES,
+    PLACE_WAIT_S,
+    PLACED_MAX,
+    SAMPLE_WEIGHT_MIN,
+    WORKERS_MAX,
+    Standing,
+    Standings,
+)
 from swarm.settings import Settings
 from tests.swarm.samples import BOB, CYD, NOW, USAGE, node_id
 
@@ -216,3 +224,32 @@ def test_only_the_latest_requests_are_remembered() -> None:
     standing = seen.of(BOB, NOW)
     assert len(standing.placed_at) == PLACED_MAX
     assert standing.placed_since(NOW + 3 * PLACED_MAX - 2.5) == 2
+
+
+def test_strangers_that_fail_make_others_of_their_place_suspect() -> None:
+    seen = Standings(SETTINGS, lambda node: "/ip4/8.8.8" if node != BOB else "")
+    for number in range(PLACE_FAILURES):
+        assert not seen.is_shunned("/ip4/8.8.8", NOW)
+        seen.begun(node_id(number), NOW)
+        seen.ended(node_id(number), errors.UNREACHABLE, True, NOW)
+    assert seen.is_shunned("/ip4/8.8.8", NOW)
+    assert not seen.is_shunned("/ip4/8.8.9", NOW)
+    assert not seen.is_shunned("/ip4/8.8.8", NOW + PLACE_WAIT_S), "not for ever"
+    seen.begun(CYD, NOW)
+    seen.answered(CYD, USAGE, 1.0, NOW)
+    assert not seen.is_shunned("/ip4/8.8.8", NOW), "one of them has answered"
+    seen.begun(BOB, NOW)
+    seen.ended(BOB, errors.UNREACHABLE, True, NOW)
+    assert not seen.is_shunned("", NOW), "at home everybody is at one place"
+
+
+def test_strangers_are_doubted_as_long_as_they_mostly_fail() -> None:
+    seen = standings()
+    for number, code in enumerate((errors.UNREACHABLE, errors.BUSY, errors.STALLED)):
+        assert not seen.doubts_strangers
+        seen.begun(node_id(number), NOW)
+        seen.ended(node_id(number), code, True, NOW)
+    assert seen.doubts_strangers
+    seen.begun(CYD, NOW)
+    seen.answered(CYD, USAGE, 1.0, NOW)
+    assert not seen.doubts_strangers

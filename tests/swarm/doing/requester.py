@@ -20,6 +20,7 @@ from swarm.effects import (
     Conclude,
     Dial,
     Effect,
+    FindProviders,
     Send,
     SetTimer,
     Timer,
@@ -44,7 +45,7 @@ class Ada:
         self.models: dict[NodeId, Capability] = {}
         self.wanted: Task | None = None
         self.roused: list[NodeId] = []
-        self.asking = Asking(self.settings, Random(1), self.choose, self.reach, self.standings, self, self.remember)
+        self.asking = Asking(self.settings, Random(1), self.choose, self.reach, self.seek, self.standings, self, self.remember)
 
     def excused(self, now: float) -> bool:
         return self.is_excused
@@ -71,6 +72,9 @@ class Ada:
 
     def reach(self, node: NodeId) -> list[Effect]:
         return [] if node == BOB else [Dial(Contact(node, ("/memory/x",)))]
+
+    def seek(self, skill: str) -> list[Effect]:
+        return [FindProviders(skill)]
 
     def ask(self, asked: Task | None = None, at: float = NOW) -> AttemptId:
         """The attempt that begins when a task is asked for."""

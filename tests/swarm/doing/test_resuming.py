@@ -248,16 +248,26 @@ def test_silence_before_the_first_text_gets_a_rival_as_well() -> None:
     assert request(effects).delivered == ""
 
 
-@pytest.mark.parametrize("why_not", ["nobody else", "late itself", "nobody with the model", "no link yet", "own model"])
+def test_a_worker_that_is_not_reached_in_time_gets_a_rival_as_well() -> None:
+    """Dials of addresses where nothing is may take long."""
+    requester = ada()
+    attempt = requester.ask()
+    del requester.heard_at[BOB]
+    [again] = requester.asking.watch_due(WatchDue(T1, attempt), NOW + 0.4)
+    assert isinstance(again, SetTimer)
+    assert placed(requester.asking.watch_due(WatchDue(T1, attempt), NOW + 1.5))[0] == CYD
+
+
+@pytest.mark.parametrize("why_not", ["nobody else", "late itself", "nobody with the model", "own model"])
 def test_silence_alone_ends_nothing(why_not: str) -> None:
     requester = ada(cyd=EXACT if why_not != "nobody with the model" else capability())
-    attempt = speaking(requester, ("Because", (1,))) if why_not != "no link yet" else requester.ask()
+    attempt = speaking(requester, ("Because", (1,)))
     match why_not:
         case "nobody else":
             requester.able = [BOB]
         case "late itself":
             requester.is_excused = True
-        case "no link yet" | "own model":
+        case "own model":
             del requester.heard_at[BOB]
     effects = requester.asking.watch_due(WatchDue(T1, attempt), NOW + 1.5)
     assert [type(effect) for effect in effects] == ([] if why_not == "own model" else [SetTimer])

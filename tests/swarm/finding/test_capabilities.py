@@ -3,7 +3,9 @@
 import pytest
 
 from protocol.identity import NodeId
-from swarm.finding.capabilities import FORGOTTEN_MAX, CapabilityIndex
+from protocol.messages import Advert, Pulse, Signed
+from swarm.finding.capabilities import EARLY_MAX, FORGOTTEN_MAX, CapabilityIndex
+from swarm.finding.places import PER_PLACE_MAX
 from swarm.settings import Settings
 from tests.swarm.samples import ADA, BOB, CYD, DAN, NOW, capability, node_id, signed
 
@@ -143,13 +145,13 @@ def test_tombstones_are_bounded_and_the_oldest_falls_out() -> None:
 
 
 def test_adverts_are_bounded_and_the_one_learned_first_goes() -> None:
-    index = index_of(BOB, CYD, DAN, settings=Settings(adverts_max=2, gossip_adverts=1))
+    index = index_of(BOB, CYD, DAN, settings=Settings(adverts_max=2))
     assert [known.signed.issuer for known in index] == [CYD, DAN]
     assert able(index, "chat") == [CYD, DAN]
 
 
 def test_a_renewed_advert_counts_as_learned_last() -> None:
-    index = index_of(BOB, CYD, settings=Settings(adverts_max=2, gossip_adverts=1))
+    index = index_of(BOB, CYD, settings=Settings(adverts_max=2))
     index.learn(signed(BOB, CHAT, issued_at=NOW + 1), NOW + 1, True)
     index.learn(signed(DAN, CHAT), NOW + 1, True)
     assert able(index, "chat") == [BOB, DAN]
@@ -157,12 +159,12 @@ def test_a_renewed_advert_counts_as_learned_last() -> None:
 
 def test_what_this_node_says_of_itself_is_never_evicted() -> None:
     """In a large swarm more adverts come in than are remembered; this node must still find its own models."""
-    index = index_of(ADA, BOB, CYD, DAN, settings=Settings(adverts_max=2, gossip_adverts=1))
+    index = index_of(ADA, BOB, CYD, DAN, settings=Settings(adverts_max=2))
     assert able(index, "chat") == [ADA, DAN]
 
 
 def test_what_was_evicted_may_come_back() -> None:
-    index = index_of(BOB, CYD, settings=Settings(adverts_max=1, gossip_adverts=1))
+    index = index_of(BOB, CYD, settings=Settings(adverts_max=1))
     assert index.is_news(signed(BOB, CHAT))
 
 
@@ -173,4 +175,52 @@ def test_what_was_evicted_may_come_back() -> None:
 def test_the_freshest_are_those_learned_last(skill: str, count: int, expected: list[NodeId]) -> None:
     index = index_of(BOB, CYD)
     index.learn(signed(DAN, CODE), NOW, True)
-    assert [found.issuer for found in index.freshest(skill, count)] == expected
+    assert [found.node for found in index.freshest(skill, count)] == expected
+
+
+def test_a_rare_skill_and_a_rare_place_stay_when_there_is_no_room() -> None:
+    index = CapabilityIndex(ADA, Settings(adverts_max=32))
+    index.learn(signed(BOB, CODE), NOW, False)
+    index.learn(signed(CYD, CHAT, addresses=("/ip4/10.0.9.1/tcp/1",)), NOW, False)
+    for number in range(100):
+        index.learn(signed(node_id(100 + number), CHAT, addresses=(f"/ip4/10.0.0.{number}/tcp/1",)), NOW + 1, False)
+        assert len(index) <= 32
+    assert index.get(BOB) is not None
+    assert index.get(CYD) is not None
+
+
+def test_those_worth_keeping_stay_when_there_is_no_room() -> None:
+    index = CapabilityIndex(ADA, Settings(adverts_max=8), lambda node: node == BOB)
+    index.learn(signed(BOB, CHAT), NOW, False)
+    for number in range(50):
+        index.learn(signed(node_id(100 + number), CODE if number % 5 else CHAT), NOW + 1, False)
+    assert index.get(BOB) is not None
+
+
+def test_one_public_place_fills_only_a_part_of_the_view() -> None:
+    index = CapabilityIndex(ADA, Settings(), lambda node: node == BOB)
+
+    def at_one_place(node: NodeId) -> Signed[Advert]:
+        return signed(node, CHAT, addresses=("/ip4/8.8.8.8/tcp/1",))
+
+    for number in range(PER_PLACE_MAX):
+        advert = at_one_place(node_id(100 + number))
+        assert index.is_news(advert)
+        index.learn(advert, NOW, False)
+    assert not index.is_news(at_one_place(node_id(99)))
+    assert index.is_news(at_one_place(BOB)), "a neighbour, or one that has proved itself, is known by more than its place"
+    assert index.is_news(signed(node_id(100), CHAT, issued_at=NOW + 1, addresses=("/ip4/8.8.8.8/tcp/1",)))
+    index.forget(node_id(100))
+    assert index.is_news(at_one_place(node_id(99)))
+
+
+def test_pulses_that_come_before_their_adverts_are_bounded() -> None:
+    index = CapabilityIndex(ADA, Settings())
+    for number in range(EARLY_MAX + 1):
+        told = Signed(node_id(100 + number), round(NOW * 1000) + 1, 60_000, Pulse(1, 1, 0, False, False), b"")
+        assert index.is_newer(told)
+        assert not index.beat(told, NOW, False)
+        assert not index.is_newer(told)
+    for number, busy in ((0, 0), (1, 1)):
+        index.learn(signed(node_id(100 + number), CHAT), NOW, False)
+        assert index.get(node_id(100 + number)).advert.busy == busy, "the oldest has fallen out"

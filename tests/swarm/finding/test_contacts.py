@@ -8,6 +8,7 @@ import pytest
 from protocol import limits as lim
 from swarm.effects import Dial, Effect, JoinFailed, Notify
 from swarm.finding.contacts import DIAL_LIMIT_S, FAILURES_MAX, JITTER, Contacts
+from swarm.finding.places import PER_PLACE_MAX
 from swarm.settings import Settings
 from swarm.values import Contact
 from tests.swarm.samples import ADA, BOB, CYD, DAN, NOW, node_id
@@ -112,7 +113,7 @@ def test_a_link_clears_the_failures_before_it() -> None:
     contacts = contacts_of("dht", AT_BOB)
     for number in range(FAILURES_MAX - 1):
         contacts.failed(AT_BOB, "no answer", NOW + number)
-    contacts.linked(BOB, ("/memory/bob",), "")
+    contacts.linked(BOB, ("/memory/bob",), "", NOW)
     contacts.unlinked(BOB, False, NOW + 10)
     assert not contacts.wanted([], NOW + 10), "not in step with everybody who lost the same node"
     assert dialled(contacts.wanted([], NOW + 10 + JITTER[1])) == [AT_BOB]
@@ -123,7 +124,7 @@ def test_a_link_clears_the_failures_before_it() -> None:
 def test_a_peer_without_room_for_us_is_asked_ever_more_rarely_until_a_link_has_lasted() -> None:
     contacts, now, waits = contacts_of("join", AT_BOB), NOW, []
     for _ in range(9):
-        contacts.linked(BOB, ("/memory/bob",), "")
+        contacts.linked(BOB, ("/memory/bob",), "", NOW)
         contacts.unlinked(BOB, True, now)
         began = now
         while not contacts.wanted([CYD], now):
@@ -131,14 +132,14 @@ def test_a_peer_without_room_for_us_is_asked_ever_more_rarely_until_a_link_has_l
         waits.append(now - began)
     assert waits[1] > 1.4 * waits[0] or waits[2] > 1.4 * waits[0]
     assert SETTINGS.dial_retry_max_s * JITTER[0] <= waits[-1] <= SETTINGS.dial_retry_max_s * JITTER[1] + 0.25
-    contacts.linked(BOB, ("/memory/bob",), "")
+    contacts.linked(BOB, ("/memory/bob",), "", NOW)
     contacts.unlinked(BOB, False, now)
     assert contacts.wanted([CYD], now + SETTINGS.dial_retry_first_s * JITTER[1])
 
 
 def test_failures_and_links_of_strangers_change_nothing() -> None:
     contacts = contacts_of("dht", AT_BOB)
-    contacts.linked(CYD, ("/memory/cyd",), "")
+    contacts.linked(CYD, ("/memory/cyd",), "", NOW)
     contacts.unlinked(CYD, False, NOW)
     contacts.forget(CYD)
     assert contacts.failed(Contact(CYD, ("/memory/cyd",)), "no answer", NOW) == []
@@ -153,7 +154,7 @@ def test_a_dial_that_never_ends_is_given_up() -> None:
     assert dialled(contacts.wanted([CYD], NOW)) == [SOMEWHERE]
     assert not contacts.wanted([CYD], NOW + DIAL_LIMIT_S - 1)
     assert dialled(contacts.wanted([CYD], NOW + DIAL_LIMIT_S)) == [AT_BOB], "its place is free"
-    contacts.linked(BOB, ("/memory/bob",), "")
+    contacts.linked(BOB, ("/memory/bob",), "", NOW)
     later = NOW + DIAL_LIMIT_S + SETTINGS.dial_retry_max_s
     assert dialled(contacts.wanted([BOB, CYD], later)) == [SOMEWHERE], "and the user's address is tried again"
 
@@ -164,7 +165,7 @@ def test_a_dial_that_never_ends_is_given_up() -> None:
 def test_an_address_without_id_is_known_by_its_node_once_it_has_answered() -> None:
     contacts = contacts_of("join", SOMEWHERE)
     contacts.wanted([], NOW)
-    contacts.linked(BOB, ("/memory/bob",), "/memory/somewhere")
+    contacts.linked(BOB, ("/memory/bob",), "/memory/somewhere", NOW)
     contacts.unlinked(BOB, False, NOW)
     assert dialled(contacts.wanted([], LONG_AFTER)) == [Contact(BOB, ("/memory/somewhere", "/memory/bob"))]
 
@@ -180,7 +181,7 @@ def test_an_advert_does_not_replace_the_address_that_the_user_gave() -> None:
 
 def test_an_advert_does_not_replace_the_address_that_has_led_there() -> None:
     contacts = contacts_of("join", SOMEWHERE)
-    contacts.linked(BOB, ("/memory/inside",), "/memory/somewhere")
+    contacts.linked(BOB, ("/memory/inside",), "/memory/somewhere", NOW)
     contacts.learn("advert", [Contact(BOB, ("/memory/inside",))])
     assert contacts.addresses(BOB) == ("/memory/somewhere", "/memory/inside")
 
@@ -202,7 +203,7 @@ def test_addresses_of_one_contact_are_bounded() -> None:
 def test_another_way_to_a_node_that_the_user_gave_leaves_it_the_users() -> None:
     contacts = contacts_of("join", AT_BOB)
     contacts.learn("mdns", [SOMEWHERE])
-    contacts.linked(BOB, ("/memory/bob",), "/memory/somewhere")
+    contacts.linked(BOB, ("/memory/bob",), "/memory/somewhere", NOW)
     contacts.forget(BOB)
     assert contacts.addresses(BOB) == ("/memory/bob", "/memory/somewhere")
 
@@ -270,3 +271,50 @@ def test_providers_that_are_dialled_or_unknown_are_left_alone() -> None:
     assert dialled(contacts.wanted([], NOW)) == [AT_BOB]
     assert not contacts.asked_for([AT_BOB, Contact(CYD, ("/memory/cyd",))], [], NOW)
     assert dialled(contacts.asked_for([AT_BOB], [], NOW + DIAL_LIMIT_S)) == [AT_BOB]
+
+
+# --- Whom to believe --------------------------------------------------------------------------------------------------------
+
+
+def test_strangers_send_nobody_to_private_addresses_and_the_user_does() -> None:
+    inside = ("/ip4/192.168.1.1/tcp/80", "/ip4/8.8.8.8/tcp/1")
+    contacts = contacts_of("advert", Contact(BOB, inside), Contact(CYD, inside[:1]))
+    contacts.learn("join", (Contact(DAN, inside[:1]),))
+    assert [contacts.addresses(node) for node in (BOB, CYD, DAN)] == [inside[1:], (), inside[:1]]
+    assert contacts.refused == 2
+    contacts.settle(("/ip4/192.168.1.7/tcp/4976",))
+    contacts.learn("dht", (Contact(CYD, inside[:1]),))
+    assert contacts.addresses(CYD) == inside[:1], "a neighbour in the same network"
+
+
+def test_strangers_at_one_public_place_do_not_take_all_the_room() -> None:
+    crowd = [Contact(node_id(100 + number), (f"/ip4/8.8.8.{number}/tcp/1",)) for number in range(100)]
+    contacts = contacts_of("dht", *crowd)
+    assert sum(bool(contacts.addresses(contact.node)) for contact in crowd) == PER_PLACE_MAX
+    for contact in crowd[:PER_PLACE_MAX]:
+        contacts.forget(contact.node)
+    contacts.learn("dht", crowd[50:51])
+    assert contacts.addresses(crowd[50].node)
+
+
+def test_places_are_dialled_one_after_another() -> None:
+    """Or whoever has many addresses is every neighbour."""
+    crowd = [Contact(node_id(100 + number), (f"/ip4/8.8.8.{number}/tcp/1",)) for number in range(12)]
+    others = [Contact(node_id(200 + number), (f"/ip4/8.8.{number}.1/tcp/1",)) for number in range(3)]
+    contacts = contacts_of("dht", *crowd, *others, settings=Settings(dials_max=4))
+    found = dialled(contacts.wanted((), NOW))
+    assert len(found) == 4
+    assert all(contact in found for contact in others)
+
+
+def test_what_was_saved_is_dialled_before_what_strangers_say() -> None:
+    contacts = contacts_of("dht", *[Contact(node_id(100 + number), (f"/memory/{number}",)) for number in range(50)])
+    contacts.learn("saved", (AT_BOB,))
+    assert dialled(contacts.wanted((), NOW))[0] == AT_BOB
+
+
+def test_the_best_contacts_are_those_that_led_to_a_link_the_latest_first() -> None:
+    contacts = contacts_of("mdns", AT_BOB, Contact(CYD, ("/memory/cyd",)), Contact(DAN, ("/memory/dan",)))
+    contacts.linked(BOB, (), "", NOW)
+    contacts.linked(DAN, (), "", NOW + 1)
+    assert [contact.node for contact in contacts.best()] == [DAN, BOB]

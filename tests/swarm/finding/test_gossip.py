@@ -1,60 +1,38 @@
-"""How adverts travel: news only, soon, each to a few neighbours, within a budget; and what this node says of itself."""
+"""How news travels: soon, each to a few neighbours, within a budget; and what neighbours compare."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from random import Random
 
 import pytest
 
-from protocol import codec
 from protocol import limits as lim
 from protocol.genesis import swarm_id
 from protocol.identity import Identity, NodeId
-from protocol.messages import Advert, AdvertPull, AdvertPush, Capability, SignedAdvert
+from protocol.messages import AdvertDigest, AdvertPull, AdvertPush, AdvertWant, Digest, Rumours
 from protocol.notary import Notary
-from swarm.effects import AdvertDue, Effect, GossipDue, Provide, Send
-from swarm.finding.capabilities import CapabilityIndex
-from swarm.finding.gossip import JITTER, Gossip
-from swarm.settings import Settings
-from tests.swarm.samples import NOW, advert, capability, node_id, signed
-
-SWARM = swarm_id("attic")
-CHAT, CODE = capability("chat"), capability("code", "coder")
-KEYS = {name: Identity(name.encode().ljust(32)) for name in ("ada", "bob", "cyd", "dan", "eve")}
-ADA, BOB, CYD, DAN, EVE = (key.node for key in KEYS.values())
-
-
-def of(node: NodeId, *capabilities: Capability, at: float = NOW, name: str = "") -> SignedAdvert:
-    """An advert with a true seal."""
-    key = next(key for key in KEYS.values() if key.node == node)
-    return Notary(key, SWARM, Random(1)).sign(advert(*(capabilities or (CHAT,)), name=name), 60.0, at)
-
-
-class Ada:
-    """Ada's gossip, her index, and a load that the test sets."""
-
-    def __init__(self, **settings: float) -> None:
-        self.settings = Settings(**settings)
-        self.index = CapabilityIndex(ADA, self.settings)
-        self.load = (0, 0, 0)
-        notary = Notary(KEYS["ada"], SWARM, Random(1))
-        self.gossip = Gossip(ADA, "ada", self.settings, notary, Random(1), self.index, lambda: self.load)
-
-    def hears(self, *adverts: SignedAdvert, sender: NodeId = EVE, at: float = NOW) -> list[SignedAdvert]:
-        return self.gossip.hear(sender, AdvertPush(adverts), at)
-
-    def round(self, *neighbours: NodeId, at: float = NOW) -> list[tuple[NodeId, list[NodeId]]]:
-        """Whom a round tells about whom."""
-        return told(self.gossip.round(list(neighbours), at))
-
-
-def told(effects: Iterable[Effect]) -> list[tuple[NodeId, list[NodeId]]]:
-    return [
-        (effect.to, [signed.issuer for signed in effect.message.adverts])
-        for effect in effects
-        if isinstance(effect, Send) and isinstance(effect.message, AdvertPush)
-    ]
-
+from swarm.effects import GossipDue, Send
+from swarm.finding.gossip import FIRST, GONE_COPIES, GOSSIP_BURST_S, JITTER, LAST
+from tests.swarm.finding.hearing import (
+    ADA,
+    BOB,
+    CHAT,
+    CODE,
+    CYD,
+    DAN,
+    EVE,
+    KEYS,
+    NOW_MS,
+    SWARM,
+    Ada,
+    asked,
+    doubt,
+    notary,
+    of,
+    pulse,
+    rumoured,
+    told,
+)  # fmt: skip
+from tests.swarm.samples import NOW, advert, node_id, signed
 
 # --- Hearing ------------------------------------------------------------------------------------------------------------
 
@@ -63,7 +41,7 @@ def test_what_is_news_is_learned_and_passed_on() -> None:
     ada = Ada()
     assert [signed.issuer for signed in ada.hears(of(BOB), of(CYD))] == [BOB, CYD]
     assert [known.signed.issuer for known, _ in ada.index.able("chat")] == [BOB, CYD]
-    assert ada.round(DAN) == [(DAN, [BOB, CYD])]
+    assert ada.round(DAN) == [(DAN, [CYD, BOB])]
 
 
 def test_what_is_known_is_neither_news_nor_passed_on() -> None:
@@ -76,8 +54,24 @@ def test_what_is_known_is_neither_news_nor_passed_on() -> None:
 
 def test_what_others_say_of_this_node_is_not_news() -> None:
     ada = Ada()
+    ada.issuer.start((), NOW + 10)
     assert ada.hears(of(ADA, at=NOW + 9)) == []
-    assert ada.index.get(ADA) is None
+    assert ada.index.get(ADA).signed is ada.issuer.advert
+    assert ada.gossip.refused == {}
+
+
+def test_a_second_node_with_this_identity_is_noticed_and_outdone() -> None:
+    ada = Ada()
+    ada.issuer.start((), NOW)
+    twin = replace(advert(CHAT), addresses=("/ip4/192.0.2.9/tcp/4976",))
+    ada.hears(notary(ADA).sign(twin, 60.0, NOW + 9), at=NOW + 9)
+    ada.feels(pulse(ADA, at=NOW + 10), at=NOW + 10)
+    assert ada.gossip.refused == {"own identity": 2}
+    assert ada.gossip.twin == twin.addresses
+    assert ada.issuer.issue(NOW + 1)
+    assert ada.issuer.version == NOW_MS + 10_001, "what it says next is the newest of all"
+    ada.hears(replace(of(ADA, at=NOW + 99), sealed=of(ADA, at=NOW + 99).sealed[:-1] + b"\0"), at=NOW + 99)
+    assert ada.gossip.refused == {"own identity": 2}, "anybody can make that up"
 
 
 def test_a_forged_advert_is_counted_and_believed_by_nobody() -> None:
@@ -85,7 +79,7 @@ def test_a_forged_advert_is_counted_and_believed_by_nobody() -> None:
     forged = replace(of(BOB), sealed=of(EVE).sealed[:-1] + b"\0")
     foreign = Notary(KEYS["bob"], swarm_id("elsewhere"), Random(1)).sign(advert(CHAT), 60.0, NOW)
     assert ada.hears(forged, foreign) == []
-    assert ada.gossip.forged == 2
+    assert ada.gossip.refused == {"forged": 1, "foreign": 1}
     assert len(ada.index) == 0
     assert ada.round(DAN) == []
 
@@ -95,14 +89,14 @@ def test_an_advert_that_is_no_news_is_not_even_checked() -> None:
     ada = Ada()
     ada.hears(of(BOB))
     ada.hears(replace(of(BOB), sealed=b"nonsense"))
-    assert ada.gossip.forged == 0
+    assert ada.gossip.refused == {}
 
 
 def test_the_ghost_of_a_dead_node_is_not_news() -> None:
     """Seals hold for two minutes longer than adverts, for clocks that differ; a rumour that old is of the dead."""
     ada = Ada()
     assert ada.hears(of(BOB, at=NOW), at=NOW + 60) == []
-    assert (ada.gossip.forged, len(ada.index)) == (0, 0)
+    assert (ada.gossip.refused, len(ada.index)) == ({}, 0)
     assert ada.hears(of(BOB, at=NOW), at=NOW + 59.9)
 
 
@@ -143,6 +137,22 @@ def test_a_renewal_that_says_nothing_new_goes_to_fewer() -> None:
     for at, offered, copies in ((NOW, CHAT, 4), (NOW + 1, CHAT, 1), (NOW + 2, CODE, 4)):
         ada.hears(of(BOB, offered, at=at), at=at)
         assert len(ada.round(*crowd, at=at)) == copies
+    for at, busy, copies in ((NOW + 3, 0, 1), (NOW + 4, 1, 4), (NOW + 5, 1, 1)):
+        ada.feels(pulse(BOB, at=at, busy=busy), at=at)
+        assert len(rumoured(ada.gossip.round(crowd, at))) == copies
+
+
+def test_what_makes_others_forget_a_node_goes_to_more() -> None:
+    ada = Ada()
+    crowd = [node_id(10 + number) for number in range(9)]
+    ada.hears(of(BOB), of(CYD))
+    ada.round(*crowd)
+    ada.feels(pulse(BOB, leaving=True))
+    assert len(rumoured(ada.gossip.round(crowd, NOW + 1))) == GONE_COPIES
+    ada.hears(of(EVE))
+    ada.round(*crowd)
+    ada.doubts(doubt(EVE, CYD))
+    assert len(rumoured(ada.gossip.round(crowd, NOW + 2))) == GONE_COPIES
 
 
 def test_nobody_is_told_about_itself_or_what_it_has_told() -> None:
@@ -152,16 +162,30 @@ def test_nobody_is_told_about_itself_or_what_it_has_told() -> None:
     assert ada.round(BOB, DAN, EVE) == [], "once is enough"
 
 
-def test_what_may_be_told_in_a_second_is_bounded_and_the_oldest_news_comes_first() -> None:
-    ada = Ada(gossip_adverts=1, gossip_copies=1)
-    ada.hears(of(BOB), of(CYD), of(DAN))
-    assert ada.round(EVE, node_id(9)) != []
-    ada.hears(of(BOB, at=NOW + 1), of(CYD, at=NOW + 1), of(DAN, at=NOW + 1))
+def test_what_may_be_told_in_a_second_is_bounded_and_the_newest_adverts_come_first() -> None:
+    """What is told too late is found by comparing; a swarm that has just begun must still hear of what changes now."""
+    ada = Ada(gossip_budget=4, gossip_copies=1)
+    burst = GOSSIP_BURST_S * 4 / 4
+    for number in range(int(burst)):
+        ada.hears(of(BOB, at=NOW + number), at=NOW + number)
+        assert ada.round(node_id(9), at=NOW) == [(node_id(9), [BOB])]
+    ada.hears(of(BOB, at=NOW + 100), of(CYD, at=NOW + 100), of(DAN, at=NOW + 100), at=NOW + 100)
     spent = ada.gossip.round([node_id(9)], NOW + 0.1)
     assert told(spent) == []
     assert [effect.timer for effect in spent] == [GossipDue()], "the rest waits for its turn"
-    assert ada.round(node_id(9), at=NOW + 1.1) == [(node_id(9), [BOB])]
-    assert ada.round(node_id(9), at=NOW + 9.0) == [(node_id(9), [CYD, DAN])], "what was saved is bounded too"
+    assert ada.round(node_id(9), at=NOW + 1.2) == [(node_id(9), [DAN])]
+    assert ada.round(node_id(9), at=NOW + 9.0) == [(node_id(9), [CYD, BOB])]
+
+
+def test_of_loads_the_oldest_is_told_first() -> None:
+    """No later word may come of a worker that has become free."""
+    ada = Ada(gossip_budget=1, gossip_copies=1)
+    ada.hears(of(BOB), of(CYD), of(DAN))
+    for _ in range(60):
+        ada.round(node_id(9))
+    ada.gossip._allowance = 0
+    ada.feels(pulse(BOB, busy=1), pulse(CYD, busy=1), at=NOW + 1)
+    assert rumoured(ada.gossip.round([node_id(9)], NOW + 1)) == [(node_id(9), [pulse(BOB, busy=1).body])]
 
 
 def test_a_round_without_news_or_neighbours_costs_no_message() -> None:
@@ -173,17 +197,32 @@ def test_a_round_without_news_or_neighbours_costs_no_message() -> None:
 
 def test_news_sets_a_round_soon_and_only_one() -> None:
     ada = Ada()
-    assert ada.gossip.stir() == []
+    assert ada.gossip.stir(NOW) == []
     ada.hears(of(BOB))
-    [timer] = ada.gossip.stir()
+    [timer] = ada.gossip.stir(NOW)
     assert timer.timer == GossipDue()
     period_s = ada.settings.gossip_period_s
     assert JITTER[0] * period_s <= timer.delay_s <= JITTER[1] * period_s
-    assert ada.gossip.stir() == []
-    ada.round(DAN)
-    assert ada.gossip.stir() == [], "nothing is left to tell"
+    assert ada.gossip.stir(NOW) == []
+    assert told(ada.gossip.due([DAN], NOW + timer.delay_s)) == [(DAN, [BOB])]
+    assert ada.gossip.stir(NOW) == [], "nothing is left to tell"
     ada.hears(of(CYD))
-    assert len(ada.gossip.stir()) == 1
+    assert len(ada.gossip.stir(NOW)) == 1
+
+
+def test_a_renewal_waits_longer_unless_there_is_news_meanwhile() -> None:
+    ada = Ada()
+    ada.hears(of(BOB))
+    ada.round(DAN)
+    ada.feels(pulse(BOB))
+    [late] = ada.gossip.stir(NOW + 1)
+    assert late.delay_s >= JITTER[0] * ada.settings.gossip_renewal_period_s
+    ada.hears(of(CYD), at=NOW + 1)
+    [soon] = ada.gossip.stir(NOW + 1)
+    assert soon.delay_s <= JITTER[1] * ada.settings.gossip_period_s
+    both = ada.gossip.due([DAN], NOW + 1 + soon.delay_s)
+    assert (told(both), len(rumoured(both))) == ([(DAN, [CYD])], 1)
+    assert ada.gossip.due([DAN], NOW + 1 + late.delay_s) == [], "its timer finds nothing"
 
 
 def test_what_was_forgotten_since_is_not_passed_on() -> None:
@@ -194,9 +233,9 @@ def test_what_was_forgotten_since_is_not_passed_on() -> None:
 
 
 def test_news_to_tell_are_bounded_and_the_oldest_go() -> None:
-    ada = Ada(adverts_max=2, gossip_adverts=2)
+    ada = Ada(adverts_max=2)
     ada.hears(of(BOB), of(CYD), of(DAN))
-    assert ada.round(node_id(9)) == [(node_id(9), [CYD, DAN])]
+    assert ada.round(node_id(9)) == [(node_id(9), [DAN, CYD])]
 
 
 def test_the_neighbours_to_tell_are_drawn() -> None:
@@ -207,26 +246,88 @@ def test_the_neighbours_to_tell_are_drawn() -> None:
     assert seen == {CYD, DAN, node_id(9)}
 
 
-# --- Greetings and pulls --------------------------------------------------------------------------------------------------
+# --- Greetings, digests and pulls ------------------------------------------------------------------------------------------
 
 
-def test_a_new_neighbour_is_told_and_asked() -> None:
+def test_a_new_neighbour_is_told_who_is_here_and_whoever_dialled_compares() -> None:
     ada = Ada()
-    pull = Send(BOB, AdvertPull("", ada.settings.pull_adverts))
-    assert ada.gossip.greet(BOB) == [pull], "a link that opened before the node has started"
-    ada.gossip.start((), [], NOW)
-    assert ada.gossip.own is not None
-    assert ada.gossip.greet(BOB) == [Send(BOB, AdvertPush((ada.gossip.own,))), pull]
+    empty = Send(BOB, AdvertDigest(FIRST, LAST, ()))
+    assert ada.gossip.greet(BOB, True) == [empty], "a link that opened before the node has started"
+    assert ada.gossip.greet(BOB, False) == []
+    ada.issuer.start((), NOW)
+    [push, digest] = ada.gossip.greet(BOB, True)
+    assert push == Send(BOB, AdvertPush((ada.issuer.advert,)))
+    assert digest == Send(BOB, AdvertDigest(FIRST, LAST, (Digest(ADA, NOW_MS, 0),)))
+    ada.issuer.speak(NOW + 5)
+    assert [type(effect.message) for effect in ada.gossip.greet(BOB, False)] == [Rumours, AdvertPush]
 
 
-def test_a_new_neighbour_is_asked_for_no_more_than_there_is_room_for() -> None:
-    ada = Ada(adverts_max=10)
-    for known, wanted in ((CYD, 9), (DAN, 8)):
-        ada.index.learn(of(known), NOW, False)
-        assert ada.gossip.greet(BOB) == [Send(BOB, AdvertPull("", wanted))]
-    for number in range(8):
-        ada.index.learn(signed(node_id(number), CHAT), NOW, False)
-    assert ada.gossip.greet(BOB) == []
+def test_what_is_newer_here_is_told_and_what_is_newer_there_is_asked_for() -> None:
+    """[ADV-9]"""
+    ada = Ada()
+    ada.hears(of(BOB), of(CYD, at=NOW + 2), of(DAN), at=NOW + 2)
+    ada.feels(pulse(DAN, at=NOW + 3), at=NOW + 3)
+    theirs = (
+        Digest(BOB, NOW_MS + 1, 0), Digest(CYD, NOW_MS, 0), Digest(DAN, NOW_MS, 0), Digest(node_id(9), NOW_MS, 0),
+        Digest(ADA, NOW_MS, 0),
+    )  # fmt: skip
+    effects = ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, theirs))
+    assert told(effects) == [(EVE, [CYD])]
+    assert rumoured(effects) == [(EVE, [pulse(DAN).body])]
+    assert asked(effects) == [(EVE, (BOB, node_id(9)))]
+
+
+def test_only_the_range_of_a_digest_is_compared_and_nobody_is_told_of_itself() -> None:
+    """[ADV-9]"""
+    ada = Ada()
+    nodes = sorted([BOB, CYD, DAN])
+    ada.hears(of(BOB), of(CYD), of(DAN))
+    assert told(ada.gossip.compare(EVE, AdvertDigest(nodes[1], nodes[1], ()))) == [(EVE, [nodes[1]])]
+    assert told(ada.gossip.compare(nodes[1], AdvertDigest(nodes[1], nodes[1], ()))) == []
+
+
+def test_a_full_view_asks_for_nobody_new() -> None:
+    """[ADV-9] As far as it has room."""
+    ada = Ada(adverts_max=1)
+    ada.hears(of(BOB))
+    theirs = (Digest(BOB, NOW_MS + 1, 0), Digest(CYD, NOW_MS, 0))
+    assert asked(ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, theirs))) == [(EVE, (BOB,))]
+
+
+def test_what_one_digest_brings_is_bounded() -> None:
+    """[ADV-9]"""
+    ada = Ada(pull_adverts=2)
+    ada.hears(of(BOB), of(CYD), of(DAN))
+    [(_, issuers)] = told(ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, ())))
+    assert len(issuers) == 2
+
+
+def test_a_large_view_is_compared_part_by_part() -> None:
+    ada = Ada()
+    for number in range(200):
+        ada.index.learn(signed(node_id(number + 1), CHAT), NOW, False)
+    covered: set[NodeId] = set()
+    for _ in range(60):
+        [_, digest] = ada.gossip.digest_due([BOB])
+        told_of = [each.node for each in digest.message.known]
+        assert len(told_of) <= lim.DIGESTS_MAX
+        assert told_of == [node for node in told_of if digest.message.first <= node <= digest.message.last]
+        covered.update(told_of)
+    assert len(covered) == 200
+
+
+def test_without_neighbours_there_is_nobody_to_compare_with() -> None:
+    assert len(Ada().gossip.digest_due([])) == 1
+
+
+def test_what_is_asked_for_is_given_as_far_as_it_is_known() -> None:
+    """[ADV-9]"""
+    ada = Ada()
+    ada.hears(of(BOB))
+    ada.feels(pulse(BOB))
+    effects = ada.gossip.give(EVE, AdvertWant((BOB, CYD)))
+    assert (told(effects), rumoured(effects)) == ([(EVE, [BOB])], [(EVE, [pulse(BOB).body])])
+    assert ada.gossip.give(EVE, AdvertWant((CYD,))) == []
 
 
 @pytest.mark.parametrize(
@@ -249,128 +350,3 @@ def test_a_long_answer_comes_in_several_messages() -> None:
         ada.hears(Notary(key, SWARM, Random(1)).sign(advert(CHAT), 60.0, NOW))
     sizes = [len(issuers) for _, issuers in told(ada.gossip.answer(BOB, AdvertPull("", 256)))]
     assert sizes == [16, 16, 8]
-
-
-# --- What this node says of itself ----------------------------------------------------------------------------------------
-
-
-def test_a_started_node_knows_itself() -> None:
-    ada = Ada()
-    effects = ada.gossip.start(("/memory/ada",), [BOB], NOW)
-    assert ada.index.get(ADA).signed is ada.gossip.own
-    assert ada.gossip.own.advert == Advert("ada", ("/memory/ada",), (), 0, 0, 0, False)
-    assert told(effects) == [(BOB, [ADA])]
-
-
-def test_new_capabilities_are_told_at_once_and_provided() -> None:
-    ada = Ada()
-    effects = ada.gossip.offer((CODE, CHAT, capability("chat", "other")), [BOB, CYD], NOW)
-    assert effects[0] == Provide(("chat", "code"))
-    assert told(effects) == [(BOB, [ADA]), (CYD, [ADA])]
-    assert len(ada.gossip.own.advert.capabilities) == 3
-
-
-def test_versions_grow_even_within_a_millisecond() -> None:
-    ada = Ada()
-    versions = []
-    for _ in range(3):
-        ada.gossip.issue([], NOW)
-        versions.append(ada.gossip.own.issued_at_ms)
-    assert versions == sorted(set(versions))
-    assert ada.index.get(ADA).signed.issued_at_ms == versions[-1]
-
-
-def test_only_the_timer_of_the_latest_version_renews() -> None:
-    ada = Ada()
-    [first] = ada.gossip.issue([], NOW)
-    [second] = ada.gossip.issue([], NOW + 1)
-    assert (first.timer, second.timer) == (AdvertDue(1), AdvertDue(2))
-    assert ada.gossip.due(first.timer, [BOB], NOW + 15) == []
-    assert told(ada.gossip.due(second.timer, [BOB], NOW + 16)) == [(BOB, [ADA])]
-    assert ada.gossip.own.issued_at_ms == round((NOW + 16) * 1000)
-
-
-@pytest.mark.parametrize(
-    ("load", "seconds", "is_told"),
-    [
-        ((2, 1, 0), 5, False),  # Still room.
-        ((2, 2, 0), 5, True),
-        ((2, 2, 0), 0.1, False),  # Sooner than the gap.
-        ((2, 2, 1), 5, True),
-        ((0, 0, 0), 5, False),  # Nothing to be full of.
-    ],
-)
-def test_a_node_that_fills_up_says_so(load: tuple[int, int, int], seconds: float, is_told: bool) -> None:
-    ada = Ada()
-    assert ada.gossip.load_changed([BOB], NOW) == [], "before there is an advert"
-    ada.load = (2, 0, 0)
-    ada.gossip.issue([], NOW)
-    ada.load = load
-    assert bool(told(ada.gossip.load_changed([BOB], NOW + seconds))) is is_told
-
-
-def test_a_change_within_the_gap_is_told_when_the_gap_is_over() -> None:
-    ada = Ada()
-    ada.load = (1, 0, 0)
-    ada.gossip.issue([], NOW)
-    ada.load = (1, 1, 0)
-    [soon] = ada.gossip.load_changed([BOB], NOW + 0.1)
-    assert soon.delay_s == pytest.approx(ada.settings.advert_gap_s - 0.1, abs=0.001)
-    assert ada.gossip.load_changed([BOB], NOW + 0.2) == [], "once is enough"
-    assert told(ada.gossip.due(soon.timer, [BOB], NOW + 0.3)) == [(BOB, [ADA])]
-    assert ada.gossip.own.advert.busy == 1
-
-
-@pytest.mark.parametrize(("before", "after", "is_told"), [(1, 3, True), (4, 5, False), (4, 8, False), (4, 9, True), (4, 1, True)])
-def test_a_queue_is_told_again_when_it_is_another(before: int, after: int, is_told: bool) -> None:
-    ada = Ada()
-    ada.load = (1, 1, before)
-    ada.gossip.issue([], NOW)
-    ada.load = (1, 1, after)
-    assert bool(told(ada.gossip.load_changed([BOB], NOW + 5))) is is_told
-
-
-def test_a_node_that_has_room_again_says_so_once() -> None:
-    ada = Ada()
-    ada.load = (1, 1, 3)
-    ada.gossip.issue([], NOW)
-    ada.load = (1, 0, 0)
-    assert told(ada.gossip.load_changed([BOB], NOW + 2))
-    assert not ada.gossip.load_changed([BOB], NOW + 4)
-    assert ada.gossip.own.advert.busy == 0
-
-
-def test_a_node_that_is_about_to_stop_says_so() -> None:
-    ada = Ada()
-    ada.gossip.offer((CHAT,), [], NOW)
-    assert told(ada.gossip.drain([BOB], NOW + 1)) == [(BOB, [ADA])]
-    assert ada.gossip.own.advert.draining
-    ada.gossip.issue([], NOW + 2)
-    assert ada.gossip.own.advert.draining
-
-
-def test_an_advert_always_fits_its_bounds() -> None:
-    """Sixteen capabilities with long texts are more than an advert holds: the texts go before the capabilities do."""
-    ada = Ada()
-    long = "x" * lim.DESCRIPTION_BYTES_MAX
-    labels = tuple("y" * lim.LABEL_BYTES_MAX for _ in range(lim.LABELS_MAX))
-    offered = tuple(
-        capability(f"skill{number}", "m" * lim.MODEL_BYTES_MAX, digest=b"d" * 32, description=long, labels=labels)
-        for number in range(lim.CAPABILITIES_MAX)
-    )
-    addresses = tuple("a" * lim.ADDRESS_BYTES_MAX for _ in range(lim.ADDRESSES_MAX + 1))
-    ada.load = (5000, 5000, 5000)
-    ada.gossip.start(addresses, [], NOW)
-    ada.gossip.offer((*offered, CHAT), [], NOW + 1)
-    own = ada.gossip.own
-    assert len(own.sealed) <= lim.ADVERT_BYTES_MAX
-    assert codec.signed_advert(own.sealed) == own
-    assert [found.skill for found in own.advert.capabilities] == [found.skill for found in offered]
-    assert (own.advert.slots, own.advert.busy, own.advert.queued) == (lim.SLOTS_MAX,) * 3
-
-
-def test_texts_that_fit_are_kept() -> None:
-    ada = Ada()
-    spoken = capability("chat", description="talks", labels=("yes", "no"))
-    ada.gossip.offer((spoken,), [], NOW)
-    assert ada.gossip.own.advert.capabilities == (spoken,)

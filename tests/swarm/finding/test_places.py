@@ -2,7 +2,7 @@
 
 import pytest
 
-from swarm.finding.places import place_of
+from swarm.finding.places import PER_PLACE_MAX, Crowd, dialable, is_public, place_of, public_place
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,57 @@ from swarm.finding.places import place_of
 )
 def test_the_place_of_addresses(addresses: tuple[str, ...], place: str) -> None:
     assert place_of(addresses) == place
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("/ip4/8.8.8.8/tcp/4976", True),
+        ("/ip4/192.168.1.2/tcp/4976", False),
+        ("/ip4/100.64.0.1/tcp/4976", False),
+        ("/ip6/2a00:1450::1/tcp/4976", True),
+        ("/ip6/fd00::1/tcp/4976", False),
+        ("/dns4/example.org/tcp/1", False),
+        ("/ip4/nonsense/tcp/1", False),
+    ],
+)
+def test_what_is_public(address: str, expected: bool) -> None:
+    assert is_public((address,)) is expected
+    assert bool(public_place((address,))) is expected
+
+
+@pytest.mark.parametrize(
+    ("address", "own", "expected"),
+    [
+        ("/ip4/8.8.8.8/tcp/1", (), True),
+        ("/ip4/127.0.0.1/tcp/22", ("/ip4/8.8.4.4/tcp/1",), False),
+        ("/ip4/127.0.0.1/tcp/22", ("/ip4/127.0.0.1/tcp/1",), True),
+        ("/ip4/192.168.1.9/tcp/80", ("/ip4/192.168.7.2/tcp/1",), True),
+        ("/ip4/192.168.1.9/tcp/80", ("/ip4/10.0.0.2/tcp/1",), False),
+        ("/ip4/192.168.1.9/tcp/80", ("/ip4/127.0.0.1/tcp/1",), False),
+        ("/ip4/0.0.0.0/tcp/80", ("/ip4/10.0.0.2/tcp/1",), False),
+        ("/ip4/224.0.0.251/tcp/80", ("/ip4/10.0.0.2/tcp/1",), False),
+        ("/ip6/fd00:1:2::9/tcp/80", ("/ip6/fd00:1:2:3::1/tcp/1",), True),
+        ("/ip6/fd00:1:9::9/tcp/80", ("/ip6/fd00:1:2:3::1/tcp/1",), False),
+        ("/ip6/::1/tcp/80", ("/ip4/127.0.0.1/tcp/1",), False),
+        ("/dns4/example.org/tcp/1", (), True),
+        ("/memory/bob", (), True),
+    ],
+)
+def test_a_stranger_sends_nobody_into_networks_that_are_not_its_own(
+    address: str, own: tuple[str, ...], expected: bool
+) -> None:
+    assert bool(dialable((address,), own)) is expected
+
+
+def test_a_public_place_is_full_at_some_point_and_a_home_never_is() -> None:
+    crowd = Crowd()
+    for number in range(PER_PLACE_MAX):
+        assert not crowd.is_full((f"/ip4/8.8.8.{number}/tcp/1",))
+        crowd.add((f"/ip4/8.8.8.{number}/tcp/1",))
+        crowd.add((f"/ip4/10.8.8.{number}/tcp/1",))
+    assert crowd.is_full(("/ip4/8.8.8.200/tcp/1",))
+    assert not crowd.is_full(("/ip4/8.8.9.200/tcp/1",))
+    assert not crowd.is_full(("/ip4/10.8.8.200/tcp/1",))
+    crowd.remove(("/ip4/8.8.8.1/tcp/1",))
+    assert not crowd.is_full(("/ip4/8.8.8.200/tcp/1",))

@@ -6,7 +6,7 @@ from protocol.messages import Goodbye, Ping
 from swarm.effects import Disconnect, PongOverdue, Send, SetTimer
 from swarm.finding.roster import RTT_WEIGHT, Roster
 from swarm.settings import Settings
-from tests.swarm.samples import ADA, BOB, CYD, DAN, NOW
+from tests.swarm.samples import ADA, BOB, CYD, DAN, NOW, node_id
 
 SETTINGS = Settings()
 
@@ -101,7 +101,7 @@ def test_signs_of_life_of_strangers_are_ignored() -> None:
 
 
 def test_too_many_links_close_the_longest_unused_first() -> None:
-    settings = Settings(neighbours_target=1, neighbours_max=2)
+    settings = Settings(neighbours_kept=0, neighbours_target=1, neighbours_max=2)
     roster = roster_of(ADA, BOB, CYD, DAN, settings=settings)
     roster.get(ADA).used_at = NOW + 10
     effects = roster.sweep(NOW + 3, ())
@@ -114,20 +114,20 @@ def test_too_many_links_close_the_longest_unused_first() -> None:
 
 def test_links_closed_as_too_many_are_parting_and_not_gone() -> None:
     """What is known of a worker stays, though its link is closed to make room."""
-    roster = roster_of(ADA, BOB, settings=Settings(neighbours_target=1, neighbours_max=1))
+    roster = roster_of(ADA, BOB, settings=Settings(neighbours_kept=0, neighbours_target=1, neighbours_max=1))
     roster.sweep(NOW + 2, ())
     assert roster.get(ADA).parting
     assert not roster.get(BOB).parting
 
 
 def test_links_with_work_on_them_are_not_closed_as_too_many() -> None:
-    roster = roster_of(ADA, BOB, CYD, settings=Settings(neighbours_target=1, neighbours_max=1))
+    roster = roster_of(ADA, BOB, CYD, settings=Settings(neighbours_kept=0, neighbours_target=1, neighbours_max=1))
     effects = roster.sweep(NOW + 2, [ADA, CYD])
     assert [effect.node for effect in effects if isinstance(effect, Disconnect)] == [BOB]
 
 
 def test_links_of_one_age_close_in_the_order_of_their_ids() -> None:
-    roster = Roster(Settings(neighbours_target=1, neighbours_max=1))
+    roster = Roster(Settings(neighbours_kept=0, neighbours_target=1, neighbours_max=1))
     for node in (CYD, ADA, BOB):
         roster.add(node, "", (), "", NOW)
     assert [effect.node for effect in roster.sweep(NOW, ()) if isinstance(effect, Disconnect)] == [ADA, BOB]
@@ -144,3 +144,15 @@ def test_the_roster_counts_and_lists_in_the_order_of_arrival() -> None:
     roster = roster_of(CYD, ADA)
     assert (len(roster), CYD in roster, BOB in roster) == (2, True, False)
     assert [neighbour.node for neighbour in roster] == roster.nodes() == [CYD, ADA]
+
+
+def test_links_that_have_lasted_or_are_near_stay_and_one_place_goes_first() -> None:
+    """Or whoever opens many links displaces everybody else."""
+    roster = Roster(Settings(neighbours_kept=1, neighbours_target=1, neighbours_max=3))
+    nodes = [ADA, BOB, CYD, DAN, node_id(5), node_id(6)]
+    for number, node in enumerate(nodes):
+        place = number if number < 3 else 9
+        roster.add(node, "", (f"/ip4/8.8.{place}.{number}/tcp/1",), "/chosen" if node == CYD else "", NOW + number)
+        roster.get(node).rtt_s = 0.01 if node == BOB else 0.1
+    closed = [effect.node for effect in roster.sweep(NOW + 5, ()) if isinstance(effect, Disconnect)]
+    assert closed == [DAN, node_id(5), node_id(6)]

@@ -1,0 +1,131 @@
+"""Who is said to be dead: a node is dropped when two others have lost their links with it, or when it does not refute one.
+
+After SWIM (Das et al., 2002) and Lifeguard (Dadgar et al., 2018): whoever was late itself, or has just lost most of its links, says
+nothing; the suspect may refute; and who often suspects the living is not listened to for a while.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from protocol import limits as lim
+from protocol.identity import NodeId
+from protocol.messages import Pulse, Signed, Suspicion
+from swarm.finding.capabilities import PRESENCE_S, CapabilityIndex
+from swarm.finding.issuing import Notary
+from swarm.finding.places import is_public, place_of
+from swarm.finding.roster import Roster
+
+ACCUSERS_MIN = 2  # One has perhaps only lost its own way there,
+REFUTE_S = 3.0  # so the suspect is given this long to speak. A refutation takes about a second through the whole swarm.
+ACCUSERS_MAX = 3  # Enough to tell others of; the rest say the same.
+SUSPECTS_MAX = 256  # Remembered at once; the oldest fall out.
+REFUTED_S = 5.0  # A node that speaks so soon after it was suspected had never been away.
+FALSE_MAX = 3  # So often a node may suspect the living,
+FALSE_WINDOW_S = 600.0  # within this time, before it is not listened to.
+LOSSES_S = 10.0  # A node that has lost most of its links within this time has lost its own connection.
+LOSSES_MIN = 3  # Of fewer links "most" means nothing.
+LOSSES_MAX = 64  # Remembered.
+
+
+class _Suspect:
+    """One node under suspicion: the newest version that its accusers had seen, and who they are, by place."""
+
+    __slots__ = ("accusers", "at", "seen")
+
+    def __init__(self, seen: int, at: float) -> None:
+        self.seen, self.at = seen, at
+        self.accusers: dict[str | NodeId, NodeId] = {}
+
+
+class Suspicions:
+    """What this node and others suspect."""
+
+    def __init__(
+        self, node: NodeId, notary: Notary, index: CapabilityIndex, roster: Roster, heard_limit_s: Callable[[], float]
+    ) -> None:
+        """`heard_limit_s()`: a neighbour heard of within this time is alive, whatever others say."""
+        self._node, self._notary, self._index, self._roster = node, notary, index, roster
+        self._heard_limit_s = heard_limit_s
+        self._suspects: dict[NodeId, _Suspect] = {}
+        self._false: dict[NodeId, deque[float]] = {}
+        self._losses: deque[float] = deque(maxlen=LOSSES_MAX)
+
+    def lost(self, now: float) -> None:
+        """A link has ended without a word."""
+        self._losses.append(now)
+
+    def suspect(self, node: NodeId, seen: int, now: float) -> Signed[Suspicion] | None:
+        """This node's own word on a neighbour that it lost, if its word is worth anything now and the node has not come back."""
+        if node in self._roster or self._index.version(node) > seen or seen == 0 or self._roster.excused(now):
+            return None
+        recent = sum(now - at <= LOSSES_S for at in self._losses)
+        if recent >= LOSSES_MIN and recent > len(self._roster):
+            return None
+        signed = self._notary.sign(Suspicion(node, seen), PRESENCE_S, now)
+        self._count(signed, now)
+        return signed
+
+    def is_news(self, signed: Signed[Suspicion], now: float) -> bool:
+        """Whether to look at it at all: of a node that has not spoken since, by one that is known and has not cried wolf.
+
+        Also of one that this node has dropped already, as others may not have.
+        """
+        node, accuser = signed.body.node, signed.issuer
+        version = self._index.version(node)
+        if not 0 < version <= signed.body.seen or accuser in (node, self._node):
+            return False
+        silent_s = self._roster.silent_s(node, now)
+        if silent_s is not None and silent_s <= self._heard_limit_s():
+            return False  # First-hand knowledge beats rumours.
+        suspect = self._suspects.get(node)
+        told = suspect.accusers if suspect is not None and suspect.seen >= version else {}
+        if accuser in told.values() or len(told) >= ACCUSERS_MAX:
+            return False
+        return self._index.get(accuser) is not None and not self._cries_wolf(accuser, now)
+
+    def hear(self, signed: Signed[Suspicion], now: float) -> bool:
+        """Whether the node is now taken to be dead."""
+        return len(self._count(signed, now).accusers) >= ACCUSERS_MIN
+
+    def overdue(self, now: float) -> list[NodeId]:
+        """The nodes that did not refute in time what a single other one has said of them."""
+        return [
+            node
+            for node, suspect in self._suspects.items()
+            if now - suspect.at >= REFUTE_S and self._index.get(node) is not None and not self._is_alive(node, suspect, now)
+        ]
+
+    def _is_alive(self, node: NodeId, suspect: _Suspect, now: float) -> bool:
+        silent_s = self._roster.silent_s(node, now)
+        return self._index.version(node) > suspect.seen or (silent_s is not None and silent_s <= self._heard_limit_s())
+
+    def alive(self, pulse: Signed[Pulse], now: float) -> None:
+        """A sign of life: who has suspected it in vain is remembered, unless the node was away and has begun anew."""
+        suspect = self._suspects.get(pulse.issuer)
+        if suspect is None or pulse.issued_at_ms <= suspect.seen:
+            return
+        del self._suspects[pulse.issuer]
+        if now - suspect.at > REFUTED_S or pulse.body.card > suspect.seen or pulse.body.leaving:
+            return
+        for accuser in suspect.accusers.values():
+            self._false.setdefault(accuser, deque(maxlen=FALSE_MAX)).append(now)
+            if len(self._false) > SUSPECTS_MAX:
+                del self._false[next(iter(self._false))]
+
+    def _count(self, signed: Signed[Suspicion], now: float) -> _Suspect:
+        node, seen = signed.body.node, min(signed.body.seen, round(now * 1000) + lim.CLOCK_SKEW_MS_MAX)
+        suspect = self._suspects.get(node)
+        if suspect is None or seen > suspect.seen:
+            self._suspects.pop(node, None)
+            suspect = self._suspects[node] = _Suspect(seen, now)
+            if len(self._suspects) > SUSPECTS_MAX:
+                del self._suspects[next(iter(self._suspects))]
+        accuser = self._index.get(signed.issuer)
+        addresses = accuser.advert.addresses if accuser is not None else ()
+        # A thousand identities on one network are one witness; at home everybody is on one network.
+        suspect.accusers.setdefault(place_of(addresses) if is_public(addresses) else signed.issuer, signed.issuer)
+        return suspect
+
+    def _cries_wolf(self, accuser: NodeId, now: float) -> bool:
+        times = self._false.get(accuser)
+        return times is not None and len(times) == FALSE_MAX and now - times[0] <= FALSE_WINDOW_S

@@ -1,0 +1,190 @@
+"""What pulses and suspicions say of a node: that it is there, how busy it is, that it is gone."""
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from protocol.identity import Identity
+from protocol.messages import AdvertDigest, Digest, Pulse, Rumours
+from protocol.notary import Notary
+from swarm.finding.gossip import FIRST, HEARD_BURST, LAST
+from swarm.finding.suspicion import REFUTE_S
+from tests.swarm.finding.hearing import (
+    ADA,
+    BOB,
+    CHAT,
+    CODE,
+    CYD,
+    DAN,
+    EVE,
+    NOW_MS,
+    SWARM,
+    Ada,
+    asked,
+    doubt,
+    notary,
+    of,
+    pulse,
+    rumoured,
+)  # fmt: skip
+from tests.swarm.samples import NOW, advert
+
+# --- Pulses ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_pulse_prolongs_the_presence_of_its_node_and_tells_its_load() -> None:
+    """[ADV-8]"""
+    ada = Ada()
+    ada.index.learn(notary(BOB).sign(advert(CHAT), 600.0, NOW), NOW, False)
+    assert ada.index.get(BOB).expires_at == NOW + 60
+    ada.feels(pulse(BOB, at=NOW + 20, busy=1), at=NOW + 20)
+    assert ada.index.get(BOB).expires_at == NOW + 80
+    assert ada.index.get(BOB).advert.busy == 1
+    assert ada.index.sweep(NOW + 79) == []
+    assert ada.index.sweep(NOW + 80) == [BOB]
+
+
+def test_an_older_pulse_says_nothing() -> None:
+    """[ADV-4] [ADV-8] Neither than the last pulse nor than the advert."""
+    ada = Ada()
+    ada.hears(of(BOB, at=NOW + 5), at=NOW + 5)
+    ada.feels(pulse(BOB, at=NOW + 4, busy=1), pulse(BOB, at=NOW + 9, busy=0), pulse(BOB, at=NOW + 8, busy=1), at=NOW + 9)
+    assert ada.index.get(BOB).advert.busy == 0
+    ada.hears(of(BOB, CODE, at=NOW + 7), at=NOW + 9)
+    assert (ada.index.get(BOB).advert.busy, ada.index.get(BOB).version) == (0, NOW_MS + 9000)
+
+
+def test_an_advert_that_a_pulse_speaks_of_is_asked_for() -> None:
+    """[ADV-8] Of the one who told."""
+    ada = Ada()
+    assert asked(ada.feels(pulse(BOB, at=NOW + 1))) == [(EVE, (BOB,))]
+    ada.hears(of(BOB))
+    assert ada.index.get(BOB).pulse is not None, "the pulse that came early counts"
+    assert asked(ada.feels(pulse(BOB, at=NOW + 2))) == []
+    assert asked(ada.feels(pulse(BOB, at=NOW + 3, card=NOW + 2.5))) == [(EVE, (BOB,))]
+
+
+def test_a_pulse_of_a_stranger_is_not_followed_where_there_is_no_room() -> None:
+    ada = Ada(adverts_max=1)
+    ada.hears(of(CYD))
+    assert asked(ada.feels(pulse(BOB))) == []
+
+
+def test_a_forged_pulse_is_counted_and_not_believed() -> None:
+    """[ADV-3]"""
+    ada = Ada()
+    ada.hears(of(BOB))
+    ada.feels(replace(pulse(BOB, busy=1), sealed=pulse(EVE).sealed[:-1] + b"\0"))
+    assert ada.index.get(BOB).advert.busy == 0
+    assert ada.gossip.refused == {"forged": 1}
+
+
+def test_a_node_that_says_it_leaves_is_forgotten_and_others_are_told() -> None:
+    """[ADV-7] Nothing older brings it back."""
+    ada = Ada()
+    ada.hears(of(BOB))
+    ada.round(CYD)
+    effects, gone = ada.gossip.hear_rumours(EVE, Rumours((pulse(BOB, at=NOW + 2, leaving=True),), ()), NOW + 2)
+    assert (effects, gone) == ([], [BOB])
+    ada.feels(pulse(BOB, at=NOW + 1), at=NOW + 2)
+    assert ada.hears(of(BOB), of(BOB, at=NOW + 1), at=NOW + 2) == []
+    assert ada.index.get(BOB) is None
+    assert [node for node, _ in rumoured(ada.gossip.round([CYD], NOW + 2))] == [CYD]
+    assert ada.hears(of(BOB, at=NOW + 3), at=NOW + 3)
+
+
+def test_what_one_neighbour_may_tell_is_bounded() -> None:
+    """Each check of a seal costs; a flood of new identities must not take a node's time."""
+    ada = Ada(adverts_max=2048)
+    keys = [Identity(number.to_bytes(2, "big") * 16) for number in range(int(HEARD_BURST) + 8)]
+    flood = [Notary(key, SWARM, Random(1)).sign(Pulse(NOW_MS, 0, 0, False, False), 60.0, NOW) for key in keys]
+    ada.feels(*flood, sender=EVE, at=NOW)
+    assert ada.gossip.refused == {"crowded": 8}
+    ada.hears(of(BOB), sender=CYD)
+    assert ada.index.get(BOB) is not None, "others are heard as before"
+    ada.gossip.unlinked(EVE)
+    ada.hears(of(DAN), sender=EVE)
+    assert ada.index.get(DAN) is not None
+
+
+# --- Suspicions -----------------------------------------------------------------------------------------------------------
+
+
+def test_two_who_have_lost_a_node_make_it_gone() -> None:
+    """[ADV-10]"""
+    ada = Ada()
+    ada.hears(of(BOB), of(CYD), of(DAN))
+    assert ada.doubts(doubt(CYD, BOB)) == []
+    assert ada.index.get(BOB) is not None
+    assert ada.doubts(doubt(CYD, BOB, at=NOW + 1.5)) == [], "one voice counts once"
+    assert ada.doubts(doubt(DAN, BOB)) == [BOB]
+    assert ada.index.get(BOB) is None
+
+
+def test_a_suspicion_that_nobody_refutes_is_believed_after_a_while() -> None:
+    """[ADV-10]"""
+    ada = Ada()
+    ada.hears(of(BOB), of(CYD), of(DAN))
+    ada.doubts(doubt(CYD, BOB), doubt(CYD, DAN))
+    ada.feels(pulse(DAN, at=NOW + 2), at=NOW + 2)
+    assert ada.gossip.bury_overdue(NOW + 1 + REFUTE_S - 0.1) == []
+    assert ada.gossip.bury_overdue(NOW + 1 + REFUTE_S) == [BOB]
+    assert ada.index.get(BOB) is None
+    assert ada.gossip.bury_overdue(NOW + 9) == []
+
+
+@pytest.mark.parametrize("why", ["spoke since", "a stranger's word", "its own word", "a live link", "forged"])
+def test_a_suspicion_that_is_worth_nothing_changes_nothing(why: str) -> None:
+    """[ADV-10] [ADV-3]"""
+    ada = Ada()
+    ada.hears(of(BOB), of(CYD), of(DAN))
+    words = [doubt(CYD, BOB), doubt(DAN, BOB)]
+    match why:
+        case "spoke since":
+            ada.feels(pulse(BOB, at=NOW + 0.5), at=NOW + 0.5)
+        case "a stranger's word":
+            words[1] = doubt(EVE, BOB)
+        case "its own word":
+            words[1] = doubt(BOB, BOB)
+        case "a live link":
+            ada.roster.add(BOB, "bob", (), "", NOW)
+        case "forged":
+            words[1] = replace(words[1], sealed=words[0].sealed[:-1] + b"\0")
+    assert ada.doubts(*words) == []
+    assert ada.index.get(BOB) is not None
+
+
+def test_a_node_that_is_suspected_speaks_at_once() -> None:
+    """[ADV-10]"""
+    ada = Ada()
+    ada.issuer.start((), NOW)
+    ada.roster.add(CYD, "cyd", (), "", NOW)
+    effects, gone = ada.gossip.hear_rumours(EVE, Rumours((), (doubt(CYD, ADA),)), NOW + 5)
+    assert gone == []
+    assert rumoured(effects) == [(CYD, [Pulse(NOW_MS, 0, 0, False, False)])]
+    assert ada.gossip.hear_rumours(EVE, Rumours((), (doubt(DAN, ADA),)), NOW + 6) == ([], []), "it has spoken since"
+
+
+def test_who_often_suspects_the_living_is_not_heard() -> None:
+    ada = Ada()
+    ada.hears(of(BOB), of(CYD), of(DAN))
+    for number in range(3):
+        at = NOW + 10 * number
+        ada.doubts(doubt(CYD, BOB, seen=at, at=at + 1), at=at + 1)
+        ada.feels(pulse(BOB, at=at + 2, card=NOW), at=at + 2)
+        ada.feels(pulse(BOB, at=at + 10, card=NOW), at=at + 10)
+    assert ada.doubts(doubt(CYD, BOB, seen=NOW + 30, at=NOW + 31), doubt(DAN, BOB, seen=NOW + 30, at=NOW + 31), at=NOW + 31) == []
+    assert ada.doubts(doubt(CYD, BOB, seen=NOW + 30, at=NOW + 700), at=NOW + 700) == [BOB], "not for ever"
+
+
+def test_whoever_missed_that_a_node_is_gone_is_told_when_it_compares() -> None:
+    ada = Ada()
+    ada.hears(of(BOB), of(CYD))
+    ada.feels(pulse(BOB, at=NOW + 2, leaving=True), at=NOW + 2)
+    behind = AdvertDigest(FIRST, LAST, (Digest(BOB, NOW_MS, 0), Digest(CYD, NOW_MS, 0)))
+    assert rumoured(ada.gossip.compare(EVE, behind)) == [(EVE, [pulse(BOB, leaving=True).body])]
+    assert asked(ada.gossip.compare(EVE, behind)) == []
+    ahead = AdvertDigest(FIRST, LAST, (Digest(BOB, NOW_MS + 3000, 0), Digest(CYD, NOW_MS, 0)))
+    assert rumoured(ada.gossip.compare(EVE, ahead)) == []
+    assert asked(ada.gossip.compare(EVE, ahead)) == [(EVE, (BOB,))]
