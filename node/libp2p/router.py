@@ -46,7 +46,7 @@ class RouterPort:
 
     def _map(self, port: int) -> Any:
         """The gateway that has given the port, None if there is none or it has not."""
-        import miniupnpc  # Nobody else needs it, and it is machine code that may be missing.
+        import miniupnpc  # Here, since most nodes never ask a router.
 
         gateway = miniupnpc.UPnP()
         gateway.discoverdelay = SEARCH_MS
