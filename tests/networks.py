@@ -96,6 +96,10 @@ class Network:
         """What a command begins with to run at a place."""
         return ("ip", "netns", "exec", self._places[name])
 
+    def at_router(self, name: str) -> tuple[str, ...]:
+        """What a command begins with to run on the router of a home."""
+        return ("ip", "netns", "exec", self._routers[name])
+
     def close(self) -> None:
         for space in self._spaces:
             with suppress(AssertionError):

@@ -1,13 +1,15 @@
 """Nodes behind home routers, real ones in network namespaces: a relay leads to them until there is a direct way."""
 
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.networks import Network, can_make_networks, network
-from tests.processes import RealNode, Starter, real_nodes
+from tests.processes import ROOT, RealNode, Starter, real_nodes
 
 pytestmark = pytest.mark.skipif(not can_make_networks(), reason="network namespaces need Linux, root, iproute2 and nftables")
 
@@ -69,6 +71,36 @@ def test_a_relay_leads_to_a_hidden_worker_until_there_is_a_direct_way(net: Netwo
     relay.kill()
     text, answer = asker.ask("Still there?")
     assert (text, answer["name"]) == ("Still there?", "hidden")
+
+
+@pytest.fixture
+def run(start: Starter) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    running: list[subprocess.Popen[str]] = []
+
+    def begin(*command: str) -> subprocess.Popen[str]:
+        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT))
+        return running[-1]
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.communicate()
+
+
+def test_a_router_that_speaks_upnp_lets_others_in_and_gets_its_port_back(
+    net: Network, start: Starter, run: Callable[..., subprocess.Popen[str]]
+) -> None:
+    other = at(net, start, "other", net.place("other"))
+    address = net.home("home")
+    lan = address.rpartition(".")[0] + ".1"
+    router = run(*net.at_router("home"), sys.executable, "-m", "tests.igd", lan)
+    assert router.stdout is not None and router.stdout.readline() == "ready\n"
+    node = at(net, start, "home", address, join=other.addresses[:1], **{"node.upnp": True})
+    assert router.stdout.readline() == "added starlings 3600\n"
+    node.wait_until(lambda: reach(node)["verdict"] == "open")
+    assert reach(node)["router"] == "mapped"
+    node.stop()
+    assert router.stdout.readline() == f"deleted {PORT}\n"
 
 
 def test_without_a_relay_a_hidden_node_still_asks(net: Network, start: Starter) -> None:

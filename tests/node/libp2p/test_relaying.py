@@ -72,13 +72,6 @@ async def test_a_relay_carries_a_link_both_ways() -> None:
         assert not asker.transport._is_neighbour(relay.node)  # type: ignore[attr-defined]
 
 
-async def test_direct_links_say_so() -> None:
-    async with running(LoopbackBench(), HIDDEN) as hidden, running(LoopbackBench(), ASKER) as asker:
-        asker.dial(hidden)
-        up = await asker.next(NeighbourUp)
-        assert (up.seen, up.relay) == ("/ip4/127.0.0.1", None)
-
-
 async def test_a_direct_way_takes_the_place_of_a_carried_one() -> None:
     """[RCH-5]"""
     async with carried() as (_, hidden, asker, circuits):
@@ -140,14 +133,6 @@ async def test_a_full_relay_refuses() -> None:
         await asker.next(NeighbourUp)
         asker.transport.use_relays((relay.node,))
         assert (await asker.next(RelayChanged)).addresses == ()
-
-
-async def test_a_node_that_is_no_relay_is_none() -> None:
-    async with running(LoopbackBench(), HIDDEN) as hidden, running(LoopbackBench(), ASKER) as asker:
-        asker.dial(hidden)
-        await asker.next(NeighbourUp)
-        asker.transport.use_relays((hidden.node,))
-        assert await asker.next(RelayChanged) == RelayChanged(hidden.node, ())
 
 
 async def test_strangers_get_no_reservation_and_garbage_ends_one_stream() -> None:
