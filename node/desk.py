@@ -345,14 +345,14 @@ class Desk:
             rss_bytes=self._process.memory_info().rss,
             journal=self._recorder.trouble,
             reach=reach_view(self._member, self._router(), self.plate.mdns),
-            twin=list(member.gossip.twin),
+            twin=member.gossip.twin,
         )
 
     def _warnings(self) -> list[str]:
         warnings = [f"model {model.ref}: {model.detail}" for model in self.models() if model.state == "failed"]
         if self._member.gossip.twin:
             warnings.append(
-                f"another node runs with this node's identity ({self._member.gossip.twin[0]}): give one of the two a key of its own"
+                f"another node runs with this node's identity ({self._member.gossip.twin}): give one of the two a key of its own"
             )
         return warnings
 

@@ -22,7 +22,7 @@ from node.transport import Post, TransportEvent
 from protocol.errors import RemoteProtocolError
 from protocol.identity import Identity, NodeId
 from protocol.link import Link
-from protocol.messages import Hello, Message, TaskRequest
+from protocol.messages import Goodbye, Hello, Message, TaskRequest
 from protocol.replay import ReplayWindow
 from swarm.events import DialFailed, NeighbourDown, NeighbourUp, Received, Undelivered
 from swarm.values import Contact
@@ -353,6 +353,9 @@ class Links:
             self._say_hello(session)
         for other in (self._up.get(peer), self._greeting.get(peer)):
             if other is not None and other is not session:
+                if other.is_up and session.address is None:
+                    # Lost with the old link, unless two nodes have this identity: then one of them hears it.
+                    self._put(other, Goodbye(False, "this identity has opened another link", True))
                 self._end(other, REPLACED)
         self._greeting.pop(peer, None)
         self._up[peer] = session

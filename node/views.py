@@ -109,7 +109,7 @@ class StatusView:
     schema: str = "swarm.status/1"
     journal: str = ""  # What is wrong with the journal of tasks, for people.
     reach: ReachView = field(default_factory=ReachView)
-    twin: list[str] = field(default_factory=list)  # Where another node with this node's identity was seen.
+    twin: str = ""  # Where another node with this node's identity was seen, in words.
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,10 +124,14 @@ class Pong(Message):
 @_message(4, sealed=True)
 @dataclass(frozen=True, slots=True)
 class Goodbye(Message):
-    """The sender closes the link on purpose. `leaving` means that the node stops: forget its adverts at once."""
+    """The sender closes the link on purpose. `leaving` means that the node stops: forget its adverts at once.
+
+    `replaced`: the receiver's identity has opened another link. A receiver that is still there to hear it has a twin.
+    """
 
     leaving: bool
     reason: Reason
+    replaced: bool = False
 
 
 # --- Finding: kinds 16 to 31 ------------------------------------------------------------------------------------------

@@ -225,7 +225,8 @@ class Member:
                     if not self.contacts.is_known(signed.issuer, signed.body.addresses):
                         self.contacts.learn("advert", (Contact(signed.issuer, signed.body.addresses),))
                 found = self.asking.found(now) if news and len(self.asking) else []
-                return [*self.gossip.stir(now), *found]
+                own = [self.gossip.remind(sender, told.issued_at_ms) for told in message.adverts if told.issuer == sender]
+                return [*self.gossip.stir(now), *found, *(effect for effects in own for effect in effects)]
             case Rumours():
                 effects, gone = self.gossip.hear_rumours(sender, message, now)
                 for node in gone:
@@ -261,11 +262,14 @@ class Member:
                 return self.asking.failed_there(sender, message, now)
             case TaskCancelled(attempt):
                 return self.serving.cancelled(sender, attempt, now) + self._load_changed(now)
-            case Goodbye(leaving):
+            case Goodbye(leaving, _, replaced):
+                neighbour = self.roster.get(sender)
                 if leaving:
                     self.index.forget(sender)
-                elif (neighbour := self.roster.get(sender)) is not None:
+                elif neighbour is not None:
                     neighbour.parting = True
+                    if replaced:
+                        self.gossip.meet_twin(f"as {neighbour.name} says")
                 return []
             case Hello() | Advert() | Pulse() | Suspicion():
                 return []  # The link has used the first; the others come only inside others.

@@ -13,7 +13,7 @@ from node.memory_transport import MemoryNetwork, MemoryTransport
 from protocol.framing import FrameReader
 from protocol.identity import Identity, NodeId
 from protocol.link import Link
-from protocol.messages import Hello, Ping
+from protocol.messages import Goodbye, Hello, Ping
 from protocol.replay import ReplayWindow
 from swarm.effects import Dial
 from swarm.events import NeighbourDown, NeighbourUp, Received
@@ -126,6 +126,22 @@ async def test_of_two_crossing_dials_the_smaller_nodes_stays(
         smaller.transport.send(larger.identity.node, Ping(1))
         await trio.testing.wait_all_tasks_blocked()
         assert larger.events[-1] == Received(smaller.identity.node, Ping(1))
+
+
+async def test_whoever_is_replaced_and_still_there_is_told(autojump_clock: trio.testing.MockClock) -> None:
+    """[LNK-12] Another node has its key."""
+    async with parties(1) as (network, (ada,)):
+        first = network.call(ada.address, EVE.node, None)
+        link, hello = greeting(EVE, ada.identity.node, 0)
+        await first.write(hello)
+        link.receive(await first.read(), clock())
+        second = network.call(ada.address, EVE.node, None)
+        _, hello = greeting(EVE, ada.identity.node, 1)
+        await second.write(hello)
+        data = await read_for(first, 4.0)
+        assert [message for message in link.receive(data, clock()) if isinstance(message, Goodbye)] == [
+            Goodbye(False, "this identity has opened another link", True)
+        ]
 
 
 async def test_a_new_hello_of_a_neighbour_replaces_its_link(autojump_clock: trio.testing.MockClock) -> None:

@@ -30,6 +30,8 @@ from protocol.messages import (
     AttemptId,
     Ping,
     Pong,
+    ReachAnswer,
+    ReachAsk,
     Rumours,
     TaskId,
     Turn,
@@ -54,7 +56,7 @@ from tests.swarm.telling import Teller
 
 STEPS_MAX = 5_000  # Deliveries in one command; more is a loop between two members.
 FINDING_TIMERS = (fx.GossipDue, fx.AdvertDue, fx.SweepDue, fx.PongOverdue, fx.DigestDue, fx.SuspectDue)
-FINDING_MESSAGES = (Ping, Pong, AdvertPush, AdvertPull, AdvertDigest, AdvertWant, Rumours)
+FINDING_MESSAGES = (Ping, Pong, AdvertPush, AdvertPull, AdvertDigest, AdvertWant, Rumours, ReachAsk, ReachAnswer)
 
 
 def play(text: str) -> str:

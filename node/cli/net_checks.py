@@ -78,7 +78,7 @@ def local_network(status: StatusView) -> Check:
 
 def identity(status: StatusView) -> Check:
     if status.twin:
-        finding = f"another node runs with this node's identity, at {status.twin[0]}"
+        finding = f"another node runs with this node's identity ({status.twin})"
         hint = "A copied identity.key is one node in two places. Remove it in one of them; a new one is made at the next start."
         return Check("twin", State.FAILED, finding, hint)
     return Check("twin", State.OK, "nobody else was heard with this node's identity")

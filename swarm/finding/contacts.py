@@ -17,6 +17,7 @@ SAVED_SOURCE = "saved"  # Led somewhere before this node was restarted: worth mo
 STRANGERS = ("advert", "dht")  # Sources that anybody can write into.
 BEST_MAX = 64  # Contacts worth keeping over a restart.
 FAILURES_MAX = 6  # About a minute of trying.
+BRIEF_S = 10.0  # A link that ends so soon did not last.
 DIAL_LIMIT_S = 30.0  # Longer than any dial takes. One that led to a link that was up already has no other end.
 
 _Key = NodeId | tuple[str, ...]
@@ -31,6 +32,7 @@ class _Entry:
     proven: tuple[str, ...] = ()
     failures: int = 0
     turned_away: int = 0  # How often the peer has closed a link because it has too many.
+    brief: int = 0  # Links in a row that did not last.
     due_at: float = 0.0
     told: bool = False
     linked_at: float | None = None  # When a link was last opened.
@@ -176,14 +178,16 @@ class Contacts:
     def unlinked(self, node: NodeId, turned_away: bool, now: float) -> None:
         """A link has closed; dial again, but not in step with everybody else.
 
-        A peer that has `turned_away` this node for want of room is asked ever more rarely, or two such nodes would link and
-        unlink for ever.
+        A peer that has `turned_away` this node for want of room, or that does not stay, is asked ever more rarely, or two such
+        nodes would link and unlink for ever.
         """
         entry = self._entries.get(node)
         if entry is not None:
+            brief = entry.linked_at is not None and now - entry.linked_at < BRIEF_S
             entry.linked_at = now
             entry.turned_away = entry.turned_away + 1 if turned_away else 0
-            entry.due_at = now + self._wait_s(entry.turned_away)
+            entry.brief = entry.brief + 1 if brief else 0
+            entry.due_at = now + self._wait_s(entry.turned_away + max(0, entry.brief - 1))
 
     def failed(self, contact: Contact, cause: str, now: float) -> list[Effect]:
         key = _key(contact)

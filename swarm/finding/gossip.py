@@ -62,7 +62,8 @@ class Gossip:
         self._heard: dict[NodeId, tuple[float, float]] = {}  # Neighbour to what it may still tell, and as of when.
         self._last_words: dict[NodeId, Signed[Message]] = {}  # Why a node was forgotten, for those who missed it.
         self.refused: dict[str, int] = {}
-        self.twin: tuple[str, ...] = ()
+        self.twin = ""
+        """Where another node with this identity was seen, in words; empty if none was."""
 
     # --- Hearing ------------------------------------------------------------------------------------------------------
 
@@ -74,7 +75,7 @@ class Gossip:
             if first_hand:
                 self._index.revive(sender)
             if signed.issuer == self._node:
-                self._hear_of_self(signed, now, signed.body.addresses)
+                self._hear_of_self(signed, now, f"at {', '.join(signed.body.addresses[:2])}" if signed.body.addresses else "")
                 continue
             if not self._index.is_news(signed) or not self._believes(sender, signed, now):
                 continue
@@ -92,7 +93,7 @@ class Gossip:
         effects: list[Effect] = []
         for pulse in rumours.pulses:
             if pulse.issuer == self._node:
-                self._hear_of_self(pulse, now, ())
+                self._hear_of_self(pulse, now, "")
             elif self._index.is_newer(pulse) and self._believes(sender, pulse, now):
                 self._suspicions.alive(pulse, now)
                 if pulse.body.leaving:
@@ -105,6 +106,8 @@ class Gossip:
                 if not self._index.beat(pulse, now, pulse.issuer == sender) and (known is not None or self._index.room):
                     wanted.append(pulse.issuer)
                 self._note((pulse.issuer, None, Pulse), pulse, sender, is_renewal)
+            elif pulse.issuer == sender:
+                effects += self.remind(sender, pulse.issued_at_ms)
         for suspicion in rumours.suspicions:
             node = suspicion.body.node
             if node == self._node:
@@ -119,6 +122,13 @@ class Gossip:
         if wanted:
             effects.append(Send(sender, AdvertWant(tuple(wanted[: lim.DIGESTS_MAX]))))
         return effects, gone
+
+    def remind(self, sender: NodeId, said_ms: int) -> list[Effect]:
+        """To a node that speaks for itself: what it has said later than this. Only a twin of it, or its clock, makes that so."""
+        known = self._index.get(sender)
+        if known is None or known.version <= said_ms:
+            return []
+        return _sends(sender, [known.signed] if known.pulse is None else [known.signed, known.pulse])
 
     def spread(self, suspicion: Signed[Suspicion], neighbours: list[NodeId]) -> list[Effect]:
         """Tell all neighbours of a suspicion of this node's own."""
@@ -141,12 +151,16 @@ class Gossip:
     def unlinked(self, node: NodeId) -> None:
         self._heard.pop(node, None)
 
-    def _hear_of_self(self, signed: Signed[Message], now: float, addresses: tuple[str, ...]) -> None:
+    def _hear_of_self(self, signed: Signed[Message], now: float, where: str) -> None:
         """Only a second node with this identity, or this one's own past under another clock, says more than this node has said."""
         if signed.issued_at_ms > self._issuer.version and not self._notary.fault(signed, now):
-            self._refuse(TWIN)
-            self.twin = addresses or self.twin
+            self.meet_twin(where)
             self._issuer.overtaken(signed.issued_at_ms, now)
+
+    def meet_twin(self, where: str) -> None:
+        """Another node runs with this node's identity; `where`: what is known of that, in words."""
+        self._refuse(TWIN)
+        self.twin = where or self.twin or "somewhere"
 
     def _believes(self, sender: NodeId, signed: Signed[Message], now: float) -> bool:
         if sender != signed.issuer and signed.issued_at_ms + signed.lifetime_ms <= now * 1000:
@@ -250,9 +264,9 @@ class Gossip:
         told: list[Signed[Message]] = []
         adverts = 0
         for known in self._index:
-            if known.node == sender or not digest.first <= known.node <= digest.last:
-                continue
             there = theirs.get(known.node)
+            if (known.node == sender and there is None) or not digest.first <= known.node <= digest.last:
+                continue
             if there is None or there.card < known.signed.issued_at_ms:
                 if adverts >= self._settings.pull_adverts:
                     continue

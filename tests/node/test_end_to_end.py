@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -163,6 +164,19 @@ def test_a_node_meets_those_again_that_it_was_linked_with(start: Starter) -> Non
     start.nodes.append(again)
     again.wait_for("chat")
     assert again.ask("Still there?")[0] == "Still there?"
+
+
+def test_two_nodes_with_one_identity_are_both_told(start: Starter) -> None:
+    """And a third one still answers."""
+    asker = start.start("asker", models=("echo",))
+    one = start.start("one", join=asker.addresses[:1])
+    (start.folder / "two").mkdir()
+    shutil.copy(one.home / "identity.key", start.folder / "two" / "identity.key")
+    two = start.start("two", join=asker.addresses[:1])
+    for node in (one, two):
+        node.wait_until(lambda node=node: bool(node.control("GET", "status")["twin"]))  # type: ignore[misc]
+    assert one.control("GET", "status")["refused"]["gossip: own identity"] >= 1
+    assert asker.ask("Who is who?")[0] == "Who is who?"
 
 
 def test_ping_tells_the_way(start: Starter) -> None:

@@ -19,6 +19,7 @@ from protocol.notary import Notary
 from protocol.replay import ReplayWindow
 from swarm.effects import (
     Dial,
+    DialBack,
     Disconnect,
     Effect,
     FindProviders,
@@ -32,6 +33,7 @@ from swarm.events import (
     CapabilitiesChanged,
     ContactsFound,
     DialFailed,
+    DialledBack,
     Event,
     GenerationFailed,
     NeighbourDown,
@@ -165,6 +167,8 @@ class SmallWorld:
 
     def _perform(self, node: Node, effect: Effect) -> None:
         match effect:
+            case DialBack(peer, addresses):
+                self.post(node, DialledBack(peer, addresses))  # Nobody here is behind a router.
             case Send(to, message):
                 self._send(node, to, message)
             case SetTimer(delay_s, timer):

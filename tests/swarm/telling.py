@@ -6,7 +6,7 @@ from typing import Any
 
 from protocol.errors import ErrorCode, error_code
 from protocol.messages import Advert, Signed, TaskRequest, Turn
-from swarm.effects import AcceptOverdue, Effect, Generate, Notify, Routed, Send, SetTimer
+from swarm.effects import AcceptOverdue, Dial, Effect, Generate, Notify, Routed, Send, SetTimer
 from swarm.values import AttemptEnd, Contact, Outcome, Routing
 from tests.swarm.small_world import EPOCH_S
 
@@ -36,6 +36,8 @@ class Teller:
                 return f"Send to {self._name(to)}: {self.text(message)}"
             case SetTimer(delay_s, timer):
                 return f"SetTimer in {delay_s:.4g} s: {self.text(timer)}"
+            case Dial(contact, upgrade):
+                return f"Dial({'upgrade, ' if upgrade else ''}contact={self.text(contact)})"
             case Generate(request, model):
                 return f"Generate({self.text(request.attempt)} with {model})"
             case Notify(Routed(task, routing)):

@@ -133,6 +133,15 @@ def test_a_node_that_leaves_is_forgotten_at_once() -> None:
     assert member.handle(Received(DAN, Goodbye(False, "")), NOW) == [], "even if nothing is known of it"
 
 
+def test_a_goodbye_to_somebody_elses_link_tells_of_a_twin() -> None:
+    """[LNK-12]"""
+    member = ada()
+    meet(member, BOB)
+    member.handle(Received(BOB, Goodbye(False, "", True)), NOW)
+    assert member.gossip.twin == "as bob says"
+    assert member.refused() == {"own identity": 1}
+
+
 def test_a_node_that_only_closes_the_link_is_still_there() -> None:
     member = ada()
     meet(member, BOB)

@@ -79,7 +79,7 @@ MESSAGES: tuple[Message, ...] = (
     Hello(b"tokentok", "kestrel", "starlings/1", ("/ip4/192.0.2.7/tcp/4976", "/ip6/2001:db8::7/tcp/4976")),
     Ping(128),
     Pong(127),
-    Goodbye(True, "stopping"),
+    Goodbye(True, "stopping", True),
     ADVERT,
     AdvertPush((SIGNED,)),
     AdvertPull("", 64),

@@ -78,7 +78,7 @@ def test_loopback_only_is_a_warning(swarm: Run, control: Control) -> None:
 
 
 def test_a_second_node_with_this_identity_is_a_failure_and_shown_without_net_too(swarm: Run, control: Control) -> None:
-    assert doctor(swarm, control, twin=["/ip4/192.168.1.6/tcp/4976"])["twin"]["state"] == "failed"
+    assert doctor(swarm, control, twin="at /ip4/192.168.1.6/tcp/4976")["twin"]["state"] == "failed"
     ran = swarm("doctor")
     assert ran.code == ExitCode.FAILED
     assert "/ip4/192.168.1.6/tcp/4976" in ran.out

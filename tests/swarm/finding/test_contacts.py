@@ -137,6 +137,21 @@ def test_a_peer_without_room_for_us_is_asked_ever_more_rarely_until_a_link_has_l
     assert contacts.wanted([CYD], now + SETTINGS.dial_retry_first_s * JITTER[1])
 
 
+def test_a_link_that_does_not_last_is_dialled_ever_more_rarely() -> None:
+    """Two nodes with one identity would take each other's links for ever."""
+    contacts, now, waits = contacts_of("mdns", AT_BOB), NOW, []
+    for _ in range(6):
+        contacts.linked(BOB, (), "/memory/bob", now)
+        contacts.unlinked(BOB, False, now + 1)
+        wait_s = next(after for after in range(200) if contacts.wanted([CYD], now + 1 + after))
+        waits.append(wait_s)
+        now += 1 + wait_s
+    assert waits[0] <= 2 and waits[-1] > 10
+    contacts.linked(BOB, (), "/memory/bob", now)
+    contacts.unlinked(BOB, False, now + 60)
+    assert contacts.wanted([CYD], now + 62), "after one that has lasted, as soon as ever"
+
+
 def test_failures_and_links_of_strangers_change_nothing() -> None:
     contacts = contacts_of("dht", AT_BOB)
     contacts.linked(CYD, ("/memory/cyd",), "", NOW)

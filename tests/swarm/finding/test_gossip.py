@@ -67,7 +67,20 @@ def test_a_second_node_with_this_identity_is_noticed_and_outdone() -> None:
     ada.hears(notary(ADA).sign(twin, 60.0, NOW + 9), at=NOW + 9)
     ada.feels(pulse(ADA, at=NOW + 10), at=NOW + 10)
     assert ada.gossip.refused == {"own identity": 2}
-    assert ada.gossip.twin == twin.addresses
+    assert ada.gossip.twin == "at /ip4/192.0.2.9/tcp/4976"
+
+
+def test_a_node_that_has_said_more_than_it_knows_is_told() -> None:
+    """Only a twin of it, or its clock set back, makes that so."""
+    ada = Ada()
+    newest = of(EVE, at=NOW + 5)
+    ada.hears(newest, sender=BOB, at=NOW + 5)
+    assert ada.gossip.remind(EVE, round((NOW + 5) * 1000)) == []
+    assert told(ada.gossip.remind(EVE, round(NOW * 1000))) == [(EVE, [EVE])]
+    assert told(ada.gossip.hear_rumours(EVE, Rumours((pulse(EVE, at=NOW + 1),), ()), NOW + 6)[0]) == [(EVE, [EVE])]
+    behind = AdvertDigest(FIRST, LAST, (Digest(EVE, round(NOW * 1000), 0),))
+    assert told(ada.gossip.compare(EVE, behind)) == [(EVE, [EVE])]
+    assert told(ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, ()))) == []
     assert ada.issuer.issue(NOW + 1)
     assert ada.issuer.version == NOW_MS + 10_001, "what it says next is the newest of all"
     ada.hears(replace(of(ADA, at=NOW + 99), sealed=of(ADA, at=NOW + 99).sealed[:-1] + b"\0"), at=NOW + 99)
