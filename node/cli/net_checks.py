@@ -62,12 +62,15 @@ def paths(status: StatusView) -> Check:
         return Check("paths", State.WARNING, "no other node is connected", hint)
     carried = [f"{peer.name} ({peer.path})" for peer in linked if peer.path != "direct"]
     far = f", {len(carried)} over relays: {', '.join(carried[:5])}" if carried else ""
-    return Check("paths", State.OK, f"{len(linked) - len(carried)} nodes connected directly{far}{_fastest(linked)}")
+    direct = len(linked) - len(carried)
+    return Check("paths", State.OK, f"{direct} node{'' if direct == 1 else 's'} connected directly{far}{_distances(linked)}")
 
 
-def _fastest(linked: Sequence[PeerView]) -> str:
-    times = sorted(peer.rtt_ms for peer in linked if peer.rtt_ms is not None)
-    return f"; {times[0]:.0f} to {times[-1]:.0f} ms away" if times else ""
+def _distances(linked: Sequence[PeerView]) -> str:
+    times = sorted(round(peer.rtt_ms) for peer in linked if peer.rtt_ms is not None)
+    if not times:
+        return ""
+    return f"; {times[0]} ms away" if times[0] == times[-1] else f"; {times[0]} to {times[-1]} ms away"
 
 
 def local_network(status: StatusView) -> Check:
