@@ -108,10 +108,10 @@ class Driver:
                 self._transport.dial(effect)
             case Disconnect(node, cause):
                 self._transport.disconnect(node, cause)
-            case Provide(skills):
-                self._transport.provide(skills)
-            case FindProviders(skill):
-                self._transport.find_providers(skill)
+            case Provide(subjects):
+                self._transport.provide(subjects)
+            case FindProviders(subject):
+                self._transport.find_providers(subject)
             case _:
                 assert_never(effect)
 

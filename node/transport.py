@@ -9,6 +9,7 @@ from protocol.identity import NodeId
 from protocol.messages import Message
 from swarm.effects import Dial
 from swarm.events import ContactsFound, DialFailed, NeighbourDown, NeighbourUp, Received, Undelivered
+from swarm.values import Subject
 
 TransportEvent = NeighbourUp | NeighbourDown | DialFailed | ContactsFound | Received | Undelivered
 Post = Callable[[TransportEvent], None]
@@ -38,11 +39,11 @@ class Transport(Protocol):
     def disconnect(self, node: NodeId, cause: str) -> None:
         """Close the link at once, even if the peer is frozen. NeighbourDown follows."""
 
-    def provide(self, skills: tuple[str, ...]) -> None:
-        """Publish provider records for these skills, and for membership of the swarm."""
+    def provide(self, subjects: tuple[Subject, ...]) -> None:
+        """Publish provider records for these subjects, and for membership of the swarm."""
 
-    def find_providers(self, skill: str) -> None:
-        """Look providers up; ContactsFound(source="dht", …) follows, perhaps with no contacts."""
+    def find_providers(self, subject: Subject) -> None:
+        """Look providers up; ContactsFound(source="dht", …) follows, perhaps with no contacts, and perhaps again with more."""
 
 
 class ListenError(Exception):
