@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.figures import Figure, show
 
-NAMES = ("latency", "journal", "throughput", "startup", "failover", "midstream", "resume", "idle", "wire")
+NAMES = ("latency", "journal", "throughput", "startup", "failover", "midstream", "resume", "idle", "wire", "rendezvous")
 
 
 def main(names: list[str]) -> int:

@@ -40,6 +40,7 @@ from protocol.genesis import swarm_id
 from protocol.identity import Identity, node_text
 from swarm.events import ContactsFound, Started, Stopping
 from swarm.settings import Settings as MemberSettings
+from swarm.values import MEMBERSHIP
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ def _join(driver: Driver, addresses: tuple[str, ...]) -> None:
         contacts = tuple(contact_of(address) for address in addresses)
     except JoinError as error:
         raise Failure("config_invalid", f"node.join: {error}", exit=ExitCode.CONFIG_INVALID) from None
-    driver.post(ContactsFound("join", "", contacts))
+    driver.post(ContactsFound("join", MEMBERSHIP, contacts))
 
 
 async def _become_ready(desk: Desk, models: Models, report: Report) -> None:

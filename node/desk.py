@@ -46,7 +46,7 @@ from swarm.effects import (
 )
 from swarm.events import AskCancelled, Asked, ContactsFound, Event, PingAsked
 from swarm.member import Member
-from swarm.values import Contact, Task
+from swarm.values import MEMBERSHIP, Contact, Task
 
 log = logging.getLogger(__name__)
 
@@ -255,7 +255,7 @@ class Desk:
         self._joins.append(join)
         try:
             if join.node is None:
-                self._post(ContactsFound("join", "", (contact,)))
+                self._post(ContactsFound("join", MEMBERSHIP, (contact,)))
                 with trio.move_on_after(JOIN_LIMIT_S):
                     await join.ended.wait()
         finally:
@@ -323,7 +323,7 @@ class Desk:
         member = self._member
         refused = dict(self._offences())
         for why, count in member.refused().items():
-            refused[f"gossip: {why}"] = count
+            refused[why] = refused.get(why, 0) + count
         return StatusView(
             state=self.state,
             node=node_text(member.node),

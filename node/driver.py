@@ -117,10 +117,10 @@ class Driver:
                 self._transport.use_relays(nodes)
             case Announce(addresses):
                 self._transport.announce(addresses)
-            case Provide(skills):
-                self._transport.provide(skills)
-            case FindProviders(skill):
-                self._transport.find_providers(skill)
+            case Provide(subjects):
+                self._transport.provide(subjects)
+            case FindProviders(subject):
+                self._transport.find_providers(subject)
             case _:
                 assert_never(effect)
 

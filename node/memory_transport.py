@@ -11,7 +11,7 @@ from protocol.identity import Identity, NodeId, node_text
 from protocol.messages import Message
 from swarm.effects import Dial
 from swarm.events import ContactsFound, DialledBack, RelayChanged
-from swarm.values import Contact
+from swarm.values import MEMBERSHIP, Contact, Subject
 
 PIPE_CHUNKS_MAX = 4  # As much as kernel and muxer would hold; a reader that stops soon stops the writer.
 
@@ -23,7 +23,7 @@ class MemoryNetwork:
 
     def __init__(self) -> None:
         self._listeners: dict[str, tuple[NodeId, Accept]] = {}
-        self._providers: dict[tuple[bytes, str], dict[NodeId, Contact]] = {}
+        self._providers: dict[tuple[bytes, Subject], dict[NodeId, Contact]] = {}
 
     def listen(self, address: str, node: NodeId, accept: Accept) -> None:
         """Answer calls to `address` (`/memory/7`). Raises ListenError if somebody does already."""
@@ -51,17 +51,17 @@ class MemoryNetwork:
         accept(far)
         return near
 
-    def provide(self, swarm: bytes, skills: Iterable[str], contact: Contact) -> None:
+    def provide(self, swarm: bytes, subjects: Iterable[Subject], contact: Contact) -> None:
         """Replace a node's provider records."""
         assert contact.node is not None
         for records in self._providers.values():
             records.pop(contact.node, None)
-        for skill in skills:
-            self._providers.setdefault((swarm, skill), {})[contact.node] = contact
+        for subject in subjects:
+            self._providers.setdefault((swarm, subject), {})[contact.node] = contact
 
-    def providers(self, swarm: bytes, skill: str) -> tuple[Contact, ...]:
-        """Who offers a skill."""
-        return tuple(self._providers.get((swarm, skill), {}).values())
+    def providers(self, swarm: bytes, subject: Subject) -> tuple[Contact, ...]:
+        """Who provides it."""
+        return tuple(self._providers.get((swarm, subject), {}).values())
 
 
 class MemoryPipe:
@@ -178,12 +178,12 @@ class MemoryTransport:
     def announce(self, addresses: tuple[str, ...]) -> None:
         self._links.addresses = addresses
 
-    def provide(self, skills: tuple[str, ...]) -> None:
-        self._network.provide(self._swarm, ("", *skills), Contact(self.node, (self._address,)))
+    def provide(self, subjects: tuple[Subject, ...]) -> None:
+        self._network.provide(self._swarm, (MEMBERSHIP, *subjects), Contact(self.node, (self._address,)))
 
-    def find_providers(self, skill: str) -> None:
+    def find_providers(self, subject: Subject) -> None:
         if self._nursery is not None:
-            self._nursery.start_soon(self._find, skill)
+            self._nursery.start_soon(self._find, subject)
 
     async def _reach(self, contact: Contact) -> tuple[Pipe, str]:
         cause = "There is no address to dial."
@@ -195,7 +195,7 @@ class MemoryTransport:
                 cause = str(error)
         raise PipeBroken(cause)
 
-    async def _find(self, skill: str) -> None:
+    async def _find(self, subject: Subject) -> None:
         await trio.lowlevel.checkpoint()
-        contacts = tuple(c for c in self._network.providers(self._swarm, skill) if c.node != self.node)
-        self._links.post(ContactsFound("dht", skill, contacts))
+        contacts = tuple(c for c in self._network.providers(self._swarm, subject) if c.node != self.node)
+        self._links.post(ContactsFound("dht", subject, contacts))

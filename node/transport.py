@@ -20,6 +20,7 @@ from swarm.events import (
     RelayChanged,
     Undelivered,
 )
+from swarm.values import Subject
 
 TransportEvent = (
     NeighbourUp
@@ -72,11 +73,11 @@ class Transport(Protocol):
     def announce(self, addresses: tuple[str, ...]) -> None:
         """Tell these addresses of this node from now on: in Hellos, and in provider records."""
 
-    def provide(self, skills: tuple[str, ...]) -> None:
-        """Publish provider records for these skills, and for membership of the swarm."""
+    def provide(self, subjects: tuple[Subject, ...]) -> None:
+        """Publish provider records for these subjects, and for membership of the swarm."""
 
-    def find_providers(self, skill: str) -> None:
-        """Look providers up; ContactsFound(source="dht", …) follows, perhaps with no contacts."""
+    def find_providers(self, subject: Subject) -> None:
+        """Look providers up; ContactsFound(source="dht", …) follows, perhaps with no contacts, and perhaps again with more."""
 
 
 class ListenError(Exception):

@@ -29,7 +29,7 @@ from swarm.events import (
     RelayChanged,
     Undelivered,
 )
-from swarm.values import Contact
+from swarm.values import MEMBERSHIP, Contact, Subject
 
 PATIENCE_S = 30.0  # A safety net for a transport that hangs, never part of a check.
 SWARM, OTHER_SWARM = b"\1" * 32, b"\2" * 32
@@ -365,20 +365,29 @@ async def check_providers_are_found_through_the_network(bench: Bench) -> None:
         for node in (alice, carol):
             node.dial(bob)
             await node.next(NeighbourUp)
-        alice.transport.provide(("chat",))
-        for skill in ("chat", ""):
+        file = Subject(digest=b"f" * 32)
+        alice.transport.provide((Subject("chat"), file))
+        for subject in (Subject("chat"), file, MEMBERSHIP):
             while True:
-                carol.transport.find_providers(skill)
-                found = await carol.next(ContactsFound)
-                assert (found.source, found.skill) == ("dht", skill)
+                carol.transport.find_providers(subject)
+                found = await _found(carol, subject)
                 if alice.node in {contact.node for contact in found.contacts}:
                     break
                 await trio.sleep(0.05)
         contact = next(contact for contact in found.contacts if contact.node == alice.node)
         carol.transport.dial(Dial(contact))
         assert (await carol.next(NeighbourUp)).node == alice.node
-        carol.transport.find_providers("no such skill")
-        assert not (await carol.next(ContactsFound)).contacts
+        carol.transport.find_providers(nobodys := Subject("no such skill"))
+        assert not (await _found(carol, nobodys)).contacts
+
+
+async def _found(node: Watched, subject: Subject) -> ContactsFound:
+    """The next answer about this; there may be more about what was asked before."""
+    while True:
+        found = await node.next(ContactsFound)
+        assert found.source == "dht"
+        if found.subject == subject:
+            return found
 
 
 async def _echo(first: Watched, second: Watched) -> None:

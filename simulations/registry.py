@@ -7,58 +7,62 @@ from simulations.agenda import Agenda
 from simulations.machines import Machine, Process
 from simulations.scenario import NetworkTable
 from swarm.events import ContactsFound
-from swarm.values import Contact
+from swarm.finding.regions import REGIONS, joined
+from swarm.values import MEMBERSHIP, Contact, Subject
 
-CONTACTS_MAX = 16  # In one answer; Kademlia stores a record on 20 nodes and a search asks a few of them.
+CONTACTS_MAX = 16  # In one answer of one region; Kademlia stores a record on 20 nodes and a search asks a few of them.
 
 
 class Registry:
-    """Who said last to offer what. Every member of the swarm is found under the empty skill."""
+    """Who said last to provide what. Every member of the swarm is found under membership.
+
+    Honest records are the same in every region; `pretend` writes into one.
+    """
 
     def __init__(self, agenda: Agenda, table: NetworkTable, dice: Random) -> None:
         self._agenda, self._table, self._dice = agenda, table, dice
-        self._until: dict[tuple[str, NodeId], float] = {}  # When a record is no longer found.
-        self._by_skill: dict[str, list[Contact]] = {}  # A list, so that drawing a few of thousands costs little.
-        self._offered: dict[NodeId, tuple[str, ...]] = {}
+        self._until: dict[tuple[Subject, NodeId], float] = {}  # When a record is no longer found.
+        self._by_subject: dict[Subject, list[Contact]] = {}  # A list, so that drawing a few of thousands costs little.
+        self._invented: dict[tuple[Subject, int], list[Contact]] = {}  # By region. These last for ever.
+        self._provided: dict[NodeId, tuple[Subject, ...]] = {}
 
-    def provide(self, machine: Machine, skills: tuple[str, ...]) -> None:
+    def provide(self, machine: Machine, subjects: tuple[Subject, ...]) -> None:
         """The records of a node become these, soon."""
         delay_s = self._dice.uniform(*self._table.record_delay_s)
-        self._agenda.call(delay_s, lambda: self._store(machine, ("", *skills)))
+        self._agenda.call(delay_s, lambda: self._store(machine, (MEMBERSHIP, *subjects)))
 
-    def find(self, process: Process, skill: str) -> None:
+    def find(self, process: Process, subject: Subject) -> None:
         """ContactsFound follows, perhaps with no contacts."""
         delay_s = self._dice.uniform(*self._table.lookup_s)
-        self._agenda.call(delay_s, lambda: self._answer(process, skill))
+        self._agenda.call(delay_s, lambda: self._answer(process, subject))
 
-    def _store(self, machine: Machine, skills: tuple[str, ...]) -> None:
-        node, contact = machine.node, Contact(machine.node, machine.addresses)
-        for skill in self._offered.get(node, ()):
-            if skill not in skills:
-                del self._until[skill, node]
-                self._by_skill[skill].remove(contact)
-        for skill in skills:
-            if (skill, node) not in self._until:
-                self._by_skill.setdefault(skill, []).append(contact)
-            self._until[skill, node] = self._agenda.now + self._table.record_lifetime_s
-        self._offered[node] = skills
-
-    def pretend(self, skill: str, contact: Contact) -> None:
+    def pretend(self, subject: Subject, contact: Contact, region: int) -> None:
         """Somebody writes down a provider that does not exist."""
-        assert contact.node is not None
-        self._by_skill.setdefault(skill, []).append(contact)
-        self._until[skill, contact.node] = float("inf")
+        self._invented.setdefault((subject, region), []).append(contact)
 
-    def _answer(self, process: Process, skill: str) -> None:
+    def _store(self, machine: Machine, subjects: tuple[Subject, ...]) -> None:
+        node, contact = machine.node, Contact(machine.node, machine.addresses)
+        for subject in self._provided.get(node, ()):
+            if subject not in subjects:
+                del self._until[subject, node]
+                self._by_subject[subject].remove(contact)
+        for subject in subjects:
+            if (subject, node) not in self._until:
+                self._by_subject.setdefault(subject, []).append(contact)
+            self._until[subject, node] = self._agenda.now + self._table.record_lifetime_s
+        self._provided[node] = subjects
+
+    def _answer(self, process: Process, subject: Subject) -> None:
         if not process.open:
             return
-        contacts = self._by_skill.get(skill, [])
-        if len(contacts) > CONTACTS_MAX:
-            contacts = self._dice.sample(contacts, CONTACTS_MAX)
-        now, until = self._agenda.now, self._until
-        found = tuple(
-            contact
-            for contact in contacts
-            if contact.node is not None and contact.node != process.node and until[skill, contact.node] > now
-        )
-        self._agenda.post(0.0, process, ContactsFound("dht", skill, found))
+        honest = self._by_subject.get(subject, [])
+        answers = [self._drawn(subject, honest, self._invented.get((subject, region), [])) for region in range(REGIONS)]
+        found = tuple(contact for contact in joined(answers) if contact.node != process.node)
+        self._agenda.post(0.0, process, ContactsFound("dht", subject, found))
+
+    def _drawn(self, subject: Subject, honest: list[Contact], invented: list[Contact]) -> list[Contact]:
+        """What one region answers: some of all that is written down there, and has not expired."""
+        count, now, until = len(honest) + len(invented), self._agenda.now, self._until
+        places = self._dice.sample(range(count), min(count, CONTACTS_MAX))
+        drawn = [honest[place] if place < len(honest) else invented[place - len(honest)] for place in places]
+        return [each for each in drawn if each.node is not None and until.get((subject, each.node), now + 1) > now]

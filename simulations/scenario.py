@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from swarm.finding.regions import REGIONS
 from swarm.settings import Settings
 
 FOLDER = Path(__file__).parent / "scenarios"
@@ -70,8 +71,8 @@ class MembersTable(Table, frozen=True, kw_only=True):
     straggle_factor: Annotated[float, Meta(ge=1)] = 10.0
     spam_per_s: Annotated[float, Meta(ge=0)] = 0.0
     """Adverts of workers that do not exist, which each tells each of its neighbours every second."""
-    poisons: bool = False
-    """Whether each also writes hundreds of such workers down in the DHT, under every skill."""
+    poisons: Annotated[int, Meta(ge=0, le=REGIONS)] = 0
+    """In so many regions of the DHT each also writes hundreds of such workers down, under every skill and as members."""
     hidden: bool = False
     """Whether each is behind a router that lets nobody in."""
     carries: Whole = 0

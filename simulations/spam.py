@@ -10,13 +10,13 @@ from protocol.messages import Advert, AdvertPush, Capability, Signed
 from simulations.machines import Machine
 from simulations.scenario import MembersTable
 from simulations.world import World
-from swarm.values import Contact
+from swarm.values import MEMBERSHIP, Contact, Subject
 
 PERIOD_S = 0.5  # Between pushes of one adversary.
 LIFETIME_MS = 600_000
 SPEED = 1_000.0  # Tokens per second that its inventions claim.
 SLOTS = 64
-RECORDS = 500  # Provider records of each adversary under each skill.
+RECORDS = 500  # Provider records of each adversary under membership and each skill.
 
 
 class Spam:
@@ -26,10 +26,11 @@ class Spam:
         self._world = world
         self.invented: dict[NodeId, None] = {}
         for number, table in enumerate(world.scenario.members):
-            for machine in world.machines if table.spam_per_s else ():
+            for machine in world.machines if table.spam_per_s or table.poisons else ():
                 if machine.group == table.name:
                     dice = world.dice(f"spam {number} {machine.index}")
-                    world.agenda.call(dice.uniform(0.0, PERIOD_S), partial(self._tell, table, machine, dice))
+                    if table.spam_per_s:
+                        world.agenda.call(dice.uniform(0.0, PERIOD_S), partial(self._tell, table, machine, dice))
                     self._poison(table, machine, dice)
 
     def _tell(self, table: MembersTable, machine: Machine, dice: Random) -> None:
@@ -57,6 +58,9 @@ class Spam:
         return Contact(node, (f"/ip4/5.5.{machine.index % 256}.{dice.randrange(256)}/tcp/{dice.randrange(1024, 65536)}",))
 
     def _poison(self, table: MembersTable, machine: Machine, dice: Random) -> None:
-        for skill in ("", *self._world.scenario.workload[0].skills):
+        """The same inventions in each of the regions, so that these bear each other out."""
+        for subject in (MEMBERSHIP, *map(Subject, self._world.scenario.workload[0].skills)):
             for _ in range(RECORDS if table.poisons else 0):
-                self._world.registry.pretend(skill, self._invent(machine, dice))
+                contact = self._invent(machine, dice)
+                for region in range(table.poisons):
+                    self._world.registry.pretend(subject, contact, region)

@@ -61,7 +61,7 @@ from swarm.events import (
 from swarm.finding.issuing import Notary as Notarises
 from swarm.member import Member
 from swarm.settings import Settings
-from swarm.values import Contact
+from swarm.values import MEMBERSHIP, Contact
 
 EPOCH = 1_800_000_000.0  # What a right clock shows at virtual time 0: a day in January 2027.
 NUMERICS = b"virtual"  # All answers are made alike, so that anybody can go on with anybody's.
@@ -123,8 +123,8 @@ class World:
             Disconnect: lambda process, effect: self.network.disconnect(process, effect.node, effect.cause),
             Generate: self.workers.generate,
             StopGenerating: lambda process, effect: self.workers.stop(process, effect.attempt),
-            Provide: lambda process, effect: self.registry.provide(process.machine, effect.skills),
-            FindProviders: lambda process, effect: self.registry.find(process, effect.skill),
+            Provide: lambda process, effect: self.registry.provide(process.machine, effect.subjects),
+            FindProviders: lambda process, effect: self.registry.find(process, effect.subject),
             Reply: _watched_only,
             Conclude: _watched_only,
             Notify: _watched_only,
@@ -245,7 +245,7 @@ class World:
         for event in (
             Started(machine.addresses),
             CapabilitiesChanged(machine.capabilities),
-            ContactsFound("join", "", tuple(Contact(None, seed.addresses) for seed in drawn)),
+            ContactsFound("join", MEMBERSHIP, tuple(Contact(None, seed.addresses) for seed in drawn)),
         ):
             self.agenda.post(0.0, process, event)
 
@@ -312,7 +312,10 @@ class World:
         speed, first_ms = _between_log(dice, table.tokens_per_second), round(dice.uniform(*table.first_token_ms))
         models = [table.model if table.models == 1 else f"{table.model}-{model}" for model in range(table.models)]
         capabilities = tuple(
-            Capability(skill, model, b"", table.context_tokens, speed * table.claims, first_ms, table.slots, (), "", NUMERICS)
+            Capability(
+                skill, model, sha256(model.encode()).digest(), table.context_tokens, speed * table.claims, first_ms,
+                table.slots, (), "", NUMERICS,
+            )
             for skill, model in zip(skills, cycle(models), strict=False)
         )
         return Machine(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from protocol.identity import NodeId
 from protocol.messages import AttemptId, Message, TaskId, TaskRequest
-from swarm.values import AttemptWhy, Contact, Outcome, Routing
+from swarm.values import AttemptWhy, Contact, Outcome, Routing, Subject
 
 # --- Timers: data, never cancelled. One that has lost its reason finds nothing when it fires. ------------------------
 
@@ -90,9 +90,25 @@ class RetryDue:
 
 @dataclass(frozen=True, slots=True)
 class SearchOverdue:
-    """Somebody able should have been found by now."""
+    """Somebody able should have been found by now, if the task still seeks this."""
 
     task: TaskId
+    subject: Subject
+
+
+@dataclass(frozen=True, slots=True)
+class LeadsDue:
+    """Time to dial the next of those who are said to provide this."""
+
+    subject: Subject
+
+
+@dataclass(frozen=True, slots=True)
+class LeadOverdue:
+    """This provider should have given its advert by now, if the dial or link of this number is still its latest."""
+
+    node: NodeId
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +138,8 @@ Timer = (
     | WatchDue
     | RetryDue
     | SearchOverdue
+    | LeadsDue
+    | LeadOverdue
     | DeadlinePassed
     | ServiceDeadlinePassed
 )
@@ -297,16 +315,16 @@ class Conclude:
 
 @dataclass(frozen=True, slots=True)
 class Provide:
-    """Tell the DHT that this node offers these skills, and no others any more."""
+    """Tell the DHT that this node provides these, besides membership, and nothing else any more."""
 
-    skills: tuple[str, ...]
+    subjects: tuple[Subject, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class FindProviders:
-    """Ask the DHT who offers a skill; the empty skill means any member of the swarm. Answered by ContactsFound."""
+    """Ask the DHT who provides this. Answered by ContactsFound, perhaps more than once."""
 
-    skill: str
+    subject: Subject
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from protocol.identity import NodeId
 from protocol.messages import AttemptId, Capability, Message, TaskId
 from swarm.effects import Timer
-from swarm.values import Contact, Task, Usage
+from swarm.values import Contact, Subject, Task, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +79,13 @@ class CarriedChanged:
 
 @dataclass(frozen=True, slots=True)
 class ContactsFound:
-    """Somebody may be reachable. `source` is `join`, `mdns`, `dht` or `saved`; `skill` is set for answers of the DHT."""
+    """Somebody may be reachable. `source` is `join`, `mdns`, `dht` or `saved`; `subject` is what the DHT was asked for.
+
+    Answers of the DHT are hints: nobody has proved yet that these exist or offer anything. The likeliest come first.
+    """
 
     source: str
-    skill: str
+    subject: Subject
     contacts: tuple[Contact, ...]
 
 

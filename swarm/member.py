@@ -44,6 +44,8 @@ from swarm.effects import (
     FindProviders,
     GossipDue,
     HedgeDue,
+    LeadOverdue,
+    LeadsDue,
     Notify,
     PeerJoined,
     PeerLost,
@@ -85,15 +87,16 @@ from swarm.events import (
     Undelivered,
 )
 from swarm.finding.capabilities import CapabilityIndex
-from swarm.finding.contacts import BEST_MAX, Contacts
+from swarm.finding.contacts import BEST_MAX, RECORD_SOURCE, Contacts
 from swarm.finding.gossip import Gossip
 from swarm.finding.issuing import Issuer, Notary
+from swarm.finding.leads import SILENT, Leads
 from swarm.finding.places import public_place
 from swarm.finding.reach import Reach
 from swarm.finding.roster import Roster
 from swarm.finding.suspicion import Suspicions
 from swarm.settings import Settings
-from swarm.values import Contact, Routing, Task
+from swarm.values import MEMBERSHIP, Contact, Routing, Subject, Task
 
 SOUGHT_MAX = 16  # Adverts of workers with a rare skill, from each of
 SOUGHT_NEIGHBOURS_MAX = 16  # so many neighbours.
@@ -119,6 +122,7 @@ class Member:
         self.asking = Asking(
             settings, dice, self._router.route, self._reach, self._seek, self.standings, self.roster, self._router.remember
         )
+        self.leads = Leads(node, self.index, self.roster, self.contacts, self.asking.is_seeking)
         self._searched_at = float("-inf")
         self._addresses: tuple[str, ...] = ()  # As others are told.
         self._pinged: dict[NodeId, None] = {}  # Without a link yet, and somebody waits for their answer.
@@ -150,9 +154,10 @@ class Member:
         return tuple(found.values())[:BEST_MAX]
 
     def refused(self) -> dict[str, int]:
-        """How often what others told was not believed, by reason."""
+        """How often what others told was not believed, by where it came from and reason."""
+        told = {f"gossip: {why}": count for why, count in self.gossip.refused.items()}
         private = {"private address": self.contacts.refused} if self.contacts.refused else {}
-        return {**self.gossip.refused, **private}
+        return {**told, **private, **self.leads.refused}
 
     def route(self, task: Task) -> Routing:
         """Who could do a task, as of the latest event; a dry run."""
@@ -192,9 +197,10 @@ class Member:
                 return self._dial_failed(contact, cause, now)
             case Undelivered(_, message):
                 return self.asking.undelivered(message.attempt, now) if isinstance(message, TaskRequest) else []
-            case ContactsFound(source, skill, contacts):
+            case ContactsFound(source, subject, contacts):
                 self.contacts.learn(source, contacts)
-                return self.contacts.asked_for(contacts, self.roster.nodes(), now) if skill else self._dial(now)
+                is_for_a_task = source == RECORD_SOURCE and subject != MEMBERSHIP
+                return self.leads.found(subject, contacts, now) if is_for_a_task else self._dial(now)
             case CapabilitiesChanged(capabilities):
                 effects = self.serving.offer(capabilities, now)
                 return effects + self.issuer.offer(capabilities, now) + self.asking.found(now)
@@ -226,6 +232,8 @@ class Member:
                         self.contacts.learn("advert", (Contact(signed.issuer, signed.body.addresses),))
                 found = self.asking.found(now) if news and len(self.asking) else []
                 own = [self.gossip.remind(sender, told.issued_at_ms) for told in message.adverts if told.issuer == sender]
+                if sender in self.leads and any(signed.issuer == sender for signed in message.adverts):
+                    found += self.leads.heard(sender, now)
                 return [*self.gossip.stir(now), *found, *(effect for effects in own for effect in effects)]
             case Rumours():
                 effects, gone = self.gossip.hear_rumours(sender, message, now)
@@ -299,6 +307,10 @@ class Member:
                 return self.asking.retry_due(timer, now)
             case SearchOverdue():
                 return self.asking.search_overdue(timer, now)
+            case LeadsDue():
+                return self.leads.due(timer, now)
+            case LeadOverdue():
+                return self.leads.overdue(timer, now)
             case AdvertDue():
                 return self.issuer.due(timer, now)
             case DigestDue():
@@ -320,7 +332,7 @@ class Member:
             effects += self.roster.ask(event.node, now)
         self.contacts.linked(event.node, event.addresses, event.dialled, now)
         joined = Notify(PeerJoined(event.node, event.name))
-        return [joined, *effects, *self.gossip.greet(event.node, bool(event.dialled))]
+        return [joined, *effects, *self.gossip.greet(event.node, bool(event.dialled)), *self.leads.linked(event.node)]
 
     def _down(self, node: NodeId, cause: str, now: float) -> list[Effect]:
         neighbour = self.roster.remove(node)
@@ -337,17 +349,19 @@ class Member:
                 due = SuspectDue(node, self.index.version(node))
                 effects.append(SetTimer(self._settings.suspect_after_s, due))
             self.index.forget(node)
-        effects += self.serving.requester_lost(node, now) + self.asking.lost(node, cause, now)
+        effects += self.serving.requester_lost(node, now) + self.asking.lost(node, cause, now) + self.leads.lost(node, now)
         return effects + self._load_changed(now)
 
     def _dial_failed(self, contact: Contact, cause: str, now: float) -> list[Effect]:
+        if contact.node not in self.leads and self.contacts.is_untried_record(contact):
+            self.leads.refuse(SILENT)
         effects = self.contacts.failed(contact, cause, now)
         if contact.node in self._pinged:
             del self._pinged[contact.node]
             effects.append(Notify(PingFailed(contact.node, cause)))
         if contact.node is not None and contact.node not in self.roster:
             self.index.forget(contact.node)
-            effects += self.asking.lost(contact.node, cause, now)
+            effects += self.asking.lost(contact.node, cause, now) + self.leads.lost(contact.node, now)
         return effects + self._dial(now)
 
     def _reach(self, node: NodeId) -> list[Effect]:
@@ -375,10 +389,11 @@ class Member:
             effects.append(Announce(addresses))
         return effects
 
-    def _seek(self, skill: str) -> list[Effect]:
-        """Ask the neighbours and the DHT who has a skill."""
+    def _seek(self, skill: str, subject: Subject) -> list[Effect]:
+        """Ask the neighbours who has a skill, and the DHT who provides just what is wanted."""
         pulls = [Send(node, AdvertPull(skill, SOUGHT_MAX)) for node in self.roster.nodes()[:SOUGHT_NEIGHBOURS_MAX]]
-        return [FindProviders(skill), *pulls]
+        return [FindProviders(subject), *pulls]
+
 
     def _public_place(self, node: NodeId) -> str:
         known = self.index.get(node)
@@ -401,7 +416,7 @@ class Member:
         few = len(self.roster) < self._settings.neighbours_target
         if few and now - self._searched_at >= self._settings.search_period_s:
             self._searched_at = now
-            effects.append(FindProviders(""))
+            effects.append(FindProviders(MEMBERSHIP))
         return [*effects, *self._dial(now), SetTimer(self._settings.sweep_period_s, SweepDue())]
 
     def _load_changed(self, now: float) -> list[Effect]:

@@ -164,6 +164,29 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
+class Subject:
+    """What a provider record is about: a skill, a model by its name, or a model's file by its SHA-256. One is set at most.
+
+    With none it stands for membership of the swarm.
+    """
+
+    skill: str = ""
+    model: str = ""
+    digest: bytes = b""
+
+    def is_offered(self, capability: Capability) -> bool:
+        """Whether a capability keeps what a record about this promises."""
+        return (
+            self.skill in ("", capability.skill)
+            and self.model in ("", capability.model)
+            and self.digest in (b"", capability.digest)
+        )
+
+
+MEMBERSHIP = Subject()
+
+
+@dataclass(frozen=True, slots=True)
 class Contact:
     """Where somebody can be reached. `node` is None until a dial tells who answers."""
 

@@ -83,9 +83,11 @@ def swarm_of(name: str) -> bytes:
     return sha256(b"starlings/1/genesis\0" + name.encode()).digest()
 
 
-def provider_key(swarm: bytes, skill: str) -> bytes:
+def provider_key(swarm: bytes, skill: str, model: str, digest: bytes, region: int) -> bytes:
     """DHT-1."""
-    return sha256(b"starlings/1/provide\0" + swarm + skill.encode()).digest()
+    kinds = [(1, skill.encode()), (2, model.encode()), (3, digest)]
+    kind, name = next((pair for pair in kinds if pair[1]), (0, b""))
+    return sha256(b"starlings/1/provide\0" + swarm + bytes([region, kind]) + name).digest()
 
 
 # --- Section 6: frames ------------------------------------------------------------------------------------------------

@@ -105,10 +105,11 @@ def test_the_kinds_of_offences_are_those_that_the_code_makes() -> None:
 
 def test_identifiers_in_the_text_are_those_of_the_code() -> None:
     """[ENV-3] [SWM-1] [DHT-1] Domains and protocol ids."""
-    from node.libp2p import dht_mends, rendezvous, transport
+    from node.libp2p import dht_mends, transport
     from protocol import envelope, genesis
+    from swarm.finding import regions
 
-    for domain in (envelope.DOMAIN, genesis.DOMAIN, rendezvous.DOMAIN):
+    for domain in (envelope.DOMAIN, genesis.DOMAIN, regions.DOMAIN):
         assert f'"{domain.decode().removesuffix(chr(0))}\\0"' in text()
     for protocol_id in (transport.WIRE, dht_mends.KAD):
         assert f"`{protocol_id}`" in text()

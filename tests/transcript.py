@@ -50,7 +50,7 @@ from swarm.events import (
     Stopping,
 )
 from swarm.settings import Settings
-from swarm.values import Contact, Privacy, Routing, Task, Usage
+from swarm.values import MEMBERSHIP, Contact, Privacy, Routing, Subject, Task, Usage
 from tests.swarm.small_world import EPOCH_S, Node, SmallWorld, address, capability, identity
 from tests.swarm.telling import Teller
 
@@ -104,10 +104,10 @@ class _Player:
         self._world.start(name, settings, tuple(offered))
 
     def _do_join(self, name: str, other: str) -> None:
-        self._post(name, ContactsFound("join", "", (Contact(None, (address(other),)),)))
+        self._post(name, ContactsFound("join", MEMBERSHIP, (Contact(None, (address(other),)),)))
 
     def _do_provider(self, skill: str, name: str) -> None:
-        self._world.providers.setdefault(skill, []).append(name)
+        self._world.providers.setdefault(Subject(skill), []).append(name)
 
     def _do_kill(self, name: str) -> None:
         self._world.kill(self._world.nodes[name])

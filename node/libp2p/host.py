@@ -1,7 +1,7 @@
 """Builds the libp2p host with every choice made explicitly: TCP, Noise and yamux, nothing else, all of it bounded."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, cast
 
 from libp2p.crypto.ed25519 import create_new_key_pair
@@ -23,9 +23,11 @@ from multiaddr import Multiaddr
 
 from node.libp2p import mends
 from protocol.identity import NodeId, node_from_text, node_text
+from swarm.finding.places import dialable
 
 CONNECTIONS_MAX = 128  # A dozen links, the DHT's lookups, and strangers who have not said what they want: about 10 MB.
 HANDSHAKE_S = 8  # A stranger that has not finished by then is cut; our own diallers give up sooner.
+ADDRESSES_READ_MAX = 16  # Of one peer at once; half as many are remembered.
 PEERS_REMEMBERED_MAX = 512  # Addresses and keys in the library's book; ours is the roster.
 
 
@@ -34,7 +36,7 @@ def build_host(identity_seed: bytes, announced: Callable[[], list[Multiaddr]]) -
     mends.apply()
     keys = create_new_key_pair(identity_seed)
     noise = Noise(keys, noise_privkey=create_new_x25519_key_pair().private_key)
-    peerstore = PeerStore(max_records=PEERS_REMEMBERED_MAX, max_peers=PEERS_REMEMBERED_MAX)
+    peerstore = Book(announced, max_records=PEERS_REMEMBERED_MAX, max_peers=PEERS_REMEMBERED_MAX)
     peer_id = ID.from_pubkey(keys.public_key)
     peerstore.add_key_pair(peer_id, keys)
     swarm = Swarm(
@@ -69,6 +71,27 @@ def build_host(identity_seed: bytes, announced: Callable[[], list[Multiaddr]]) -
 
 # At import the library takes its logger out of the program's logging; whoever configures that should still decide.
 logging.getLogger("libp2p").propagate = True
+
+
+class Book(PeerStore):
+    """The library's book of addresses, which strangers write into: servers of the DHT name peers, and everybody names itself.
+
+    Nobody can write an address into it that would send this node into its own machine or network.
+    """
+
+    def __init__(self, announced: Callable[[], list[Multiaddr]], **bounds: int) -> None:
+        super().__init__(**bounds)
+        self._announced = announced
+        self.refused = 0
+
+    def add_addrs(self, peer_id: ID, addrs: Sequence[Multiaddr], ttl: int = 0) -> None:
+        own = [str(address) for address in self._announced()]
+        told = list(addrs)[:ADDRESSES_READ_MAX]
+        # A host that announces nothing listens nowhere: a client that dials what its user has chosen.
+        kept = [address for address in told if not own or dialable((str(address),), own)]
+        self.refused += len(told) - len(kept)
+        if kept or not told:
+            super().add_addrs(peer_id, kept, ttl)
 
 
 class _Hush:

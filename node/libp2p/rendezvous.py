@@ -1,4 +1,4 @@
-"""The DHT as a meeting place: provider records keyed by swarm and skill, and the questions who provides one.
+"""The DHT as a meeting place: provider records by swarm, subject and region, and the questions who provides one.
 
 Records say only where somebody may be asked; adverts and the node itself say what it can do now. Everything here is
 bounded in time and repeats itself at leisure, so that an idle node spends next to nothing on it.
@@ -6,41 +6,34 @@ bounded in time and repeats itself at leisure, so that an idle node spends next 
 
 import logging
 from collections.abc import Callable
-from hashlib import sha256
 from random import Random
 
 import trio
 from libp2p.host.basic_host import BasicHost
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
-from libp2p.kad_dht.provider_store import ProviderStore
-from libp2p.peer.id import ID
-from libp2p.peer.peerinfo import PeerInfo
 from libp2p.records.validator import NamespacedValidator
 from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
-from node.libp2p.host import node_of, peer_of
+from node.libp2p.host import Book, network_of, peer_of
+from node.libp2p.lookup import BOOK_S, Dials, Lookup, contact_of
 from protocol.identity import NodeId
-from protocol.limits import ADDRESS_BYTES_MAX, ADDRESSES_MAX
 from swarm.events import ContactsFound
 from swarm.finding.places import is_relayed
-from swarm.values import Contact
+from swarm.finding.regions import REGIONS, alternately, joined, key_of
+from swarm.values import MEMBERSHIP, Contact, Subject
 
-DOMAIN = b"starlings/1/provide\0"
 RENEW_S = 600.0  # A third of the records' life, see `dht_mends.RECORD_S`.
+RENEW_FIRST_S = 60.0  # Doubles up to RENEW_S: a young node, or a young swarm, has met few of the servers nearest to a key.
 PROVIDE_PAUSE_S = 1.2  # Servers take ten records from one peer in ten seconds.
 EARLY_S = 2.0  # After the first peer is met; alone there is nobody to tell.
-LOOKUP_S = 10.0  # The member's patience; a lookup among a few dozen nodes takes half a second.
+MEET_S = 0.5  # How long a lookup waits for somebody to ask.
+LOOKS_S = (0.3, 0.5, 0.9, 1.3, 7.0)  # What was found so far is told after each, for a task waits three seconds in all.
 LOOKUPS_MAX = 4  # At once; more are answered from what is known here, for the member asks again.
-PROVIDERS_MAX = 20
-BOOK_S = 3600  # How long addresses of neighbours are kept for others who ask for close peers.
 
 log = logging.getLogger(__name__)
 
-
-def key_of(swarm: bytes, skill: str) -> bytes:
-    """Where in the key space the providers of a skill are written down. The empty skill stands for membership."""
-    return sha256(DOMAIN + swarm + skill.encode()).digest()
+_Record = tuple[int, Subject]
 
 
 class Rendezvous:
@@ -67,10 +60,20 @@ class Rendezvous:
             strict_validation=True,
             max_peers_per_subnet=0,  # A household or a laboratory is one subnet.
         )
-        self._skills: tuple[str, ...] = ()
+        self._subjects: tuple[Subject, ...] = ()
+        self._due_at: dict[_Record, float] = {}  # When a record is to be published again. One that is missing: now.
+        self._wait_s: dict[_Record, float] = {}
         self._wanted = trio.Event()  # Something to provide has changed.
         self._met = trio.Event()
         self._lookups = 0
+        self._refused: dict[str, int] = {}
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """What servers have told and was not believed, by reason."""
+        book = self._host.get_peerstore()
+        private = {"dht: private address": book.refused} if isinstance(book, Book) and book.refused else {}
+        return {**self._refused, **private}
 
     async def run(self) -> None:
         """Serve, and publish whatever `provide` has been told, until cancelled."""
@@ -79,11 +82,13 @@ class Rendezvous:
             await trio.sleep(EARLY_S * self._dice.uniform(0.25, 1.0))
             while True:
                 self._wanted = trio.Event()
-                for skill in ("", *self._skills):
-                    await self._publish(skill)
+                record, at = self._next_record()
+                if at <= trio.current_time():
+                    await self._publish(record)
                     await trio.sleep(PROVIDE_PAUSE_S)
-                with trio.move_on_after(RENEW_S * self._dice.uniform(0.8, 1.0)):
-                    await self._wanted.wait()
+                else:
+                    with trio.move_on_at(at):
+                        await self._wanted.wait()
 
     async def met(self, node: NodeId, addresses: tuple[str, ...]) -> None:
         """A neighbour is there: it takes part in the DHT too."""
@@ -92,69 +97,92 @@ class Rendezvous:
         await self._dht.add_peer(peer, skip_server_mode_check=True)
         self._met.set()
 
-    def provide(self, skills: tuple[str, ...]) -> None:
+    def provide(self, subjects: tuple[Subject, ...]) -> None:
         """Publish these from now on, and no others any more; what others hold of those expires."""
         store = self._dht.provider_store
-        for skill in self._skills:
-            if skill not in skills:
-                key = key_of(self._swarm, skill)
+        for subject in self._subjects:
+            for region in range(REGIONS) if subject not in subjects else ():
+                key = key_of(self._swarm, subject, region)
                 store.providing_keys.discard(key)
                 store.providers.get(key, {}).pop(str(peer_of(self._own)), None)
-        if skills != self._skills:
-            self._skills = skills
+                self._due_at.pop((region, subject), None)
+                self._wait_s.pop((region, subject), None)
+        if subjects != self._subjects:
+            self._subjects = subjects
             self._wanted.set()
 
-    def find(self, skill: str) -> None:
-        """Ask the network; ContactsFound follows, empty if nobody was found in time."""
-        self._nursery.start_soon(self._find, skill)
+    def moved(self) -> None:
+        """This node can be dialled elsewhere than its records say: publish them anew."""
+        self._due_at.clear()
+        self._wait_s.clear()
+        self._wanted.set()
 
-    async def _find(self, skill: str) -> None:
-        key = key_of(self._swarm, skill)
-        found: list[PeerInfo] = []
-        answered = trio.Event()
+    def find(self, subject: Subject) -> None:
+        """Ask the network; ContactsFound follows, empty if nobody was found in time, and again when more are found."""
+        self._nursery.start_soon(self._find, subject)
+
+    async def _find(self, subject: Subject) -> None:
+        with trio.move_on_after(MEET_S):
+            await self._met.wait()  # A task may be asked in the same moment in which the first link opens.
+        keys = [key_of(self._swarm, subject, region) for region in range(REGIONS)]
+        dials = Dials(network_of(self._host))
+        lookups = [Lookup(self._host, dials, self._dht.routing_table, key, self._refuse) for key in keys]
+        done = trio.Event()
         if self._lookups < LOOKUPS_MAX:
             self._lookups += 1
-            self._nursery.start_soon(self._ask, key, found, answered)
-            with trio.move_on_after(
-                LOOKUP_S
-            ):  # The lookup itself goes on; the library bounds it, and it is not cancelled.
-                await answered.wait()
-        contacts: dict[NodeId, Contact] = {}
-        for provider in (*found, *self._dht.provider_store.get_providers(key)):
-            contact = _contact(provider)
-            if contact is not None and contact.node is not None and contact.node != self._own:
-                contacts.setdefault(contact.node, contact)
-        self._post(ContactsFound("dht", skill, tuple(contacts.values())[:PROVIDERS_MAX]))
+            self._nursery.start_soon(self._look, lookups, done)
+        else:
+            done.set()
+        told: tuple[Contact, ...] = ()
+        for number, look_s in enumerate(LOOKS_S, 1):
+            with trio.move_on_after(look_s):
+                await done.wait()
+            found = self._found(keys, lookups)
+            is_last = done.is_set() or number == len(LOOKS_S)
+            # The lookup itself goes on after the last look; it is bounded, and not cancelled.
+            if (found and found != told) or (is_last and not told):
+                self._post(ContactsFound("dht", subject, found))
+                told = found
+            if is_last:
+                return
 
-    async def _ask(self, key: bytes, found: list[PeerInfo], answered: trio.Event) -> None:
-        # The DHT's own store answers from the records that it holds for others, whatever their age; an empty one asks.
-        asking = ProviderStore(self._host, self._dht.peer_routing)
+    async def _look(self, lookups: list[Lookup], done: trio.Event) -> None:
         try:
-            found += await asking.find_providers(key, PROVIDERS_MAX)
-        except Exception as error:  # Strangers' answers; the lookup came to nothing.
-            log.debug("lookup failed: %r", error)
+            async with trio.open_nursery() as nursery:
+                for lookup in lookups:
+                    nursery.start_soon(lookup.run)
         finally:
             self._lookups -= 1
-            answered.set()
+            done.set()
 
-    async def _publish(self, skill: str) -> None:
+    def _found(self, keys: list[bytes], lookups: list[Lookup]) -> tuple[Contact, ...]:
+        """What the regions say so far, and what is written down here; of each server in turn, so that none fills a region."""
+        answers = []
+        for key, lookup in zip(keys, lookups, strict=True):
+            held = [contact_of(record.peer_id, record.addrs) for record in self._dht.provider_store.get_providers(key)]
+            here = [contact for contact in held if contact is not None]
+            answers.append([each for each in alternately([here, *lookup.answers]) if each.node != self._own])
+        return joined(answers)
+
+    def _refuse(self, why: str) -> None:
+        self._refused[why] = self._refused.get(why, 0) + 1
+
+    def _next_record(self) -> tuple[_Record, float]:
+        """What is to be published next, and when: one region after the other, for one is enough to be found."""
+        records = [(region, subject) for region in range(REGIONS) for subject in (*self._subjects, MEMBERSHIP)]
+        record = min(records, key=lambda each: self._due_at.get(each, 0.0))
+        return record, self._due_at.get(record, 0.0)
+
+    async def _publish(self, record: _Record) -> None:
+        region, subject = record
+        # Of members there are so many that it does not matter whether one of them is found a little later.
+        first_s = RENEW_S if subject == MEMBERSHIP else RENEW_FIRST_S
+        self._wait_s[record] = min(RENEW_S, 2 * self._wait_s.get(record, first_s / 2))
+        self._due_at[record] = trio.current_time() + self._wait_s[record] * self._dice.uniform(0.8, 1.0)
         try:
-            await self._dht.provider_store.provide(key_of(self._swarm, skill))
+            await self._dht.provider_store.provide(key_of(self._swarm, subject, region))
         except Exception as error:
             log.debug("publishing failed: %r", error)
-
-
-def _contact(provider: PeerInfo) -> Contact | None:
-    try:
-        node = node_of(provider.peer_id)
-    except ValueError:
-        return None
-    texts = [str(address) for address in provider.addrs[:ADDRESSES_MAX]]
-    return Contact(node, tuple(_with_peer(text, provider.peer_id) for text in texts if len(text) <= ADDRESS_BYTES_MAX))
-
-
-def _with_peer(text: str, peer: ID) -> str:
-    return text if text.endswith(f"/p2p/{peer}") else f"{text}/p2p/{peer}"
 
 
 def _dialable(addresses: tuple[str, ...]) -> list[Multiaddr]:

@@ -31,7 +31,7 @@ from protocol.messages import Message
 from swarm.effects import Dial
 from swarm.events import AddressesChanged, CarriedChanged, ContactsFound, DialledBack, NeighbourDown, NeighbourUp
 from swarm.finding.places import is_relayed as is_relayed_address
-from swarm.values import Contact
+from swarm.values import MEMBERSHIP, Contact, Subject
 
 WIRE = "/starlings/wire/1"
 NETWORKS_S = 20.0  # Between looks at which networks this machine is in.
@@ -72,7 +72,7 @@ class Libp2pTransport:
         self._dice = dice
         self._host: BasicHost | None = None
         self._rendezvous: Rendezvous | None = None
-        self._provided: tuple[str, ...] = ()
+        self._provided: tuple[Subject, ...] = ()
         self._nursery: trio.Nursery | None = None
 
     @property
@@ -83,7 +83,7 @@ class Libp2pTransport:
     @property
     def offences(self) -> dict[str, int]:
         """What peers have done wrong, by kind."""
-        return self._links.offences
+        return {**self._links.offences, **(self._rendezvous.refused if self._rendezvous is not None else {})}
 
     @property
     def router(self) -> str:
@@ -157,7 +157,7 @@ class Libp2pTransport:
         from node.libp2p.mdns import Mdns  # Five megabytes that a node without it need not spend.
 
         def found(contact: Contact) -> None:
-            self._links.post(ContactsFound("mdns", "", (contact,)))
+            self._links.post(ContactsFound("mdns", MEMBERSHIP, (contact,)))
 
         await Mdns(self._swarm, self.node, self._links.addresses, found).run()
 
@@ -200,18 +200,20 @@ class Libp2pTransport:
     def announce(self, addresses: tuple[str, ...]) -> None:
         self._links.addresses = addresses
         self._reachable = [Multiaddr(address) for address in map(_without_own, addresses)]
+        if self._rendezvous is not None:
+            self._rendezvous.moved()
 
     def disconnect(self, node: NodeId, cause: str) -> None:
         self._links.disconnect(node, cause)
 
-    def provide(self, skills: tuple[str, ...]) -> None:
-        self._provided = skills
+    def provide(self, subjects: tuple[Subject, ...]) -> None:
+        self._provided = subjects
         if self._rendezvous is not None:
-            self._rendezvous.provide(skills)
+            self._rendezvous.provide(subjects)
 
-    def find_providers(self, skill: str) -> None:
+    def find_providers(self, subject: Subject) -> None:
         if self._rendezvous is not None and self._nursery is not None:
-            self._rendezvous.find(skill)
+            self._rendezvous.find(subject)
 
     def _is_neighbour(self, peer: ID) -> bool:
         try:

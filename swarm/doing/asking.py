@@ -44,7 +44,7 @@ from swarm.effects import (
     WorkerAccepted,
 )
 from swarm.settings import Settings
-from swarm.values import AttemptWhy, Outcome, Privacy, Routing, Task, Usage
+from swarm.values import AttemptWhy, Outcome, Privacy, Routing, Subject, Task, Usage
 
 SILENCE = (errors.UNREACHABLE, errors.ACCEPT_OVERDUE, errors.STALLED, errors.CONNECTION_LOST)
 BUSY_CODES = (errors.BUSY, errors.OVER_QUOTA)  # Refusals that time heals.
@@ -210,11 +210,13 @@ class Asking:
     def found(self, now: float) -> list[Effect]:
         """Somebody new is known: tasks that are searching try again."""
         effects: list[Effect] = []
-        for opened in [
-            opened for opened in self._open.values() if opened.searched and not opened.live and not opened.busy
-        ]:
-            effects += self._place(opened, "first", now)
+        for opened in [opened for opened in self._open.values() if opened.seeking is not None]:
+            effects += self._place(opened, "first" if opened.speaker is None else "resume", now)
         return effects
+
+    def is_seeking(self, subject: Subject) -> bool:
+        """Whether a task waits for a provider of this."""
+        return any(opened.seeking == subject for opened in self._open.values())
 
     # --- Timers -------------------------------------------------------------------------------------------------------
 
@@ -237,7 +239,7 @@ class Asking:
             return []
         if self._vigil.excused(now) or len(opened.tried) >= self._settings.attempts_max:
             return []
-        routing = self._choose(self._wanted(opened), opened.tried, now)
+        routing = self._choose(opened.wanted, opened.tried, now)
         if routing.chosen is None or not self._budget.take(*self._pending(now)):
             return []
         return self._begin_attempt(opened, routing, "hedge", now)
@@ -270,19 +272,16 @@ class Asking:
 
     def search_overdue(self, timer: SearchOverdue, now: float) -> list[Effect]:
         opened = self._open.get(timer.task)
-        if opened is None or opened.live or opened.ends:
+        if opened is None or opened.seeking != timer.subject:
             return []
-        return self._give_up(opened, errors.NO_CAPABLE_PEER, "", now)
+        opened.seeking = None
+        return self._exhausted(opened, now) if opened.speaker else self._give_up(opened, errors.NO_CAPABLE_PEER, "", now)
 
     def deadline_passed(self, timer: DeadlinePassed, now: float) -> list[Effect]:
         opened = self._open.get(timer.task)
         return [] if opened is None else self._give_up(opened, errors.DEADLINE_EXCEEDED, "", now)
 
     # --- Choosing and placing -----------------------------------------------------------------------------------------
-
-    def _wanted(self, opened: Open) -> Task:
-        """The task as the next worker must be able to do it: once text was delivered, only the model that began can go on."""
-        return opened.task if opened.speaker is None else replace(opened.task, begun_by=opened.speaker.begun_by)
 
     def _place(self, opened: Open, why: AttemptWhy, now: float) -> list[Effect]:
         """Choose a worker and send the task there, or search, or wait until somebody has room."""
@@ -293,18 +292,21 @@ class Asking:
             return self._exhausted(opened, now)
         if len(opened.busy) >= self._settings.attempts_max:
             return self._wait(opened)
-        routing = self._choose(self._wanted(opened), opened.tried, now)
+        routing = self._choose(opened.wanted, opened.tried, now)
         if routing.chosen is not None:
             return self._begin_attempt(opened, routing, why, now)
         if opened.busy:
             return self._wait(opened)
-        return self._exhausted(opened, now) if opened.ends else self._search(opened)
+        if opened.seeking is not None:
+            return []
+        return self._search(opened) or self._exhausted(opened, now)
 
     def _begin_attempt(self, opened: Open, routing: Routing, why: AttemptWhy, now: float) -> list[Effect]:
         task, settings = opened.task, self._settings
         self.resumed += why == "resume"
         worker = next(candidate for candidate in routing.candidates if candidate.node == routing.chosen)
         attempt = Attempt(AttemptId(self._dice.randbytes(16)), worker, why, now)
+        opened.seeking = None
         opened.live.append(attempt)
         opened.tried.append(worker.node)
         self._by_attempt[attempt.id] = task.id
@@ -323,13 +325,17 @@ class Asking:
         return effects
 
     def _search(self, opened: Open) -> list[Effect]:
-        """Nobody able is known: ask others once and wait a little."""
-        if opened.searched:
+        """Nobody able is known: ask others and wait a little, once for a first worker and once for each model that has begun."""
+        task, subject, is_local = opened.task, opened.subject, opened.task.privacy is Privacy.LOCAL
+        if opened.live or subject in opened.sought or (opened.ends and opened.speaker is None):
             return []
-        opened.searched = True
-        overdue = SetTimer(self._settings.search_limit_s, SearchOverdue(opened.task.id))
+        if opened.speaker is not None and (is_local or task.worker is not None):
+            return []  # Nobody else may go on with it.
+        opened.seeking = subject
+        opened.sought.append(subject)
+        overdue = SetTimer(self._settings.search_limit_s, SearchOverdue(task.id, subject))
         # Not even its skill is told to others when a task may not leave this node; a model here may still come up in time.
-        return [overdue] if opened.task.privacy is Privacy.LOCAL else [*self._seek(opened.task.skill), overdue]
+        return [overdue] if is_local else [*self._seek(task.skill, subject), overdue]
 
     def _wait(self, opened: Open) -> list[Effect]:
         """Everybody able has said to be busy: ask them again in a while, ever more rarely, until the deadline."""
@@ -352,7 +358,7 @@ class Asking:
         again = SetTimer(self._settings.watch_after_s, WatchDue(opened.task.id, attempt.id))
         if len(opened.live) >= LIVE_MAX or len(opened.tried) >= self._settings.attempts_max:
             return [again]
-        routing = self._choose(self._wanted(opened), opened.tried, now) if self._can_go_on(opened) else None
+        routing = self._choose(opened.wanted, opened.tried, now) if self._can_go_on(opened) else None
         if routing is None or routing.chosen is None:
             return [again]  # To wait is all that is left; the piece limit ends it.
         attempt.silent = True

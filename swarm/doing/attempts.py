@@ -7,7 +7,7 @@ from protocol import limits as lim
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId
 from protocol.messages import AttemptId, Capability, TaskAccepted, TaskPiece, TaskRequest
-from swarm.values import AttemptEnd, AttemptWhy, Candidate, Outcome, Task, Usage
+from swarm.values import AttemptEnd, AttemptWhy, Candidate, Outcome, Subject, Task, Usage
 
 PIECE_BYTES_COUNTED = 16  # A piece counts for this many bytes at least, or empty ones would never add up.
 LIVE_MAX = 2  # Attempts of one task at once: the one that was asked first, and the one that may overtake it.
@@ -81,7 +81,8 @@ class Open:
     task: Task
     asked_at: float
     live: list[Attempt] = field(default_factory=list)  # Empty: searching.
-    searched: bool = False
+    seeking: Subject | None = None  # What others are being asked for now.
+    sought: list[Subject] = field(default_factory=list)  # Once each.
     tried: list[NodeId] = field(default_factory=list)  # Not to be asked again, or not in this round.
     busy: list[NodeId] = field(default_factory=list)  # Who has refused for want of room in this round.
     rounds: int = 0
@@ -90,6 +91,19 @@ class Open:
     speaker: Attempt | None = None  # Who delivered last; stays set when that attempt has ended.
     broken: str = ""  # How the last speaker was lost, for people.
     delivered: Delivered = field(default_factory=Delivered)
+
+    @property
+    def wanted(self) -> Task:
+        """The task as the next worker must be able to do it: once text was delivered, only the model that began can go on."""
+        return self.task if self.speaker is None else replace(self.task, begun_by=self.speaker.begun_by)
+
+    @property
+    def subject(self) -> Subject:
+        """What a provider of the next worker's kind is found under: the rarest thing that it must have."""
+        begun_by = self.wanted.begun_by
+        if begun_by is None:
+            return Subject(model=self.task.model) if self.task.model else Subject(skill=self.task.skill)
+        return Subject(digest=begun_by.digest) if begun_by.digest else Subject(model=begun_by.model)
 
     def is_over(self, now: float) -> bool:
         """Whether the time is over. A node that stood still finds answers before it finds the timer that was due before them."""

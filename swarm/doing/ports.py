@@ -6,7 +6,7 @@ from typing import Protocol
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId
 from swarm.effects import Effect
-from swarm.values import Routing, Task, Usage
+from swarm.values import Routing, Subject, Task, Usage
 
 Choose = Callable[[Task, list[NodeId], float], Routing]
 """Who gets the next attempt of a task, given who was tried and the time."""
@@ -15,8 +15,8 @@ Remember = Callable[[Task, str, NodeId, float], None]
 Reach = Callable[[NodeId], list[Effect]]
 """What makes a worker reachable before a message is sent to it: a Dial, or nothing."""
 
-Seek = Callable[[str], list[Effect]]
-"""What finds workers with a skill that nobody known offers: questions to the neighbours and to the DHT."""
+Seek = Callable[[str, Subject], list[Effect]]
+"""What finds workers that nobody known is: questions to the neighbours about a skill, and to the DHT about a subject."""
 
 
 class Experience(Protocol):

@@ -61,6 +61,7 @@ class CapabilityIndex:
         self._crowd = Crowd()
         self._expiry: float = inf  # Nothing expires before; a sweep until then has nothing to do.
         self._forgotten: dict[NodeId, int] = {}  # Node to the newest version that must not come back.
+        self._silent: dict[NodeId, None] = {}  # Of these, of whom nothing was heard any more, which in a large swarm means little.
 
     def __len__(self) -> int:
         return len(self._known)
@@ -83,6 +84,10 @@ class CapabilityIndex:
         """Of the newest sign of life that was seen of a node, dead or alive; 0 for a stranger."""
         known = self._known.get(node)
         return known.version if known is not None else self._forgotten.get(node, 0)
+
+    def is_gone(self, node: NodeId, since: float) -> bool:
+        """Whether a node was last alive after this time and was then said, or seen, to go."""
+        return self._forgotten.get(node, 0) > since * 1000 and node not in self._silent
 
     def is_news(self, signed: Signed[Advert]) -> bool:
         """Whether this advert says more than what is known. Cheap: asked before the signature is checked."""
@@ -120,7 +125,7 @@ class CapabilityIndex:
             if nodes is None:
                 nodes = self._by_skill[capability.skill] = {}
             nodes[node] = known
-        self._forgotten.pop(node, None)
+        self._lift(node)
         if len(self._known) > self._settings.adverts_max:
             self._make_room()
 
@@ -128,7 +133,7 @@ class CapabilityIndex:
         """Take in a pulse that is the newest and holds. False: the advert that it speaks of has not come yet."""
         node = pulse.issuer
         until = _until(pulse, min(PRESENCE_S, pulse.lifetime_ms / 1000), now, first_hand)
-        self._forgotten.pop(node, None)
+        self._lift(node)
         known = self._known.get(node)
         if known is None:
             self._early[node] = (pulse, until)
@@ -142,18 +147,21 @@ class CapabilityIndex:
 
     def revive(self, node: NodeId) -> None:
         """The node itself has spoken: what was forgotten of it may be learned again."""
-        self._forgotten.pop(node, None)
+        self._lift(node)
 
     def forget(self, node: NodeId, version: int = 0) -> None:
         """Drop a node for good reason: only a sign of life newer than what is known, and than `version`, brings it back."""
         known = self._drop(node)
         self._early.pop(node, None)
+        self._silent.pop(node, None)
         version = max(version, known.version if known is not None else 0, self._forgotten.pop(node, 0))
         if version == 0:
             return
         self._forgotten[node] = version
         if len(self._forgotten) > FORGOTTEN_MAX:
-            del self._forgotten[next(iter(self._forgotten))]
+            oldest = next(iter(self._forgotten))
+            del self._forgotten[oldest]
+            self._silent.pop(oldest, None)
 
     def sweep(self, now: float) -> list[NodeId]:
         """Drops what has expired, and says who."""
@@ -162,6 +170,7 @@ class CapabilityIndex:
         expired = [node for node, known in self._known.items() if known.expires_at <= now and node != self._self]
         for node in expired:
             self.forget(node)
+            self._silent[node] = None
         self._expiry = min((known.expires_at for node, known in self._known.items() if node != self._self), default=inf)
         return expired
 
@@ -179,6 +188,10 @@ class CapabilityIndex:
         """Those learned last, of those that offer the skill; the empty skill means any."""
         nodes = self._by_skill.get(skill, {}) if skill else self._known
         return [self._known[node] for node in list(nodes)[-count:]] if count else []
+
+    def _lift(self, node: NodeId) -> None:
+        self._forgotten.pop(node, None)
+        self._silent.pop(node, None)
 
     def _drop(self, node: NodeId) -> Known | None:
         known = self._known.pop(node, None)

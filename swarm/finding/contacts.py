@@ -14,10 +14,12 @@ from swarm.values import Contact
 JITTER = (0.7, 1.3)  # Spreads the redials of many nodes after a common failure.
 KEPT_SOURCE = "join"  # Addresses that the user gave are dialled for ever; others are forgotten after some failures.
 SAVED_SOURCE = "saved"  # Led somewhere before this node was restarted: worth more than a stranger's word.
-STRANGERS = ("advert", "dht")  # Sources that anybody can write into.
+RECORD_SOURCE = "dht"
+STRANGERS = ("advert", RECORD_SOURCE)  # Sources that anybody can write into.
 BEST_MAX = 64  # Contacts worth keeping over a restart.
 FAILURES_MAX = 6  # About a minute of trying.
 BRIEF_S = 10.0  # A link that ends so soon did not last.
+ASKED_MAX = 16  # Dials under way beyond which even a task has to wait: providers that hang hold theirs for some seconds.
 DIAL_LIMIT_S = 30.0  # Longer than any dial takes. One that led to a link that was up already has no other end.
 
 _Key = NodeId | tuple[str, ...]
@@ -80,13 +82,21 @@ class Contacts:
             # Adverts tell the same addresses again and again.
             if entry.contact is not contact and entry.contact != contact:
                 self._crowd.remove(entry.contact.addresses)
-                entry.contact = Contact(contact.node, _joined(entry.proven, contact.addresses))
+                told = contact.addresses
+                if source == RECORD_SOURCE != entry.source:
+                    told = _joined(entry.contact.addresses, told)  # Who wrote a record nobody knows: it replaces nothing.
+                entry.contact = Contact(contact.node, _joined(entry.proven, told))
                 self._crowd.add(entry.contact.addresses)
 
     def is_known(self, node: NodeId, addresses: tuple[str, ...]) -> bool:
         """Whether these addresses are nothing new. Most adverts only renew: asked before anything is built for `learn`."""
         entry = self._entries.get(node)
         return entry is not None and entry.contact.addresses == addresses
+
+    def is_untried_record(self, contact: Contact) -> bool:
+        """Whether all that is known of it is a provider record that nothing has proved or disproved yet."""
+        entry = self._entries.get(_key(contact))
+        return entry is not None and entry.source == RECORD_SOURCE and not entry.failures and entry.linked_at is None
 
     def addresses(self, node: NodeId) -> tuple[str, ...]:
         entry = self._entries.get(node)
@@ -125,11 +135,19 @@ class Contacts:
             key = _key(contact)
             if key in have or key in self._dialling or key not in self._entries:
                 continue
-            if len(self._dialling) >= self._settings.dials_max:
+            if len(self._dialling) >= ASKED_MAX:
                 break
             self._dialling[key] = now
             effects.append(Dial(self._entries[key].contact))
         return effects
+
+    def is_dialling(self, node: NodeId) -> bool:
+        return node in self._dialling
+
+    def room(self, now: float) -> int:
+        """How many more may be dialled for a task now."""
+        self._give_up(now)
+        return max(0, ASKED_MAX - len(self._dialling))
 
     def best(self) -> list[Contact]:
         """The contacts that have led to a link, the latest first: worth keeping over a restart."""

@@ -12,6 +12,7 @@ from protocol.messages import Advert, AdvertPush, Capability, Message, Pulse, Ru
 from swarm.effects import AdvertDue, Effect, Provide, Send, SetTimer
 from swarm.finding.capabilities import PRESENCE_S, CapabilityIndex
 from swarm.settings import Settings
+from swarm.values import Subject
 
 JITTER = (0.8, 1.2)
 SEAL_BYTES = lim.HEADER_BYTES_MAX + 128  # What an envelope puts around an advert, and room for its load to grow.
@@ -68,8 +69,7 @@ class Issuer:
     def offer(self, capabilities: tuple[Capability, ...], now: float) -> list[Effect]:
         """What this node's models can do has changed: everybody near hears it at once."""
         self._capabilities = self._fitting(capabilities[: lim.CAPABILITIES_MAX])
-        skills = tuple(sorted(dict.fromkeys(capability.skill for capability in self._capabilities)))
-        return [Provide(skills), *self.issue(now)]
+        return [Provide(_subjects(self._capabilities)), *self.issue(now)]
 
     def leave(self, now: float) -> list[Effect]:
         """The last word: forget this node."""
@@ -142,6 +142,14 @@ class Issuer:
                 break
             fitted[at] = replace(fitted[at], description="", labels=())
         return tuple(fitted)
+
+
+def _subjects(capabilities: tuple[Capability, ...]) -> tuple[Subject, ...]:
+    """What a node with these is found under: its skills, then its models' files, then their names."""
+    skills = [Subject(skill=skill) for skill in sorted({offered.skill for offered in capabilities})]
+    files = [Subject(digest=digest) for digest in sorted({offered.digest for offered in capabilities}) if digest]
+    names = [Subject(model=model) for model in sorted({offered.model for offered in capabilities}) if model]
+    return (*skills, *files, *names)
 
 
 def _differs(slots: int, told: tuple[int, int], now: tuple[int, int]) -> bool:

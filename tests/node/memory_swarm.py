@@ -19,7 +19,7 @@ from protocol.identity import Identity
 from protocol.messages import Capability, TaskId, Turn
 from swarm.events import ContactsFound, Started
 from swarm.settings import Settings
-from swarm.values import Contact, Privacy, Task
+from swarm.values import MEMBERSHIP, Contact, Privacy, Task
 
 SWARM = swarm_id("test")
 
@@ -112,7 +112,7 @@ class MemorySwarm:
                 await nursery.start(node.models.run, refs)
                 node.driver.post(Started(addresses))
                 contacts = tuple(Contact(None, (f"/memory/{known}",)) for known in knows)
-                node.driver.post(ContactsFound("join", "", contacts))
+                node.driver.post(ContactsFound("join", MEMBERSHIP, contacts))
                 await nursery.start(node.detached.run)
                 node.desk.state = "ready"
                 task_status.started()

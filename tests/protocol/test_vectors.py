@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.libp2p.rendezvous import key_of
 from protocol import codec, envelope, framing
 from protocol.errors import RemoteProtocolError
 from protocol.exchange import Exchanges, Stage
@@ -16,6 +15,8 @@ from protocol.genesis import swarm_id
 from protocol.identity import Identity, NodeId, node_from_text, node_text, verify
 from protocol.messages import MESSAGES, Advert, Message, Pulse, Suspicion
 from protocol.notary import Notary
+from swarm.finding.regions import key_of
+from swarm.values import Subject
 from tests import independent_decoder as second
 from tests.independent_signatures import holds
 from tests.strategies import ADA, messages, plain
@@ -113,10 +114,13 @@ def test_swarms() -> None:
 
 
 def test_providers() -> None:
-    """[VEC-1] [DHT-1] Where providers of a skill are written down."""
-    for row in read("providers.json"):
-        swarm = bytes.fromhex(row["swarm"])
-        assert key_of(swarm, row["skill"]).hex() == second.provider_key(swarm, row["skill"]).hex() == row["key"]
+    """[VEC-1] [DHT-1] Where providers of a subject are written down, in each region."""
+    rows = read("providers.json")
+    for row in rows:
+        swarm, digest = bytes.fromhex(row["swarm"]), bytes.fromhex(row["digest"])
+        key = key_of(swarm, Subject(row["skill"], row["model"], digest), row["region"])
+        assert key.hex() == second.provider_key(swarm, row["skill"], row["model"], digest, row["region"]).hex() == row["key"]
+    assert len({row["key"] for row in rows}) == len(rows), "no two subjects, regions or swarms share a key"
 
 
 # --- Bytes of the wire ------------------------------------------------------------------------------------------------

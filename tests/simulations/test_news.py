@@ -34,7 +34,7 @@ count = 4
 name = "adversary"
 count = 1
 spam_per_s = 30
-poisons = true
+poisons = 3
 [[workload]]
 skills = ["chat"]
 by = "asker"

@@ -32,6 +32,7 @@ def quick(name: str, share: float, seconds: float) -> Scenario:
         ("herd:greedy", 0.5, 40.0, 1),
         ("wire", 0.2, 40.0, 1),
         ("scale", 0.02, 50.0, 1),
+        ("rare", 0.3, 60.0, 1),
         *(("storm", 1.0, 40.0, seed) for seed in range(6)),
     ],
 )

@@ -45,7 +45,7 @@ from swarm.events import (
 )
 from swarm.member import Member
 from swarm.settings import Settings
-from swarm.values import Contact
+from swarm.values import Contact, Subject
 
 EPOCH_S = 1_700_000_000.0  # Seals carry the time since 1970.
 DIAL_LIMIT_S = 5.0  # How long a dial waits for a machine that does not answer, as in the real transport.
@@ -108,7 +108,7 @@ class SmallWorld:
         self.now = EPOCH_S
         self.nodes: dict[str, Node] = {}
         self.timers: list[tuple[float, int, Node, Timer]] = []
-        self.providers: dict[str, list[str]] = {}
+        self.providers: dict[Subject, list[str]] = {}
         self._observe = observe
         self._dice = Random("links")  # Only for tokens and nonces.
         self._timers_set = 0
@@ -184,9 +184,9 @@ class SmallWorld:
                 node.generations[request.attempt] = effect
             case StopGenerating(attempt):
                 node.stopped.append(attempt)
-            case FindProviders(skill):
-                found = [Contact(identity(name).node, (address(name),)) for name in self.providers.get(skill, [])]
-                self.post(node, ContactsFound("dht", skill, tuple(found)))
+            case FindProviders(subject):
+                found = [Contact(identity(name).node, (address(name),)) for name in self.providers.get(subject, [])]
+                self.post(node, ContactsFound("dht", subject, tuple(found)))
 
     # --- Models -------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import Any
 from protocol.errors import ErrorCode, error_code
 from protocol.messages import Advert, Signed, TaskRequest, Turn
 from swarm.effects import AcceptOverdue, Dial, Effect, Generate, Notify, Routed, Send, SetTimer
-from swarm.values import AttemptEnd, Contact, Outcome, Routing
+from swarm.values import AttemptEnd, Contact, Outcome, Routing, Subject
 from tests.swarm.small_world import EPOCH_S
 
 NODE_BYTES, LABELLED_BYTES = 32, 16
@@ -86,6 +86,8 @@ class Teller:
                 return f'{role}: "{text}"'
             case Contact(node, addresses):
                 return f"{self._name(node) if node else 'whoever'} at {', '.join(addresses)}"
+            case Subject():
+                return self._subject(value)
             case Signed():
                 return self.signed(value)
             case TaskRequest():
@@ -100,6 +102,11 @@ class Teller:
             told = [f"{key}={self.text(found, key)}" for key, found in shown if key != "name"]
             return f"{type(value).__name__}({', '.join(told)})"
         return str(value)
+
+    def _subject(self, subject: Subject) -> str:
+        if subject.digest:
+            return f"the file {subject.digest.hex()[:8]}"
+        return f'the model "{subject.model}"' if subject.model else f'"{subject.skill}"' if subject.skill else "membership"
 
     def _request(self, request: TaskRequest) -> str:
         left = f"{request.deadline_ms / 1000:g} s left"

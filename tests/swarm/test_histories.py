@@ -46,7 +46,7 @@ from swarm.events import (
     TimerFired,
 )
 from swarm.settings import Settings
-from swarm.values import Contact, Outcome, Privacy, Task, Usage
+from swarm.values import MEMBERSHIP, Contact, Outcome, Privacy, Subject, Task, Usage
 from tests.swarm.small_world import Node, SmallWorld, address, capability, identity
 
 NAMES = ("ada", "bob", "cyd", "dan")
@@ -200,11 +200,11 @@ class Histories(RuleBasedStateMachine):
     def start(self, count: int, have_met: bool, models_work: bool) -> None:
         """`models_work`: at the end they write what they still have to, rather than only stop when told."""
         self.models_work = models_work
-        self.world.providers["code"] = ["cyd", "dan"]
+        self.world.providers[Subject("code")] = ["cyd", "dan"]
         for name in NAMES[:count]:
             self.world.start(name, SETTINGS, OFFERS[name])
         for name in NAMES[1:count]:
-            self.world.post(self.world.nodes["ada"], ContactsFound("join", "", (Contact(None, (address(name),)),)))
+            self.world.post(self.world.nodes["ada"], ContactsFound("join", MEMBERSHIP, (Contact(None, (address(name),)),)))
         if have_met:
             self.let_all_arrive()
 

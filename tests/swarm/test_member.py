@@ -57,7 +57,7 @@ from swarm.events import (
 )
 from swarm.member import Member
 from swarm.settings import Settings
-from swarm.values import Contact
+from swarm.values import MEMBERSHIP, Contact
 from tests.swarm.lone_member import AT_BOB, CHAT, BelievesAll, ada, found, meet, placed, sent
 from tests.swarm.samples import ADA, BOB, CYD, DAN, NOW, node_id, request, signed, task
 
@@ -139,7 +139,7 @@ def test_a_goodbye_to_somebody_elses_link_tells_of_a_twin() -> None:
     meet(member, BOB)
     member.handle(Received(BOB, Goodbye(False, "", True)), NOW)
     assert member.gossip.twin == "as bob says"
-    assert member.refused() == {"own identity": 1}
+    assert member.refused() == {"gossip: own identity": 1}
 
 
 def test_a_node_that_only_closes_the_link_is_still_there() -> None:
@@ -205,7 +205,7 @@ def test_a_started_node_looks_for_members_and_keeps_its_rounds() -> None:
     effects = member.handle(Started(()), NOW)
     timers = [type(effect.timer) for effect in found(effects, SetTimer)]
     assert timers == [AdvertDue, DigestDue, SweepDue]
-    assert found(effects, FindProviders) == [FindProviders("")]
+    assert found(effects, FindProviders) == [FindProviders(MEMBERSHIP)]
 
 
 def test_a_link_that_opens_before_the_start_is_greeted_without_an_advert() -> None:
@@ -228,13 +228,13 @@ def test_members_are_searched_for_again_only_while_neighbours_are_missing() -> N
 
 def test_contacts_are_dialled_when_they_are_found() -> None:
     member = ada()
-    assert member.handle(ContactsFound("mdns", "", (AT_BOB,)), NOW) == [Dial(AT_BOB)]
+    assert member.handle(ContactsFound("mdns", MEMBERSHIP, (AT_BOB,)), NOW) == [Dial(AT_BOB)]
 
 
 def test_a_failed_join_is_told_and_the_next_contact_dialled() -> None:
     member = ada(dials_max=1)
     nowhere = Contact(None, ("/memory/nowhere",))
-    assert member.handle(ContactsFound("join", "", (nowhere, AT_BOB)), NOW) == [Dial(nowhere)]
+    assert member.handle(ContactsFound("join", MEMBERSHIP, (nowhere, AT_BOB)), NOW) == [Dial(nowhere)]
     effects = member.handle(DialFailed(nowhere, "no answer"), NOW)
     assert effects == [Notify(JoinFailed("/memory/nowhere", "no answer")), Dial(AT_BOB)]
 
@@ -338,7 +338,7 @@ def test_the_best_contacts_are_the_neighbours_and_those_that_were() -> None:
     member = ada()
     meet(member, BOB)
     meet(member, CYD, at=NOW + 1)
-    member.handle(ContactsFound("mdns", "", (Contact(DAN, ("/memory/dan",)),)), NOW + 2)
+    member.handle(ContactsFound("mdns", MEMBERSHIP, (Contact(DAN, ("/memory/dan",)),)), NOW + 2)
     member.handle(NeighbourDown(CYD, "reset"), NOW + 2)
     assert [contact.node for contact in member.best_contacts()] == [BOB, CYD]
 

@@ -6,6 +6,7 @@ import pytest
 
 from protocol import errors
 from protocol.messages import (
+    AdvertPull,
     AdvertPush,
     AttemptId,
     Goodbye,
@@ -41,6 +42,7 @@ from swarm.events import (
     DialFailed,
     GenerationFailed,
     GenerationFinished,
+    NeighbourDown,
     NeighbourUp,
     PieceGenerated,
     Received,
@@ -48,9 +50,12 @@ from swarm.events import (
     TimerFired,
     Undelivered,
 )
-from swarm.values import Contact
+from swarm.values import Contact, Subject
 from tests.swarm.lone_member import AT_BOB, CHAT, ada, found, meet, placed, sent
 from tests.swarm.samples import ADA, BOB, CYD, NOW, USAGE, capability, node_id, request, signed, task
+
+PAINT = Subject("paint")
+AT_CYD = Contact(CYD, ("/memory/cyd",))
 
 # --- Asking -------------------------------------------------------------------------------------------------------------
 
@@ -102,7 +107,7 @@ def test_timers_of_asking_reach_it() -> None:
     [conclude] = found(member.handle(TimerFired(DeadlinePassed(task().id)), NOW + 30), Conclude)
     assert conclude.outcome.code is errors.DEADLINE_EXCEEDED
     member.handle(Asked(task(skill="paint")), NOW)
-    [conclude] = found(member.handle(TimerFired(SearchOverdue(task().id)), NOW + 3), Conclude)
+    [conclude] = found(member.handle(TimerFired(SearchOverdue(task().id, PAINT)), NOW + 3), Conclude)
     assert conclude.outcome.code is errors.NO_CAPABLE_PEER
 
 
@@ -148,11 +153,34 @@ def test_providers_out_of_the_dht_are_dialled_and_their_advert_places_the_task()
     member = ada()
     meet(member, *[node_id(number) for number in range(10, 18)])  # Neighbours enough.
     effects = member.handle(Asked(task(skill="paint")), NOW)
-    assert found(effects, FindProviders) == [FindProviders("paint")]
-    assert member.handle(ContactsFound("dht", "paint", (AT_BOB,)), NOW) == [Dial(AT_BOB)]
+    assert found(effects, FindProviders) == [FindProviders(PAINT)]
+    assert member.handle(ContactsFound("dht", PAINT, (AT_BOB,)), NOW) == [Dial(AT_BOB)]
     member.handle(NeighbourUp(BOB, "bob", (), "/memory/bob"), NOW)
     effects = member.handle(Received(BOB, AdvertPush((signed(BOB, capability("paint")),))), NOW)
     assert sent(effects, TaskRequest) == [BOB]
+
+
+def test_a_broken_answer_is_gone_on_with_by_whoever_is_found_to_hold_the_file() -> None:
+    """[CND-11] [DHT-4]"""
+    member, model = ada(), capability(digest=b"f" * 32, numerics=b"avx2")
+    meet(member, *[node_id(number) for number in range(10, 18)])  # They offer the skill with another file.
+    meet(member, BOB)
+    member.handle(Received(BOB, AdvertPush((signed(BOB, model, issued_at=NOW + 1),))), NOW + 1)
+    attempt = placed(member.handle(Asked(task(worker=None, model="")), NOW + 1))
+    while member.asking.workers() != [BOB]:
+        member.handle(AskCancelled(task().id), NOW + 1)
+        attempt = placed(member.handle(Asked(task()), NOW + 1))
+    member.handle(Received(BOB, TaskAccepted(attempt, "smollm2", 0)), NOW + 1)
+    member.handle(Received(BOB, TaskPiece(attempt, 0, "Because ", (7,))), NOW + 1)
+    effects = member.handle(NeighbourDown(BOB, "reset"), NOW + 2)
+    file = Subject(digest=b"f" * 32)
+    assert found(effects, FindProviders) == [FindProviders(file)]
+    assert len(sent(effects, AdvertPull)) == 8, "the neighbours may know of one, too"
+    assert found(member.handle(ContactsFound("dht", file, (AT_CYD,)), NOW + 2), Dial) == [Dial(AT_CYD)]
+    member.handle(NeighbourUp(CYD, "cyd", (), "/memory/cyd"), NOW + 2)
+    effects = member.handle(Received(CYD, AdvertPush((signed(CYD, model),))), NOW + 2)
+    [request] = [effect.message for effect in found(effects, Send) if isinstance(effect.message, TaskRequest)]
+    assert (sent(effects, TaskRequest), request.delivered, request.delivered_tokens) == ([CYD], "Because ", (7,))
 
 
 def test_a_model_of_its_own_that_comes_up_takes_the_searching_task() -> None:

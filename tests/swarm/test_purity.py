@@ -9,7 +9,7 @@ from swarm.effects import Effect
 from swarm.events import Asked, ContactsFound, Event, GenerationFinished, PieceGenerated
 from swarm.member import Member
 from swarm.settings import Settings
-from swarm.values import Contact, Privacy, Task
+from swarm.values import MEMBERSHIP, Contact, Privacy, Task
 from tests.swarm.samples import USAGE
 from tests.swarm.small_world import SWARM, Node, SmallWorld, address, capability, identity
 
@@ -35,7 +35,7 @@ def history(seed: int) -> Iterator[list[Told]]:
     world = SmallWorld(observe)
     nodes = [world.start(name, SETTINGS, offered) for name, offered in OFFERS.items()]
     for node in nodes[1:]:
-        world.post(nodes[0], ContactsFound("join", "", (Contact(None, (address(node.name),)),)))
+        world.post(nodes[0], ContactsFound("join", MEMBERSHIP, (Contact(None, (address(node.name),)),)))
     for step in range(STEPS):
         running = [(node, attempt) for node in nodes for attempt in node.generations]
         pending = world.pending()

@@ -6,7 +6,10 @@ import pytest
 
 from swarm.settings import Settings
 
-MAY_BE_ZERO = ("choosing_draws", "choosing_focus", "exploration_share", "neighbours_kept", "queue_max")
+MAY_BE_ZERO = (
+    "choosing_draws", "choosing_focus", "exploration_share", "neighbours_kept", "queue_max", "reach_asks", "relays_used",
+    "carried_max",
+)  # fmt: skip
 
 
 def test_the_defaults_are_valid() -> None:

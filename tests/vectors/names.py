@@ -4,9 +4,10 @@ from hashlib import sha512
 from random import Random
 from typing import Any
 
-from node.libp2p.rendezvous import key_of
 from protocol.genesis import swarm_id
 from protocol.identity import Identity, NodeId, node_text, verify
+from swarm.finding.regions import REGIONS, key_of
+from swarm.values import MEMBERSHIP, Subject
 from tests.independent_signatures import BASE, NEUTRAL, L, P, Point, add, point_bytes, point_of, times
 from tests.vectors.samples import ADA, BOB
 
@@ -97,8 +98,19 @@ def swarms() -> Any:
 
 
 def providers() -> Any:
-    pairs = [(name, skill) for name in ("public", "attic") for skill in ("", "chat", "classify:language", "x-größe")]
+    skills = ("chat", "classify:language", "x-größe")
+    models = ("smollm2-135m-instruct", "chat")  # A model may be called as a skill is.
+    subjects = [MEMBERSHIP, *map(Subject, skills), *(Subject(model=model) for model in models), Subject(digest=bytes(range(32)))]
     return [
-        {"swarm": swarm_id(name).hex(), "skill": skill, "key": key_of(swarm_id(name), skill).hex()}
-        for name, skill in pairs
+        {
+            "swarm": swarm_id(name).hex(),
+            "skill": subject.skill,
+            "model": subject.model,
+            "digest": subject.digest.hex(),
+            "region": region,
+            "key": key_of(swarm_id(name), subject, region).hex(),
+        }
+        for name in ("public", "attic")
+        for subject in subjects
+        for region in range(REGIONS)
     ]

@@ -26,7 +26,7 @@ from swarm.effects import (
     Timer,
 )
 from swarm.settings import Settings
-from swarm.values import Candidate, Contact, Outcome, Routing, Task
+from swarm.values import Candidate, Contact, Outcome, Routing, Subject, Task
 from tests.swarm.samples import BOB, CYD, DAN, NOW, capability, task
 
 T1 = TaskId(b"t1")
@@ -73,8 +73,8 @@ class Ada:
     def reach(self, node: NodeId) -> list[Effect]:
         return [] if node == BOB else [Dial(Contact(node, ("/memory/x",)))]
 
-    def seek(self, skill: str) -> list[Effect]:
-        return [FindProviders(skill)]
+    def seek(self, skill: str, subject: Subject) -> list[Effect]:
+        return [FindProviders(subject)]
 
     def ask(self, asked: Task | None = None, at: float = NOW) -> AttemptId:
         """The attempt that begins when a task is asked for."""

@@ -32,9 +32,11 @@ from swarm.effects import (
     WatchDue,
     WorkerAccepted,
 )
-from swarm.values import AttemptEnd, Outcome, Privacy, Usage
+from swarm.values import AttemptEnd, Outcome, Privacy, Subject, Usage
 from tests.swarm.doing.requester import T1, Ada, concluded, concludes, failures, finished, placed, timers
 from tests.swarm.samples import BOB, CYD, NOW, task
+
+CHAT = Subject("chat")
 
 # --- Placed -------------------------------------------------------------------------------------------------------------
 
@@ -156,13 +158,14 @@ def test_times_are_measured_on_a_clock_that_starts_at_zero() -> None:
 def test_with_nobody_able_the_dht_is_asked_once() -> None:
     ada = Ada()
     effects = ada.asking.begin(task(), NOW)
-    assert effects[1:] == [FindProviders("chat"), SetTimer(ada.settings.search_limit_s, SearchOverdue(T1))]
+    assert effects[1:] == [FindProviders(CHAT), SetTimer(ada.settings.search_limit_s, SearchOverdue(T1, CHAT))]
     assert ada.asking.found(NOW) == [], "somebody was found, but nobody able"
 
 
 def test_a_task_that_may_not_leave_this_node_asks_nobody() -> None:
+    """[DHT-9]"""
     effects = Ada().asking.begin(task(privacy=Privacy.LOCAL), NOW)
-    assert timers(effects) == [DeadlinePassed(T1), SearchOverdue(T1)]
+    assert timers(effects) == [DeadlinePassed(T1), SearchOverdue(T1, CHAT)]
     assert not [effect for effect in effects if isinstance(effect, FindProviders)]
 
 
@@ -176,16 +179,18 @@ def test_searching_tasks_go_on_when_somebody_able_is_found() -> None:
     effects = ada.asking.found(NOW + 1)
     requests = [effect.message.task for effect in effects if isinstance(effect, Send)]
     assert requests == [b"t1", b"t2"]
-    assert ada.asking.search_overdue(SearchOverdue(T1), NOW + 3) == [], "it is not searching any more"
+    assert ada.asking.search_overdue(SearchOverdue(T1, CHAT), NOW + 3) == [], "it is not searching any more"
 
 
 @pytest.mark.parametrize(("model", "wanted"), [("", "chat"), ("qwen", "chat with qwen")])
 def test_a_search_that_finds_nobody_says_what_was_wanted(model: str, wanted: str) -> None:
     ada = Ada()
-    ada.asking.begin(task(model=model), NOW)
-    outcome = concluded(ada.asking.search_overdue(SearchOverdue(T1), NOW + 3))
+    sought = Subject(model=model) if model else CHAT
+    effects = ada.asking.begin(task(model=model), NOW)
+    assert effects[1] == FindProviders(sought), "the rarest thing that the worker must have"
+    outcome = concluded(ada.asking.search_overdue(SearchOverdue(T1, sought), NOW + 3))
     assert (outcome.code, outcome.reason) == (errors.NO_CAPABLE_PEER, f"no known worker can do {wanted}")
-    assert ada.asking.search_overdue(SearchOverdue(T1), NOW + 4) == []
+    assert ada.asking.search_overdue(SearchOverdue(T1, sought), NOW + 4) == []
 
 
 def test_a_task_is_not_searched_for_again_after_workers_have_failed() -> None:
@@ -250,7 +255,7 @@ def test_a_timer_whose_reason_is_gone_finds_nothing(timer: type) -> None:
     fire = {
         AcceptOverdue: lambda attempt: ada.asking.accept_overdue(AcceptOverdue(T1, attempt), NOW + 2),
         PieceOverdue: lambda attempt: ada.asking.piece_overdue(PieceOverdue(T1, attempt, 0), NOW + 2),
-        SearchOverdue: lambda attempt: ada.asking.search_overdue(SearchOverdue(T1), NOW + 2),
+        SearchOverdue: lambda attempt: ada.asking.search_overdue(SearchOverdue(T1, CHAT), NOW + 2),
     }[timer]
     first = ada.streaming("Because")
     assert fire(first) == [], "it has accepted and spoken"
@@ -286,7 +291,7 @@ def test_messages_of_others_about_an_attempt_are_ignored(sender: NodeId) -> None
 
 def test_every_wait_has_its_timer() -> None:
     ada = Ada()
-    assert timers(ada.asking.begin(task(), NOW)) == [DeadlinePassed(T1), SearchOverdue(T1)]
+    assert timers(ada.asking.begin(task(), NOW)) == [DeadlinePassed(T1), SearchOverdue(T1, CHAT)]
     ada.able = [BOB]
     effects = ada.asking.found(NOW)
     _, attempt = placed(effects)

@@ -6,8 +6,20 @@ from protocol import errors
 from protocol import limits as lim
 from protocol.messages import TaskAccepted, TaskCancelled, TaskFailed, TaskPiece, TaskRefused, TaskRequest, Turn
 from swarm.doing.attempts import Attempt, Delivered, Open
-from swarm.effects import DeadlinePassed, Notify, PieceOverdue, Reply, RetryDue, Routed, Send, SetTimer, WatchDue
-from swarm.values import Candidate
+from swarm.effects import (
+    DeadlinePassed,
+    FindProviders,
+    Notify,
+    PieceOverdue,
+    Reply,
+    RetryDue,
+    Routed,
+    SearchOverdue,
+    Send,
+    SetTimer,
+    WatchDue,
+)
+from swarm.values import Candidate, Privacy, Subject
 from tests.swarm.doing.requester import T1, Ada, concluded, concludes, failures, finished, placed
 from tests.swarm.samples import BOB, CYD, DAN, NOW, capability, task
 
@@ -27,6 +39,12 @@ def ada(*, bob=EXACT, cyd=EXACT, dan=OTHER, **settings: float) -> Ada:
 def request(effects) -> TaskRequest:
     [found] = [each.message for each in effects if isinstance(each, Send) and isinstance(each.message, TaskRequest)]
     return found
+
+
+def overdue(requester: Ada, effects):
+    """What comes of a search that finds nobody."""
+    [timer] = [each.timer for each in effects if isinstance(each, SetTimer)]
+    return requester.asking.search_overdue(timer, NOW + requester.settings.search_limit_s)
 
 
 def speaking(requester: Ada, *pieces: TaskPiece) -> bytes:
@@ -100,17 +118,19 @@ def test_only_the_time_and_words_of_its_own_tell_how_fast_the_second_worker_is()
         (NO_FILE, NO_FILE, True),
         (NO_FILE, capability("chat", "other", numerics=b"echo/1"), False),
         (NO_FILE, capability(numerics=b"echo/2"), False),
-        (capability(), EXACT, False),
+        (capability(), EXACT, None),
     ],
 )
-def test_only_the_same_model_goes_on(bob, cyd, goes_on: bool) -> None:
+def test_only_the_same_model_goes_on(bob, cyd, goes_on: bool | None) -> None:
+    """None: nobody could, so nobody is sought."""
     requester = ada(bob=bob, cyd=cyd)
     speaking(requester, ("Because", ()))
     effects = requester.asking.lost(BOB, "reset", NOW)
     if goes_on:
         assert placed(effects)[0] == CYD
     else:
-        outcome = concluded(effects)
+        assert (concludes(effects) == []) is (goes_on is False), "others are asked for first"
+        outcome = concluded(effects if goes_on is None else overdue(requester, effects))
         assert outcome.code is errors.STREAM_BROKEN
         assert outcome.reason == "bob was lost in mid-answer: reset; no other worker can go on with it"
 
@@ -130,9 +150,72 @@ def test_a_worker_that_cannot_go_on_after_all_ends_the_stream_and_says_so() -> N
     requester = ada()
     speaking(requester, ("Because", (1,)))
     _, second = placed(requester.asking.lost(BOB, "reset", NOW))
-    outcome = concluded(requester.asking.refused(CYD, TaskRefused(second, errors.BAD_REQUEST.number, "no"), NOW))
+    effects = requester.asking.refused(CYD, TaskRefused(second, errors.BAD_REQUEST.number, "no"), NOW)
+    outcome = concluded(overdue(requester, effects))
     assert outcome.code is errors.STREAM_BROKEN
     assert outcome.reason.startswith("bob was lost in mid-answer: reset")
+
+
+# --- Seeking others that could go on ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "subject"), [(EXACT, Subject(digest=b"d" * 32)), (NO_FILE, Subject(model="smollm2"))], ids=["file", "name"]
+)
+def test_when_nobody_known_can_go_on_others_with_the_model_are_sought_once(model, subject: Subject) -> None:
+    """[CND-11]"""
+    requester = ada(bob=model, cyd=OTHER)
+    attempt = speaking(requester, ("Because ", (4,)))
+    effects = requester.asking.lost(BOB, "reset", NOW + 1)
+    sought = [each for each in effects if not isinstance(each, Notify)]
+    assert sought == [FindProviders(subject), SetTimer(requester.settings.search_limit_s, SearchOverdue(T1, subject))]
+    assert requester.asking.is_seeking(subject)
+    assert requester.asking.found(NOW + 1) == [], "somebody was found who cannot go on either"
+    requester.models[CYD] = model
+    effects = requester.asking.found(NOW + 2)
+    node, second = placed(effects)
+    assert (node, request(effects).delivered) == (CYD, "Because ")
+    assert [each.notice.why for each in effects if isinstance(each, Notify) and isinstance(each.notice, Routed)] == ["resume"]
+    assert not requester.asking.is_seeking(subject)
+    assert requester.asking.search_overdue(SearchOverdue(T1, subject), NOW + 4) == [], "it is not searching any more"
+    requester.asking.accepted(CYD, TaskAccepted(second, "smollm2", 0), NOW + 2)
+    requester.asking.piece(CYD, TaskPiece(second, 0, "air", (5,)), NOW + 2)
+    outcome = concluded(requester.asking.lost(CYD, "reset", NOW + 3))
+    assert outcome.code is errors.STREAM_BROKEN, "once is enough"
+    assert attempt != second
+
+
+def test_the_timer_of_the_first_search_does_not_end_the_second() -> None:
+    requester = ada(cyd=OTHER)
+    requester.able = []
+    requester.asking.begin(task(), NOW)
+    requester.able = [BOB, CYD, DAN]
+    _, attempt = placed(requester.asking.found(NOW + 1))
+    requester.asking.accepted(BOB, TaskAccepted(attempt, "smollm2", 0), NOW + 1)
+    requester.asking.piece(BOB, TaskPiece(attempt, 0, "Because", (1,)), NOW + 2)
+    requester.asking.lost(BOB, "reset", NOW + 2)
+    assert requester.asking.search_overdue(SearchOverdue(T1, Subject("chat")), NOW + 3) == []
+    outcome = concluded(requester.asking.search_overdue(SearchOverdue(T1, Subject(digest=b"d" * 32)), NOW + 5))
+    assert outcome.reason == "bob was lost in mid-answer: reset; no other worker can go on with it"
+
+
+def test_the_deadline_ends_a_search_in_mid_answer() -> None:
+    requester = ada(cyd=OTHER)
+    speaking(requester, ("Because", (1,)))
+    requester.asking.lost(BOB, "reset", NOW + 28)
+    assert concluded(requester.asking.deadline_passed(DeadlinePassed(T1), NOW + 30)).code is errors.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize("wish", [{"privacy": Privacy.LOCAL}, {"worker": BOB}])
+def test_a_task_that_nobody_else_may_do_is_not_sought_for(wish) -> None:
+    """[DHT-9]"""
+    requester = ada(cyd=OTHER)
+    attempt = requester.ask(task(**wish))
+    requester.asking.accepted(BOB, TaskAccepted(attempt, "smollm2", 0), NOW)
+    requester.asking.piece(BOB, TaskPiece(attempt, 0, "Because", (1,)), NOW)
+    effects = requester.asking.lost(BOB, "reset", NOW)
+    assert concluded(effects).code is errors.STREAM_BROKEN
+    assert not [each for each in effects if isinstance(each, FindProviders)]
 
 
 # --- What is delivered ----------------------------------------------------------------------------------------------------

@@ -224,3 +224,26 @@ def test_pulses_that_come_before_their_adverts_are_bounded() -> None:
     for number, busy in ((0, 0), (1, 1)):
         index.learn(signed(node_id(100 + number), CHAT), NOW, False)
         assert index.get(node_id(100 + number)).advert.busy == busy, "the oldest has fallen out"
+
+
+def test_who_was_said_to_go_is_told_from_who_was_not_heard_of_any_more() -> None:
+    index = index_of(BOB, CYD, DAN)
+    index.forget(BOB)
+    assert index.is_gone(BOB, NOW - 1)
+    assert not index.is_gone(BOB, NOW), "that was long ago"
+    assert not index.is_gone(CYD, NOW - 1)
+    assert set(index.sweep(NOW + 1_000)) == {CYD, DAN}
+    assert not index.is_gone(CYD, NOW - 1)
+    index.forget(CYD)
+    assert index.is_gone(CYD, NOW - 1), "said later"
+    index.learn(signed(DAN, CHAT, issued_at=NOW + 2_000), NOW + 2_000, True)
+    index.forget(DAN)
+    assert index.is_gone(DAN, NOW), "it was there again in between"
+
+
+def test_what_is_kept_of_the_silent_is_bounded_with_their_tombstones() -> None:
+    index = index_of(settings=Settings(adverts_max=2 * FORGOTTEN_MAX))
+    for number in range(FORGOTTEN_MAX + 100):
+        index.learn(signed(node_id(100 + number), CHAT), NOW, True)
+    index.sweep(NOW + 1_000)
+    assert len(index._silent) == len(index._forgotten) == FORGOTTEN_MAX

@@ -7,7 +7,7 @@ import pytest
 
 from protocol import limits as lim
 from swarm.effects import Dial, Effect, JoinFailed, Notify
-from swarm.finding.contacts import DIAL_LIMIT_S, FAILURES_MAX, JITTER, Contacts
+from swarm.finding.contacts import ASKED_MAX, DIAL_LIMIT_S, FAILURES_MAX, JITTER, Contacts
 from swarm.finding.places import PER_PLACE_MAX
 from swarm.settings import Settings
 from swarm.values import Contact
@@ -275,10 +275,10 @@ def test_the_users_addresses_are_evicted_last() -> None:
 
 
 def test_providers_that_a_task_needs_are_dialled_though_there_are_neighbours_enough() -> None:
-    contacts = contacts_of("dht", *many(10))
-    linked = [many(10)[0].node, BOB]
-    assert dialled(contacts.asked_for(many(10), linked, NOW)) == many(10)[1 : 1 + SETTINGS.dials_max]
-    assert not contacts.asked_for(many(10), linked, NOW)
+    contacts = contacts_of("dht", *many(20))
+    linked = [many(20)[0].node, BOB]
+    assert dialled(contacts.asked_for(many(20), linked, NOW)) == many(20)[1 : 1 + ASKED_MAX]
+    assert not contacts.asked_for(many(20), linked, NOW)
 
 
 def test_providers_that_are_dialled_or_unknown_are_left_alone() -> None:
@@ -333,3 +333,26 @@ def test_the_best_contacts_are_those_that_led_to_a_link_the_latest_first() -> No
     contacts.linked(BOB, (), "", NOW)
     contacts.linked(DAN, (), "", NOW + 1)
     assert [contact.node for contact in contacts.best()] == [DAN, BOB]
+
+
+def test_a_provider_record_adds_to_what_is_known_and_replaces_nothing() -> None:
+    """Nobody knows who wrote it; adverts are signed."""
+    true, false = ("/memory/bob",), tuple(f"/memory/{number}" for number in range(20))
+    contacts = contacts_of("advert", AT_BOB)
+    contacts.learn("dht", (Contact(BOB, false),))
+    assert contacts.addresses(BOB) == (*true, *false)[: lim.ADDRESSES_MAX]
+    contacts = contacts_of("dht", Contact(BOB, false))
+    contacts.learn("dht", (AT_BOB,))
+    assert contacts.addresses(BOB) == true, "of two records the newer one counts"
+    assert contacts.is_untried_record(AT_BOB)
+    contacts.failed(AT_BOB, "nothing answers", NOW)
+    assert not contacts.is_untried_record(AT_BOB)
+
+
+def test_room_for_what_tasks_ask_for_comes_back_when_dials_end() -> None:
+    contacts = contacts_of("dht", *many(20))
+    contacts.asked_for(many(20), [], NOW)
+    assert contacts.room(NOW) == 0
+    contacts.failed(many(1)[0], "nothing answers", NOW)
+    assert contacts.room(NOW) == 1
+    assert contacts.room(NOW + DIAL_LIMIT_S) == ASKED_MAX

@@ -68,6 +68,10 @@ def test_a_second_node_with_this_identity_is_noticed_and_outdone() -> None:
     ada.feels(pulse(ADA, at=NOW + 10), at=NOW + 10)
     assert ada.gossip.refused == {"own identity": 2}
     assert ada.gossip.twin == "at /ip4/192.0.2.9/tcp/4976"
+    assert ada.issuer.issue(NOW + 1)
+    assert ada.issuer.version == NOW_MS + 10_001, "what it says next is the newest of all"
+    ada.hears(replace(of(ADA, at=NOW + 99), sealed=of(ADA, at=NOW + 99).sealed[:-1] + b"\0"), at=NOW + 99)
+    assert ada.gossip.refused == {"own identity": 2}, "anybody can make that up"
 
 
 def test_a_node_that_has_said_more_than_it_knows_is_told() -> None:
@@ -81,10 +85,6 @@ def test_a_node_that_has_said_more_than_it_knows_is_told() -> None:
     behind = AdvertDigest(FIRST, LAST, (Digest(EVE, round(NOW * 1000), 0),))
     assert told(ada.gossip.compare(EVE, behind)) == [(EVE, [EVE])]
     assert told(ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, ()))) == []
-    assert ada.issuer.issue(NOW + 1)
-    assert ada.issuer.version == NOW_MS + 10_001, "what it says next is the newest of all"
-    ada.hears(replace(of(ADA, at=NOW + 99), sealed=of(ADA, at=NOW + 99).sealed[:-1] + b"\0"), at=NOW + 99)
-    assert ada.gossip.refused == {"own identity": 2}, "anybody can make that up"
 
 
 def test_a_forged_advert_is_counted_and_believed_by_nobody() -> None:

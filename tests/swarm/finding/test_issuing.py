@@ -12,6 +12,7 @@ from swarm.effects import AdvertDue, Effect, Provide
 from swarm.finding.capabilities import CapabilityIndex
 from swarm.finding.issuing import Issuer
 from swarm.settings import Settings
+from swarm.values import Subject
 from tests.swarm.finding.hearing import ADA, BOB, CHAT, CODE, CYD, notary, rumoured, told
 from tests.swarm.samples import NOW, capability
 
@@ -44,7 +45,9 @@ def test_a_started_node_knows_itself() -> None:
 def test_new_capabilities_are_told_at_once_and_provided() -> None:
     ada = Ada(BOB, CYD)
     effects = ada.issuer.offer((CODE, CHAT, capability("chat", "other")), NOW)
-    assert effects[0] == Provide(("chat", "code"))
+    assert effects[0] == Provide(
+        (Subject("chat"), Subject("code"), *(Subject(model=model) for model in ("coder", "other", "smollm2")))
+    )
     assert told(effects) == [(BOB, [ADA]), (CYD, [ADA])]
     assert len(ada.issuer.advert.body.capabilities) == 3
 
