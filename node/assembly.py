@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Protocol
 
 from node.backends import Surroundings
 from node.desk import Desk
@@ -18,20 +17,12 @@ from swarm.member import Member
 from swarm.settings import Settings
 
 
-class CountingTransport(Transport, Protocol):
-    """A transport that counts what peers do wrong."""
-
-    @property
-    def offences(self) -> dict[str, int]:
-        """Broken rules of the wire, by kind."""
-
-
 @dataclass(frozen=True, slots=True)
 class Node:
     """The parts of one node; nothing runs yet. Run transport, driver, models and detached in one nursery, and post Started."""
 
     member: Member
-    transport: CountingTransport
+    transport: Transport
     driver: Driver
     models: Models
     desk: Desk
@@ -44,7 +35,7 @@ def assemble(
     swarm: bytes,
     name: str,
     settings: Settings,
-    transport: CountingTransport,
+    transport: Transport,
     open_model: OpenModel,
     surroundings: Surroundings,
     parallel_max: int,
@@ -57,6 +48,6 @@ def assemble(
     member = Member(identity.node, name, settings, Notary(identity, swarm, dice), dice)
     # The driver needs what works for it and they need its inbox, so they get a way there instead.
     models = Models(open_model, surroundings, parallel_max, lambda event: driver.post(event))
-    desk = Desk(member, models, clock, lambda event: driver.post(event), lambda: transport.offences, stop, recorder)
+    desk = Desk(member, models, clock, lambda event: driver.post(event), lambda: transport.counts, stop, recorder)
     driver = Driver(member, transport, clock, models.generate, models.stop_generating, desk.tell)
     return Node(member, transport, driver, models, desk, Detached(desk.ask, recorder))

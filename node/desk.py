@@ -16,6 +16,7 @@ from node.answers import answer_view, route_view, unfinished_view
 from node.metrics import Measures, Tallies
 from node.models import Models
 from node.recording import Recorder
+from node.transport import Counts
 from node.views import AnswerView, ModelView, PeerView, RouteView, SkillView, StatusView
 from protocol import errors
 from protocol.errors import ErrorCode
@@ -113,15 +114,15 @@ class Desk:
         models: Models,
         clock: Callable[[], float],
         post: Callable[[Event], None],
-        offences: Callable[[], dict[str, int]],
+        counts: Callable[[], Counts],
         stop: Callable[[], None],
         recorder: Recorder,
     ) -> None:
-        """`offences` counts what peers did wrong on the wire; `stop` begins the daemon's shutdown."""
+        """`counts` tells what has crossed the links; `stop` begins the daemon's shutdown."""
         self._recorder = recorder
         self._tallies = Tallies()
         self._member, self._models, self._clock, self._post = member, models, clock, post
-        self._offences, self._stop = offences, stop
+        self._counts, self._stop = counts, stop
         self._asks: dict[TaskId, _Ask] = {}
         self._joins: list[_Join] = []
         self._process = psutil.Process(os.getpid())
@@ -271,6 +272,7 @@ class Desk:
             state=state,
             rtt_ms=round(neighbour.rtt_s * 1000, 1) if neighbour and neighbour.rtt_s is not None else None,
             heard_s=round(max(0.0, now - heard), 1),
+            told_s=round(max(0.0, now - known.heard_at), 3) if known else None,
             addresses=list(advert.addresses if advert else neighbour.addresses if neighbour else ()),
             models=sorted({offered.model for offered in capabilities}),
             skills=sorted({offered.skill for offered in capabilities}),
@@ -315,7 +317,7 @@ class Desk:
 
     def status(self) -> StatusView:
         member = self._member
-        refused = dict(self._offences())
+        refused = dict(self._counts().offences)
         for why, count in member.refused().items():
             refused[f"gossip: {why}"] = count
         return StatusView(
@@ -347,7 +349,7 @@ class Desk:
         times = self._process.cpu_times()
         return Measures(
             self.status(), self._tallies, member.asking.hedged, member.asking.resumed, len(member.roster), len(member.index),
-            slots, busy, queued, times.user + times.system,
+            slots, busy, queued, times.user + times.system, self._counts(), trio.lowlevel.current_statistics().tasks_living,
         )  # fmt: skip
 
     def stop(self) -> None:

@@ -9,7 +9,7 @@ own pipe just before; it holds the peer's pipe back until its own is up or gone.
 NodeId is kept.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from typing import Protocol
 
 import trio
 
-from node.transport import Post, TransportEvent
+from node.transport import Counts, Post, TransportEvent
 from protocol.errors import RemoteProtocolError
 from protocol.identity import Identity, NodeId
 from protocol.link import Link
@@ -129,7 +129,9 @@ class Links:
     ) -> None:
         self.node = identity.node
         self.addresses: tuple[str, ...] = ()
-        self.offences: dict[str, int] = {}
+        self._offences: Counter[str] = Counter()
+        self._sent_bytes: Counter[str] = Counter()
+        self._received_bytes = 0
         self._identity, self._swarm, self._name, self._agent = identity, swarm, name, agent
         self._clock, self._dice = clock, dice
         self._replay = ReplayWindow()
@@ -158,6 +160,15 @@ class Links:
     def up(self) -> list[NodeId]:
         """Every peer with a link, the oldest link first."""
         return list(self._up)
+
+    def counts(self, connections: int, streams: int) -> Counts:
+        """What was counted so far. The transport itself knows what it holds."""
+        return Counts(self._offences, self._sent_bytes, self._received_bytes, connections, streams)
+
+    @property
+    def sessions(self) -> int:
+        """Pipes that a link is, was or is about to be carried on."""
+        return len(self._sessions)
 
     # --- What the driver asks for -------------------------------------------------------------------------------------
 
@@ -260,6 +271,7 @@ class Links:
     async def _read(self, session: Session) -> None:
         try:
             while chunk := await session.pipe.read():
+                self._received_bytes += len(chunk)
                 for message in session.link.receive(chunk, self._clock()):
                     self._take(session, message)
                 if session.gone.is_set():
@@ -344,23 +356,28 @@ class Links:
             self._put(session, message)
 
     def _say_hello(self, session: Session) -> None:
-        session.outbox.put(session.link.hello(self._name, self._agent, self.addresses, self._clock()))
+        self._queue(session, Hello.__name__, session.link.hello(self._name, self._agent, self.addresses, self._clock()))
+
+    def _queue(self, session: Session, kind: str, frame: bytes) -> bool:
+        queued = session.outbox.put(frame)
+        self._sent_bytes[kind] += len(frame) if queued else 0
+        return queued
 
     def _put(self, session: Session, message: Message) -> None:
         frame = session.link.send(message, self._clock())
         if not frame and isinstance(message, TaskRequest):
             self._post(Undelivered(session.pipe.peer, message))  # Too many attempts are open there.
-        if frame and not session.outbox.put(frame):
+        if frame and not self._queue(session, type(message).__name__, frame):
             self._end(session, NOT_READING)
             session.pipe.abort()
 
     def _offended(self, session: Session, error: RemoteProtocolError) -> None:
         foreign = error.kind == "foreign"
         if not foreign or session.address is None:
-            self.offences[error.kind] = self.offences.get(error.kind, 0) + 1
+            self._offences[error.kind] += 1
         if foreign and session.address is None and session.hello is None:
             # An empty Hello tells a dialler from another swarm why it gets no link, and nothing else.
-            session.outbox.put(session.link.hello("", self._agent, (), self._clock()))
+            self._queue(session, Hello.__name__, session.link.hello("", self._agent, (), self._clock()))
         if session.address is None or session.is_up:
             session.cause = f"The peer broke the protocol ({error.kind}): {error}."
         elif foreign:

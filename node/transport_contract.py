@@ -123,6 +123,20 @@ async def check_messages_arrive_in_order(bench: Bench) -> None:
         assert [(await alice.next(Received)).message for _ in range(600)] == [Ping(n) for n in range(600)]
 
 
+async def check_what_crosses_a_link_is_counted(bench: Bench) -> None:
+    async with linked(bench) as (alice, bob):
+        await _echo(alice, bob)
+        alices, bobs = alice.transport.counts, bob.transport.counts
+        assert set(alices.sent_bytes) == set(bobs.sent_bytes) == {"Hello", "Ping"}
+        assert alices.received_bytes == sum(bobs.sent_bytes.values())
+        assert bobs.received_bytes == sum(alices.sent_bytes.values())
+        assert alices.connections >= 1 and alices.streams >= 1
+        alice.transport.disconnect(bob.node, "enough")
+        while bob.transport.counts.streams:
+            await trio.sleep(0.01)
+        assert not bob.transport.counts.connections
+
+
 async def check_a_dial_without_an_id_tells_who_answers(bench: Bench) -> None:
     async with running(bench, ALICE) as alice, running(bench, BOB) as bob:
         address = bob.addresses[0].split("/p2p/")[0]
@@ -365,6 +379,7 @@ async def _read_to_the_end(pipe: Pipe) -> None:
 
 CHECKS: tuple[Callable[[Bench], Awaitable[None]], ...] = (
     check_messages_arrive_in_order,
+    check_what_crosses_a_link_is_counted,
     check_a_dial_without_an_id_tells_who_answers,
     check_messages_wait_for_the_dial,
     check_dialling_a_neighbour_makes_no_event,

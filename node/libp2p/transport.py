@@ -20,7 +20,7 @@ from node.libp2p.host import HANDSHAKE_S, HUSHED, alive, build_host, network_of,
 from node.libp2p.pipes import StreamPipe
 from node.libp2p.rendezvous import Rendezvous
 from node.links import Links, Pipe, PipeBroken, uninterrupted
-from node.transport import ListenError, Post, TransportEvent
+from node.transport import Counts, ListenError, Post, TransportEvent
 from protocol.identity import Identity, NodeId, node_text
 from protocol.messages import Message
 from swarm.effects import Dial
@@ -64,9 +64,10 @@ class Libp2pTransport:
         return self._links.node
 
     @property
-    def offences(self) -> dict[str, int]:
-        """What peers have done wrong, by kind."""
-        return self._links.offences
+    def counts(self) -> Counts:
+        """See `Counts`; streams are those of all protocols."""
+        connections = alive(network_of(self._host)) if self._host is not None else []
+        return self._links.counts(len(connections), sum(len(each.get_streams()) for each in connections))
 
     async def run(self, post: Post, *, task_status: trio.TaskStatus[tuple[str, ...]]) -> None:
         wanted = addresses.parse_listen(self._listen)
