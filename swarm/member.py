@@ -301,6 +301,7 @@ class Member:
         effects = self.contacts.failed(contact, cause, now)
         if contact.node is not None and contact.node not in self.roster:
             self.index.forget(contact.node)
+            self.roster.remove(contact.node)
             effects += self.asking.lost(contact.node, cause, now)
         return effects + self._dial(now)
 

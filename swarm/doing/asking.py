@@ -253,10 +253,12 @@ class Asking:
             return []  # This node itself is at work.
         quiet_s = min(now - attempt.begun_at, float("inf") if silent_s is None else silent_s)
         if quiet_s >= settings.silence_limit_s and not self._vigil.excused(now):
+            self._vigil.miss(worker)
             return self._rescue(opened, attempt, now)
         if quiet_s >= settings.watch_after_s:
-            again = SetTimer(settings.silence_limit_s - settings.watch_after_s, timer)
-            return [*self._vigil.rouse(worker, now), again]
+            left_s = settings.silence_limit_s - quiet_s  # Nothing is left while this node's own lateness is the excuse.
+            again_s = max(LOOK_AGAIN_MIN_S, left_s) if left_s > 0 else settings.watch_after_s
+            return [*self._vigil.rouse(worker, now), SetTimer(again_s, timer)]
         return [SetTimer(max(LOOK_AGAIN_MIN_S, settings.watch_after_s - quiet_s), timer)]
 
     def retry_due(self, timer: RetryDue, now: float) -> list[Effect]:

@@ -46,5 +46,8 @@ class Vigil(Protocol):
     def silent_s(self, node: NodeId, now: float) -> float | None:
         """How long nothing has come from a neighbour; None for one without a link."""
 
+    def miss(self, node: NodeId) -> None:
+        """Others are to be asked until this worker gives a sign of life."""
+
     def rouse(self, node: NodeId, now: float) -> list[Effect]:
         """Ask a neighbour for a sign of life, unless it has been asked already."""
