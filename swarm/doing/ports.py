@@ -31,7 +31,7 @@ class Experience(Protocol):
         claimed_speed: float = 0.0,
     ) -> None: ...  # fmt: skip
 
-    def ended(self, node: NodeId, code: ErrorCode, blamed: bool, now: float) -> None: ...
+    def ended(self, node: NodeId, code: ErrorCode, blamed: bool, now: float, begun_at: float) -> None: ...
 
     def first_piece_p95(self, node: NodeId, now: float) -> float | None:
         """How long this worker takes from request to first text in all but one of twenty cases, if that is known."""
