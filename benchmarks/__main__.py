@@ -7,7 +7,8 @@ from pathlib import Path
 
 from benchmarks.figures import Figure, show
 
-NAMES = ("latency", "journal", "throughput", "startup", "failover", "midstream", "resume", "idle", "wire", "rendezvous")
+NAMES = ("latency", "journal", "throughput", "startup", "failover", "midstream", "resume", "idle", "wire")
+NAMES += ("rendezvous", "gossip", "liveness", "losses", "attempts")  # Many nodes, each some minutes.
 
 
 def main(names: list[str]) -> int:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import Protocol
 
 from node.backends import Surroundings
 from node.desk import Desk
@@ -18,24 +17,12 @@ from swarm.member import Member
 from swarm.settings import Settings
 
 
-class CountingTransport(Transport, Protocol):
-    """A transport that counts what peers do wrong."""
-
-    @property
-    def offences(self) -> dict[str, int]:
-        """Broken rules of the wire, by kind."""
-
-    @property
-    def router(self) -> str:
-        """What came of asking the router for a port, as in `node.views.ReachView`."""
-
-
 @dataclass(frozen=True, slots=True)
 class Node:
     """The parts of one node; nothing runs yet. Run transport, driver, models and detached in one nursery, and post Started."""
 
     member: Member
-    transport: CountingTransport
+    transport: Transport
     driver: Driver
     models: Models
     desk: Desk
@@ -48,7 +35,7 @@ def assemble(
     swarm: bytes,
     name: str,
     settings: Settings,
-    transport: CountingTransport,
+    transport: Transport,
     open_model: OpenModel,
     surroundings: Surroundings,
     parallel_max: int,
@@ -66,10 +53,9 @@ def assemble(
         models,
         clock,
         lambda event: driver.post(event),
-        lambda: transport.offences,
+        lambda: transport.counts,
         stop,
         recorder,
-        lambda: transport.router,
     )
     driver = Driver(member, transport, clock, models.generate, models.stop_generating, desk.tell)
     return Node(member, transport, driver, models, desk, Detached(desk.ask, recorder))

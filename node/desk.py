@@ -17,6 +17,7 @@ from node.metrics import Measures, Tallies
 from node.models import Models
 from node.neighbourhood import path_to, peer_views, reach_view, skill_views
 from node.recording import Recorder
+from node.transport import Counts
 from node.views import (
     AnswerView,
     ModelView,
@@ -137,16 +138,15 @@ class Desk:
         models: Models,
         clock: Callable[[], float],
         post: Callable[[Event], None],
-        offences: Callable[[], dict[str, int]],
+        counts: Callable[[], Counts],
         stop: Callable[[], None],
         recorder: Recorder,
-        router: Callable[[], str] = lambda: "off",
     ) -> None:
-        """`offences` counts what peers did wrong on the wire; `stop` begins the daemon's shutdown; `router` as in ReachView."""
+        """`counts` tells what has crossed the links; `stop` begins the daemon's shutdown."""
         self._recorder = recorder
         self._tallies = Tallies()
         self._member, self._models, self._clock, self._post = member, models, clock, post
-        self._offences, self._stop, self._router = offences, stop, router
+        self._counts, self._stop = counts, stop
         self._pings: list[_Ping] = []
         self._asks: dict[TaskId, _Ask] = {}
         self._joins: list[_Join] = []
@@ -321,7 +321,7 @@ class Desk:
 
     def status(self) -> StatusView:
         member = self._member
-        refused = dict(self._offences())
+        refused = dict(self._counts().offences)
         for why, count in member.refused().items():
             refused[why] = refused.get(why, 0) + count
         return StatusView(
@@ -344,7 +344,7 @@ class Desk:
             warnings=self._warnings(),
             rss_bytes=self._process.memory_info().rss,
             journal=self._recorder.trouble,
-            reach=reach_view(self._member, self._router(), self.plate.mdns),
+            reach=reach_view(self._member, self._counts().router, self.plate.mdns),
             twin=member.gossip.twin,
         )
 
@@ -363,7 +363,7 @@ class Desk:
         times = self._process.cpu_times()
         return Measures(
             self.status(), self._tallies, member.asking.hedged, member.asking.resumed, len(member.roster), len(member.index),
-            slots, busy, queued, times.user + times.system,
+            slots, busy, queued, times.user + times.system, self._counts(), trio.lowlevel.current_statistics().tasks_living,
         )  # fmt: skip
 
     def stop(self) -> None:

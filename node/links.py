@@ -9,7 +9,7 @@ own pipe just before; it holds the peer's pipe back until its own is up or gone.
 NodeId is kept.
 """
 
-from collections import deque
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,7 +18,8 @@ from typing import Protocol
 
 import trio
 
-from node.transport import Post, TransportEvent
+from node.outbox import Outbox
+from node.transport import Counts, Post, TransportEvent
 from protocol.errors import RemoteProtocolError
 from protocol.identity import Identity, NodeId
 from protocol.link import Link
@@ -30,8 +31,6 @@ from swarm.values import Contact
 GREETING_S = 5.0  # Both Hellos; a healthy peer needs two round trips.
 HOLD_S = 2.0  # For a peer that comes again while its old link looks alive. Well under GREETING_S, which it waits.
 DRAIN_S = 0.5  # For the last words (Goodbye) of a link that we close.
-OUTBOX_BYTES_MAX = 2 * 1024 * 1024  # Sixteen of the largest frames. A peer this far behind does not read.
-WRITE_BYTES_MAX = 64 * 1024  # Queued frames leave together, one yamux frame at a time.
 DIALS_MAX = 16  # At once; more wait their turn. A node has 8 to 12 neighbours.
 WAITING_MESSAGES_MAX = 64  # For one peer that is being dialled: as many as attempts may be open on one link.
 
@@ -76,43 +75,6 @@ Reach = Callable[[Contact], Awaitable[tuple[Pipe, str]]]
 """Opens a pipe to a contact; the text is the address that answered. Raises PipeBroken with a sentence for people."""
 
 
-class Outbox:
-    """Frames on their way to one pipe, bounded in bytes."""
-
-    def __init__(self) -> None:
-        self._frames: deque[bytes] = deque()
-        self._bytes = 0
-        self._closed = False
-        self._changed = trio.Event()
-
-    def put(self, frame: bytes) -> bool:
-        """False if the frame does not fit; then nothing was queued."""
-        if self._closed or self._bytes + len(frame) > OUTBOX_BYTES_MAX:
-            return False
-        self._frames.append(frame)
-        self._bytes += len(frame)
-        self._changed.set()
-        return True
-
-    def close(self) -> None:
-        """Nothing more will come; what is queued can still be taken."""
-        self._closed = True
-        self._changed.set()
-
-    async def take(self) -> bytes:
-        """All that is queued, up to WRITE_BYTES_MAX (or one longer frame), or nothing once closed and empty."""
-        while not self._frames and not self._closed:
-            self._changed = trio.Event()
-            await self._changed.wait()
-        taken = []
-        size = 0
-        while self._frames and (not taken or size + len(self._frames[0]) <= WRITE_BYTES_MAX):
-            taken.append(self._frames.popleft())
-            size += len(taken[-1])
-        self._bytes -= size
-        return b"".join(taken)
-
-
 @dataclass(eq=False, slots=True)
 class Session:
     """One pipe and the link over it. `address` is what was dialled, or None if the peer dialled us."""
@@ -137,7 +99,9 @@ class Links:
     ) -> None:
         self.node = identity.node
         self.addresses: tuple[str, ...] = ()
-        self.offences: dict[str, int] = {}
+        self._offences: Counter[str] = Counter()
+        self._sent_bytes: Counter[str] = Counter()
+        self._received_bytes = 0
         self._identity, self._swarm, self._name, self._agent = identity, swarm, name, agent
         self._clock, self._dice = clock, dice
         self._replay = ReplayWindow()
@@ -166,6 +130,15 @@ class Links:
     def up(self) -> list[NodeId]:
         """Every peer with a link, the oldest link first."""
         return list(self._up)
+
+    def counts(self, connections: int, streams: int) -> Counts:
+        """What was counted so far. The transport itself knows what it holds."""
+        return Counts(self._offences, self._sent_bytes, self._received_bytes, connections, streams)
+
+    @property
+    def sessions(self) -> int:
+        """Pipes that a link is, was or is about to be carried on."""
+        return len(self._sessions)
 
     # --- What the driver asks for -------------------------------------------------------------------------------------
 
@@ -279,6 +252,7 @@ class Links:
     async def _read(self, session: Session) -> None:
         try:
             while chunk := await session.pipe.read():
+                self._received_bytes += len(chunk)
                 for message in session.link.receive(chunk, self._clock()):
                     self._take(session, message)
                 if session.gone.is_set():
@@ -367,23 +341,28 @@ class Links:
             self._put(session, message)
 
     def _say_hello(self, session: Session) -> None:
-        session.outbox.put(session.link.hello(self._name, self._agent, self.addresses, self._clock()))
+        self._queue(session, Hello.__name__, session.link.hello(self._name, self._agent, self.addresses, self._clock()))
+
+    def _queue(self, session: Session, kind: str, frame: bytes) -> bool:
+        queued = session.outbox.put(frame)
+        self._sent_bytes[kind] += len(frame) if queued else 0
+        return queued
 
     def _put(self, session: Session, message: Message) -> None:
         frame = session.link.send(message, self._clock())
         if not frame and isinstance(message, TaskRequest):
             self._post(Undelivered(session.pipe.peer, message))  # Too many attempts are open there.
-        if frame and not session.outbox.put(frame):
+        if frame and not self._queue(session, type(message).__name__, frame):
             self._end(session, NOT_READING)
             session.pipe.abort()
 
     def _offended(self, session: Session, error: RemoteProtocolError) -> None:
         foreign = error.kind == "foreign"
         if not foreign or session.address is None:
-            self.offences[error.kind] = self.offences.get(error.kind, 0) + 1
+            self._offences[error.kind] += 1
         if foreign and session.address is None and session.hello is None:
             # An empty Hello tells a dialler from another swarm why it gets no link, and nothing else.
-            session.outbox.put(session.link.hello("", self._agent, (), self._clock()))
+            self._queue(session, Hello.__name__, session.link.hello("", self._agent, (), self._clock()))
         if session.address is None or session.is_up:
             session.cause = f"The peer broke the protocol ({error.kind}): {error}."
         elif foreign:

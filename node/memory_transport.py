@@ -6,7 +6,7 @@ from random import Random
 import trio
 
 from node.links import CLOSED_BY_PEER, Links, Pipe, PipeBroken, uninterrupted
-from node.transport import ListenError, Post
+from node.transport import Counts, ListenError, Post
 from protocol.identity import Identity, NodeId, node_text
 from protocol.messages import Message
 from swarm.effects import Dial
@@ -134,14 +134,9 @@ class MemoryTransport:
         return self._links.node
 
     @property
-    def offences(self) -> dict[str, int]:
-        """What peers have done wrong, by kind."""
-        return self._links.offences
-
-    @property
-    def router(self) -> str:
-        """There is none."""
-        return "off"
+    def counts(self) -> Counts:
+        """See `Counts`; a pipe is a connection and a stream in one."""
+        return self._links.counts(self._links.sessions, self._links.sessions)
 
     async def run(self, post: Post, *, task_status: trio.TaskStatus[tuple[str, ...]]) -> None:
         self._network.listen(self._listen, self.node, self._links.accept)

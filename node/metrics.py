@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from node.transport import Counts
 from node.views import AnswerView, StatusView
 from protocol.errors import ERROR_CODES
 
@@ -68,7 +69,10 @@ def _code(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """Everything that is shown. `hedged` and `resumed` count attempts, `slots` to `queued` are this node's own as a worker."""
+    """Everything that is shown. `hedged` and `resumed` count attempts, `slots` to `queued` are this node's own as a worker.
+
+    `loop_tasks` are the concurrent jobs of the process, of every connection some.
+    """
 
     status: StatusView
     tallies: Tallies
@@ -80,11 +84,13 @@ class Measures:
     busy: int
     queued: int
     cpu_s: float
+    counts: Counts
+    loop_tasks: int
 
 
 def exposition(measures: Measures) -> str:
     """The whole page."""
-    status, tallies = measures.status, measures.tallies
+    status, tallies, counts = measures.status, measures.tallies, measures.counts
     parts = [
         _metric("swarm_info", "gauge", "This node.", [("", (("version", status.version), ("node", status.node)), 1)]),
         _one("swarm_ready", "gauge", "1 once the node is ready for tasks.", status.state == "ready"),
@@ -100,6 +106,15 @@ def exposition(measures: Measures) -> str:
         _histogram("swarm_task_seconds", "From asking to the end of a complete answer.", tallies.whole_s),
         _one("swarm_neighbours", "gauge", "Nodes connected to this one.", measures.neighbours),
         _one("swarm_adverts", "gauge", "Workers whose adverts are known, this node included.", measures.adverts),
+        _one("swarm_connections", "gauge", "Open connections, those of the DHT and of strangers included.", counts.connections),
+        _one("swarm_streams", "gauge", "Open streams on them.", counts.streams),
+        _counted(
+            "swarm_link_sent_bytes_total",
+            "Bytes put on links, before encryption, by message.",
+            "message",
+            counts.sent_bytes,
+        ),
+        _one("swarm_link_received_bytes_total", "counter", "Bytes that came over links.", counts.received_bytes),
         _counted("swarm_refused_total", "What was refused of peers, by reason.", "reason", status.refused),
         _one("swarm_slots", "gauge", "Attempts that this node's models can work on at once.", measures.slots),
         _one("swarm_slots_busy", "gauge", "Those in use.", measures.busy),
@@ -111,6 +126,7 @@ def exposition(measures: Measures) -> str:
             not status.journal,
         ),
         _one("process_resident_memory_bytes", "gauge", "Memory of this process without its models'.", status.rss_bytes),
+        _one("process_loop_tasks", "gauge", "Concurrent jobs inside this process.", measures.loop_tasks),
         _one("process_cpu_seconds_total", "counter", "Processor time of this process.", measures.cpu_s),
     ]
     return "".join(parts)

@@ -33,6 +33,7 @@ def _peer_view(member: Member, node: NodeId, known: Known | None, now: float) ->
         state=state,
         rtt_ms=round(neighbour.rtt_s * 1000, 1) if neighbour and neighbour.rtt_s is not None else None,
         heard_s=round(max(0.0, now - heard), 1),
+        told_s=round(max(0.0, now - known.heard_at), 3) if known else None,
         addresses=list(advert.addresses if advert else neighbour.addresses if neighbour else ()),
         models=sorted({offered.model for offered in capabilities}),
         skills=sorted({offered.skill for offered in capabilities}),

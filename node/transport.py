@@ -1,6 +1,7 @@
 """What carries messages between nodes: the Transport protocol that libp2p and the verified fake both keep."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 import trio
@@ -38,6 +39,22 @@ Post = Callable[[TransportEvent], None]
 """Hands an event to the driver's inbox. Never blocks."""
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a transport has counted since it began, and what it holds now.
+
+    `offences` are broken rules of the wire, by kind; `sent_bytes` are frames before encryption, by the name of their message.
+    `router` is what came of asking the router for a port, as in `node.views.ReachView`.
+    """
+
+    offences: Mapping[str, int]
+    sent_bytes: Mapping[str, int]
+    received_bytes: int
+    connections: int
+    streams: int
+    router: str = "off"
+
+
 class Transport(Protocol):
     """Links to other nodes. The methods other than `run` never wait and never raise for what a peer does.
 
@@ -45,6 +62,10 @@ class Transport(Protocol):
     then perhaps NeighbourUp again. A message passed to `send` is delivered, or its link goes down, or Undelivered is posted.
     At most one link per peer is up; when two nodes dial each other at once, both keep the same one.
     """
+
+    @property
+    def counts(self) -> Counts:
+        """As of now. May be asked before `run` and after it."""
 
     async def run(self, post: Post, *, task_status: trio.TaskStatus[tuple[str, ...]]) -> None:
         """Listen until cancelled. Reports, once ready, the addresses (multiaddr text with /p2p/) where this node can be dialled.

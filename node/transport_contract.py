@@ -4,17 +4,17 @@ In the spirit of `trio.testing.check_two_way_stream`: the fake is worth somethin
 passes.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Awaitable, Callable
 from random import Random
-from typing import Protocol, TypeVar
 
 import trio
 
-from node.links import OUTBOX_BYTES_MAX, WAITING_MESSAGES_MAX, Pipe, PipeBroken
-from node.transport import ListenError, Transport, TransportEvent
+from node.links import WAITING_MESSAGES_MAX, Pipe, PipeBroken
+from node.outbox import OUTBOX_BYTES_MAX
+from node.transport import ListenError
+from node.transport_bench import ALICE, BOB, CAROL, OTHER_SWARM, SWARM, Bench, Watched, linked, running
 from protocol import codec, framing
-from protocol.identity import Identity, NodeId
+from protocol.identity import Identity
 from protocol.link import Link
 from protocol.messages import AdvertPull, Hello, Ping, TaskPiece, TaskRequest, Turn
 from protocol.replay import ReplayWindow
@@ -31,91 +31,6 @@ from swarm.events import (
 )
 from swarm.values import MEMBERSHIP, Contact, Subject
 
-PATIENCE_S = 30.0  # A safety net for a transport that hangs, never part of a check.
-SWARM, OTHER_SWARM = b"\1" * 32, b"\2" * 32
-ALICE, BOB, CAROL = b"a" * 32, b"b" * 32, b"c" * 32
-
-Event = TypeVar("Event", bound=TransportEvent)
-
-
-class Bench(Protocol):
-    """What the author of a transport supplies, so that the checks can build nodes and strangers."""
-
-    def transport(self, seed: bytes, swarm: bytes, name: str, listen: str | None = None) -> Transport:
-        """A node that is not running yet and listens on `listen`, or else on an address of its own."""
-
-    def nowhere(self) -> str:
-        """An address where nothing listens."""
-
-    def clock(self) -> float:
-        """The clock that the transports were given."""
-
-    def stranger(self, seed: bytes, address: str) -> AbstractAsyncContextManager[Pipe]:
-        """A bare pipe to a running node, dialled by somebody who says and reads only what the check wants."""
-
-
-class Watched:
-    """A running transport and every event that it has posted."""
-
-    def __init__(self, transport: Transport, node: NodeId) -> None:
-        self.transport, self.node = transport, node
-        self.addresses: tuple[str, ...] = ()
-        self.events: list[TransportEvent] = []
-        self._changed = trio.Event()
-        self._read = 0
-
-    def post(self, event: TransportEvent) -> None:
-        self.events.append(event)
-        self._changed.set()
-
-    async def next(self, kind: type[Event]) -> Event:
-        """The next event of this kind; others before it are skipped."""
-        while True:
-            while self._read < len(self.events):
-                event = self.events[self._read]
-                self._read += 1
-                if isinstance(event, kind):
-                    return event
-            self._changed = trio.Event()
-            await self._changed.wait()
-
-    def all(self, kind: type[Event]) -> list[Event]:
-        """Every event of this kind so far."""
-        return [event for event in self.events if isinstance(event, kind)]
-
-    @property
-    def contact(self) -> Contact:
-        return Contact(self.node, self.addresses)
-
-    def dial(self, other: "Watched") -> None:
-        self.transport.dial(Dial(other.contact))
-
-
-@asynccontextmanager
-async def running(
-    bench: Bench, seed: bytes, swarm: bytes = SWARM, name: str = "", listen: str | None = None
-) -> AsyncIterator[Watched]:
-    """One node, from start to stop."""
-    watched = Watched(bench.transport(seed, swarm, name, listen), Identity(seed).node)
-    with trio.fail_after(PATIENCE_S):
-        async with trio.open_nursery() as nursery:
-            watched.addresses = await nursery.start(watched.transport.run, watched.post)
-            yield watched
-            nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def linked(bench: Bench) -> AsyncIterator[tuple[Watched, Watched]]:
-    """Two nodes, the first of which has dialled the second."""
-    async with running(bench, ALICE, name="alice") as alice, running(bench, BOB, name="bob") as bob:
-        alice.dial(bob)
-        up = await alice.next(NeighbourUp)
-        assert (up.node, up.name, up.addresses, up.dialled) == (bob.node, "bob", bob.addresses, bob.addresses[0])
-        up = await bob.next(NeighbourUp)
-        assert (up.node, up.name, up.addresses, up.dialled) == (alice.node, "alice", alice.addresses, "")
-        yield alice, bob
-
-
 # --- Links that work --------------------------------------------------------------------------------------------------
 
 
@@ -130,6 +45,20 @@ async def check_messages_arrive_in_order(bench: Bench) -> None:
                 bob.transport.send(alice.node, message)
         assert [(await bob.next(Received)).message for _ in sent] == sent
         assert [(await alice.next(Received)).message for _ in range(600)] == [Ping(n) for n in range(600)]
+
+
+async def check_what_crosses_a_link_is_counted(bench: Bench) -> None:
+    async with linked(bench) as (alice, bob):
+        await _echo(alice, bob)
+        alices, bobs = alice.transport.counts, bob.transport.counts
+        assert set(alices.sent_bytes) == set(bobs.sent_bytes) == {"Hello", "Ping"}
+        assert alices.received_bytes == sum(bobs.sent_bytes.values())
+        assert bobs.received_bytes == sum(alices.sent_bytes.values())
+        assert alices.connections >= 1 and alices.streams >= 1
+        alice.transport.disconnect(bob.node, "enough")
+        while bob.transport.counts.streams:
+            await trio.sleep(0.01)
+        assert not bob.transport.counts.connections
 
 
 async def check_a_dial_without_an_id_tells_who_answers(bench: Bench) -> None:
@@ -417,6 +346,7 @@ async def _read_to_the_end(pipe: Pipe) -> None:
 
 CHECKS: tuple[Callable[[Bench], Awaitable[None]], ...] = (
     check_messages_arrive_in_order,
+    check_what_crosses_a_link_is_counted,
     check_a_dial_without_an_id_tells_who_answers,
     check_messages_wait_for_the_dial,
     check_dialling_a_neighbour_makes_no_event,

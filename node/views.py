@@ -19,6 +19,7 @@ class PeerView:
     slots: int
     busy: int
     queued: int
+    told_s: float | None = None  # Since its newest advert or pulse came here; what it offers and its load are that old.
     path: str = ""  # Of a neighbour: `direct`, or `relay NAME`.
 
 

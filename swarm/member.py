@@ -361,6 +361,7 @@ class Member:
             effects.append(Notify(PingFailed(contact.node, cause)))
         if contact.node is not None and contact.node not in self.roster:
             self.index.forget(contact.node)
+            self.roster.remove(contact.node)
             effects += self.asking.lost(contact.node, cause, now) + self.leads.lost(contact.node, now)
         return effects + self._dial(now)
 

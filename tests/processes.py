@@ -26,11 +26,11 @@ class StartFailed(Exception):
 
 
 class RealNode:
-    """One daemon. `models` are references; `join` addresses of other nodes; `inside` is what its command begins with."""
+    """One daemon. `models` are references; `join` addresses of other nodes; `through` is a command that runs it."""
 
     def __init__(
         self, home: Path, name: str, *, models: tuple[str, ...] = (), join: tuple[str, ...] = (),
-        inside: tuple[str, ...] = (), **more: object,
+        through: tuple[str, ...] = (), **more: object,
     ):  # fmt: skip
         self.home, self.name = home, name
         home.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ class RealNode:
         }
         with (home / "stderr.txt").open("wb") as stderr:
             self.process = subprocess.Popen(
-                [*inside, sys.executable, "-m", "node.daemon"],
+                [*through, sys.executable, "-m", "node.daemon"],
                 env=environment,
                 pass_fds=(writing,),
                 stdin=subprocess.DEVNULL,
@@ -105,6 +105,14 @@ class RealNode:
         if response.status >= 400:
             raise ControlError(response.status, answer)
         return answer
+
+    def metrics(self) -> str:
+        """The page that Prometheus reads."""
+        connection = _UnixConnection(self.home / "control.sock")
+        connection.request("GET", "/metrics")
+        page = connection.getresponse().read().decode()
+        connection.close()
+        return page
 
     def ask(self, text: str, **wishes: object) -> tuple[str, dict[str, Any]]:
         """The whole answer over the control API, and how it ended."""

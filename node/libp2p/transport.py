@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -25,7 +26,7 @@ from node.libp2p.rendezvous import Rendezvous
 from node.libp2p.reserving import Reservations
 from node.libp2p.router import RouterPort
 from node.links import Links, Pipe, PipeBroken, uninterrupted
-from node.transport import ListenError, Post, TransportEvent
+from node.transport import Counts, ListenError, Post, TransportEvent
 from protocol.identity import Identity, NodeId, node_text
 from protocol.messages import Message
 from swarm.effects import Dial
@@ -81,14 +82,13 @@ class Libp2pTransport:
         return self._links.node
 
     @property
-    def offences(self) -> dict[str, int]:
-        """What peers have done wrong, by kind."""
-        return {**self._links.offences, **(self._rendezvous.refused if self._rendezvous is not None else {})}
-
-    @property
-    def router(self) -> str:
-        """What came of asking the router for a port."""
-        return self._port.state if self._port is not None else "off"
+    def counts(self) -> Counts:
+        """See `Counts`; streams are those of all protocols."""
+        connections = alive(network_of(self._host)) if self._host is not None else []
+        counts = self._links.counts(len(connections), sum(len(each.get_streams()) for each in connections))
+        refused = self._rendezvous.refused if self._rendezvous is not None else {}
+        router = self._port.state if self._port is not None else "off"
+        return replace(counts, offences={**counts.offences, **refused}, router=router)
 
     async def run(self, post: Post, *, task_status: trio.TaskStatus[tuple[str, ...]]) -> None:
         wanted = addresses.parse_listen(self._listen)

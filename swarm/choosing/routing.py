@@ -101,6 +101,7 @@ class Router:
     def consider(self, task: Task, tried: Iterable[NodeId], now: float) -> Routing:
         """Who could do it, best first, and who not; nobody is drawn, so that looking changes no decision to come."""
         eligible_now: list[tuple[Known, Capability, Standing | None]] = []
+        missed: list[tuple[Known, Capability, Standing | None]] = []
         excluded: list[Excluded] = []
         unmet: dict[str, int] = {}
         tried = list(tried)
@@ -119,8 +120,14 @@ class Router:
                     found = "others at its place come first"
             if isinstance(found, str):
                 excluded.append(Excluded(node, advert.name, found))
+            elif task.worker is None and self._roster.is_missed(node):
+                missed.append((known, found, standing))
             else:
                 eligible_now.append((known, found, standing))
+        if eligible_now:
+            excluded += [Excluded(known.node, known.advert.name, "gives no sign of life") for known, _, _ in missed]
+        else:
+            eligible_now = missed  # They may only be slow, and there is nobody else.
         if task.begun_by is not None:
             # Who computes the same bits goes on exactly; others only if nobody does.
             alike = [one for one in eligible_now if one[1].numerics == task.begun_by.numerics]

@@ -50,6 +50,7 @@ class Standing:
     ahead: int = 0
     ahead_heard_at: float = float("-inf")
     failures_in_row: int = 0
+    failed_at: float = float("-inf")  # When the last of them was.
     open_until: float = 0.0
     place: str = ""  # The public place that it was reached at, if it was at one.
 
@@ -164,7 +165,7 @@ class Standings:
             return _p95(standing.first_pieces_s)
         return _p95(self._first_pieces_s) if len(self._first_pieces_s) >= 2 * SAMPLES_MIN else None
 
-    def ended(self, node: NodeId, code: ErrorCode, blamed: bool, now: float) -> None:
+    def ended(self, node: NodeId, code: ErrorCode, blamed: bool, now: float, begun_at: float = float("inf")) -> None:
         """An attempt ended otherwise. Refusals and cancels are not failures; nor is what our own lateness explains."""
         standing = self._touch(node, now)
         standing.inflight = max(0, standing.inflight - 1)
@@ -182,7 +183,10 @@ class Standings:
             self._decay(standing, now)
             standing.failures += 1
             standing.as_of = now
+            if begun_at <= standing.failed_at:
+                return  # It was under way when another failed there: one cut link is one failure, however many went with it.
             standing.failures_in_row += 1
+            standing.failed_at = now
             if standing.failures_in_row >= FAILURES_IN_ROW or standing.is_stranger:
                 settings = self._settings
                 times = standing.failures_in_row + (STRANGER_DOUBLINGS if standing.is_stranger else 0)

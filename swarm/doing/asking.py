@@ -143,7 +143,7 @@ class Asking:
         attempt.pieces += 1
         attempt.bytes += max(PIECE_BYTES_COUNTED, len(message.text.encode()))
         if attempt.bytes > self._settings.answer_bytes_max:
-            self._experience.ended(sender, errors.BACKEND_FAILED, True, now)
+            self._experience.ended(sender, errors.BACKEND_FAILED, True, now, attempt.begun_at)
             self._end(opened, attempt, errors.BACKEND_FAILED, ENDLESS, now)
             return [_cancel(attempt), *self._give_up(opened, errors.STREAM_BROKEN, ENDLESS, now)]
         effects = self._overtake(opened, attempt, now)
@@ -255,10 +255,12 @@ class Asking:
             return []  # This node itself is at work.
         quiet_s = min(now - attempt.begun_at, float("inf") if silent_s is None else silent_s)
         if quiet_s >= settings.silence_limit_s and not self._vigil.excused(now):
+            self._vigil.miss(worker)
             return self._rescue(opened, attempt, now)
         if quiet_s >= settings.watch_after_s:
-            again = SetTimer(settings.silence_limit_s - settings.watch_after_s, timer)
-            return [*self._vigil.rouse(worker, now), again]
+            left_s = settings.silence_limit_s - quiet_s  # Nothing is left while this node's own lateness is the excuse.
+            again_s = max(LOOK_AGAIN_MIN_S, left_s) if left_s > 0 else settings.watch_after_s
+            return [*self._vigil.rouse(worker, now), SetTimer(again_s, timer)]
         return [SetTimer(max(LOOK_AGAIN_MIN_S, settings.watch_after_s - quiet_s), timer)]
 
     def retry_due(self, timer: RetryDue, now: float) -> list[Effect]:
@@ -401,7 +403,8 @@ class Asking:
         """An attempt has ended without a complete answer: another that is under way takes over, or one is begun."""
         worker = attempt.worker
         notice = Notify(AttemptFailed(opened.task.id, worker.node, worker.name, code.number, reason or code.meaning))
-        self._experience.ended(worker.node, code, not (code in SILENCE and self._vigil.excused(now)), now)
+        blamed = not (code in SILENCE and self._vigil.excused(now))
+        self._experience.ended(worker.node, code, blamed, now, attempt.begun_at)
         self._end(opened, attempt, code, reason, now)
         if code in BUSY_CODES:
             opened.busy.append(worker.node)
@@ -419,7 +422,8 @@ class Asking:
         for other in [live for live in opened.live if live is not attempt]:
             effects.append(_cancel(other))
             code = errors.STALLED if other.silent else errors.CANCELLED
-            self._experience.ended(other.worker.node, code, other.silent and not self._vigil.excused(now), now)
+            blamed = other.silent and not self._vigil.excused(now)
+            self._experience.ended(other.worker.node, code, blamed, now, other.begun_at)
             self._end(opened, other, code, "" if other.silent else OVERTAKEN, now)
         return effects
 
@@ -432,7 +436,7 @@ class Asking:
         for attempt in list(opened.live):
             effects.append(_cancel(attempt))
             # A worker that had the whole time and did not finish is slow, not broken; its speed will tell.
-            self._experience.ended(attempt.worker.node, errors.CANCELLED, False, now)
+            self._experience.ended(attempt.worker.node, errors.CANCELLED, False, now, attempt.begun_at)
             self._end(opened, attempt, code, reason, now)
         del self._open[opened.task.id]
         if code is not errors.CANCELLED:

@@ -31,7 +31,7 @@ class Experience(Protocol):
         claimed_speed: float = 0.0,
     ) -> None: ...  # fmt: skip
 
-    def ended(self, node: NodeId, code: ErrorCode, blamed: bool, now: float) -> None: ...
+    def ended(self, node: NodeId, code: ErrorCode, blamed: bool, now: float, begun_at: float) -> None: ...
 
     def first_piece_p95(self, node: NodeId, now: float) -> float | None:
         """How long this worker takes from request to first text in all but one of twenty cases, if that is known."""
@@ -45,6 +45,9 @@ class Vigil(Protocol):
 
     def silent_s(self, node: NodeId, now: float) -> float | None:
         """How long nothing has come from a neighbour; None for one without a link."""
+
+    def miss(self, node: NodeId) -> None:
+        """Others are to be asked until this worker gives a sign of life."""
 
     def rouse(self, node: NodeId, now: float) -> list[Effect]:
         """Ask a neighbour for a sign of life, unless it has been asked already."""

@@ -43,6 +43,7 @@ class Roster:
         self._neighbours: dict[NodeId, Neighbour] = {}
         self._nonce = 0
         self._excused_until = float("-inf")
+        self._missed: dict[NodeId, None] = {}  # Neighbours, and nodes that are being dialled.
 
     def __len__(self) -> int:
         return len(self._neighbours)
@@ -64,6 +65,7 @@ class Roster:
         relay: NodeId | None = None,
     ) -> list[Effect]:  # fmt: skip
         """A link has opened. Its first ping measures the distance."""
+        self._missed.pop(node, None)
         neighbour = Neighbour(
             node, name, addresses, dialled, now, now, now, seen=seen, relay=relay, direct_tried_at=now
         )
@@ -71,6 +73,8 @@ class Roster:
         return self._ping(neighbour, now)
 
     def remove(self, node: NodeId) -> Neighbour | None:
+        """A link is gone, or did not come about."""
+        self._missed.pop(node, None)
         return self._neighbours.pop(node, None)
 
     def heard(self, node: NodeId, now: float) -> None:
@@ -78,6 +82,8 @@ class Roster:
         neighbour = self._neighbours.get(node)
         if neighbour is not None:
             neighbour.heard_at = now
+            if self._missed:
+                self._missed.pop(node, None)
 
     def pong(self, node: NodeId, nonce: int, now: float) -> list[Effect]:
         neighbour = self._neighbours.get(node)
@@ -107,6 +113,13 @@ class Roster:
         """How long nothing has come from a neighbour; None for one without a link."""
         neighbour = self._neighbours.get(node)
         return None if neighbour is None else now - neighbour.heard_at
+
+    def miss(self, node: NodeId) -> None:
+        """It has given no sign of life for too long while it was needed: until it does, others are asked."""
+        self._missed[node] = None
+
+    def is_missed(self, node: NodeId) -> bool:
+        return node in self._missed
 
     def rouse(self, node: NodeId, now: float) -> list[Effect]:
         """Ask a neighbour for a sign of life, unless it has been asked already."""

@@ -3,13 +3,18 @@
 import re
 from pathlib import Path
 
+import trio
+from trio.testing import MockClock
+
 from node.metrics import Histogram, Measures, Tallies, exposition
 from node.recording import Recorder
+from node.transport import Counts
 from node.views import AnswerView, AttemptView
 from tests.node.api.raw_http import served
 from tests.node.cli import control_api as canned
 from tests.node.memory_swarm import ScriptedBackend, answer, memory_swarm, task
 
+COUNTS = Counts({"stale": 2}, {"Rumours": 4_000, "Ping": 90}, 5_000, 3, 8)
 LINE = re.compile(r'([a-z_]+)(?:\{((?:[a-z]+="(?:[^"\\\n]|\\["\\n])*",?)*)\})? (-?[0-9.e+-]+)')
 
 
@@ -32,7 +37,7 @@ def samples(page: str) -> dict[str, float]:
 
 
 def measured(tallies: Tallies) -> dict[str, float]:
-    return samples(exposition(Measures(canned.status(), tallies, 3, 2, 7, 9, 4, 1, 2, 1.25)))
+    return samples(exposition(Measures(canned.status(), tallies, 3, 2, 7, 9, 4, 1, 2, 1.25, COUNTS, 60)))
 
 
 def test_the_page_tells_of_tasks_attempts_and_load() -> None:
@@ -47,6 +52,9 @@ def test_the_page_tells_of_tasks_attempts_and_load() -> None:
     assert (found["swarm_neighbours"], found["swarm_adverts"]) == (7, 9)
     assert (found["swarm_slots"], found["swarm_slots_busy"], found["swarm_queue"]) == (4, 1, 2)
     assert found['swarm_refused_total{reason="stale"}'] == 2
+    assert (found["swarm_connections"], found["swarm_streams"], found["process_loop_tasks"]) == (3, 8, 60)
+    assert found['swarm_link_sent_bytes_total{message="Rumours"}'] == 4_000
+    assert found["swarm_link_received_bytes_total"] == 5_000
     assert found["process_resident_memory_bytes"] == 91_000_000
     assert found["swarm_first_text_seconds_count"] == 2
 
@@ -88,3 +96,14 @@ async def test_a_real_node_counts_its_tasks(tmp_path: Path) -> None:
     assert after['swarm_attempts_total{end="answered",why="first"}'] == 1
     assert after["swarm_task_seconds_count"] == 1
     assert after["swarm_slots"] == 1
+
+
+async def test_a_peer_says_how_old_its_news_are_though_it_pings_all_the_time(tmp_path: Path, autojump_clock: MockClock) -> None:
+    async with memory_swarm(tmp_path) as swarm:
+        ada = await swarm.start("ada")
+        await swarm.start("bob", ScriptedBackend("m"), knows=("ada",))
+        await trio.sleep(12)
+        (bob,) = [peer for peer in ada.desk.peers() if peer.name == "bob"]
+        assert bob.told_s is not None and bob.told_s > 9 > 4 > bob.heard_s
+        sent = ada.desk.measures().counts.sent_bytes
+        assert set(sent) == {"Hello", "AdvertPush", "Ping", "Pong", "ReachAsk", "ReachAnswer"}

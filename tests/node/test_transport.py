@@ -12,7 +12,8 @@ import trio.testing
 from node.links import Pipe
 from node.memory_transport import MemoryNetwork, MemoryTransport
 from node.transport import Transport
-from node.transport_contract import CHECKS, Bench
+from node.transport_bench import Bench
+from node.transport_contract import CHECKS
 from protocol.identity import Identity
 
 

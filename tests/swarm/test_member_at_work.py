@@ -5,11 +5,13 @@ from typing import Any
 import pytest
 
 from protocol import errors
+from protocol.identity import NodeId
 from protocol.messages import (
     AdvertPull,
     AdvertPush,
     AttemptId,
     Goodbye,
+    Ping,
     Pong,
     Rumours,
     TaskAccepted,
@@ -33,6 +35,7 @@ from swarm.effects import (
     ServiceDeadlinePassed,
     StopGenerating,
     Timer,
+    WatchDue,
 )
 from swarm.events import (
     AskCancelled,
@@ -50,7 +53,7 @@ from swarm.events import (
     TimerFired,
     Undelivered,
 )
-from swarm.values import Contact, Subject
+from swarm.values import Contact, Routing, Subject
 from tests.swarm.lone_member import AT_BOB, CHAT, ada, found, meet, placed, sent
 from tests.swarm.samples import ADA, BOB, CYD, NOW, USAGE, capability, node_id, request, signed, task
 
@@ -195,6 +198,48 @@ def test_a_dry_run_sends_nothing_and_names_who_could() -> None:
     routing = member.route(task())
     assert [candidate.node for candidate in routing.candidates] == [BOB]
     assert routing.chosen is None
+
+
+def names(routing: Routing) -> tuple[list[NodeId], list[str]]:
+    """Who could do it, and why the others may not."""
+    return [found.node for found in routing.candidates], [out.reason for out in routing.excluded]
+
+
+def test_a_worker_that_falls_silent_at_work_gets_no_more_until_it_speaks() -> None:
+    member = ada()
+    meet(member, BOB, CYD)
+    attempt = placed(effects := member.handle(Asked(task()), NOW))
+    [silent] = sent(effects, TaskRequest)
+    other = CYD if silent == BOB else BOB
+    member.handle(Received(other, Ping(1)), NOW + 1.4)
+    effects = member.handle(TimerFired(WatchDue(task().id, attempt)), NOW + 1.4)
+    assert sent(effects, TaskRequest) == [other]
+    assert names(member.route(task(b"t2"))) == ([other], ["gives no sign of life"])
+    assert names(member.route(task(b"t3", worker=silent)))[0] == [silent], "whoever is asked for by name is asked"
+    member.handle(Received(silent, Pong(0)), NOW + 2)
+    assert sorted(names(member.route(task(b"t2")))[0]) == sorted([BOB, CYD])
+
+
+def test_silent_workers_are_better_than_none() -> None:
+    member = ada()
+    meet(member, BOB)
+    attempt = placed(member.handle(Asked(task()), NOW))
+    member.handle(TimerFired(WatchDue(task().id, attempt)), NOW + 1.4)
+    assert names(member.route(task(b"t2"))) == ([BOB], [])
+
+
+def test_a_worker_that_cannot_be_dialled_in_time_is_left_out_until_the_dial_has_ended() -> None:
+    member = ada()
+    meet(member, CYD)
+    member.handle(Received(CYD, AdvertPush((signed(BOB, CHAT),))), NOW)
+    attempt = placed(member.handle(Asked(task(worker=BOB)), NOW))
+    member.handle(TimerFired(WatchDue(task().id, attempt)), NOW + 1.4)
+    assert names(member.route(task(b"t2"))) == ([CYD], ["gives no sign of life"])
+    member.handle(DialFailed(AT_BOB, "no answer"), NOW + 5)
+    assert names(member.route(task(b"t2"))) == ([CYD], []), "it is forgotten"
+    member.handle(Received(CYD, AdvertPush((signed(BOB, CHAT, issued_at=NOW + 6),))), NOW + 6)
+    [reason] = names(member.route(task(b"t2")))[1]
+    assert reason.startswith("failed"), "what keeps it out now is that it has failed"
 
 
 # --- Serving ------------------------------------------------------------------------------------------------------------

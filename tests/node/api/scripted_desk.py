@@ -10,6 +10,7 @@ from node.desk import AskEnded, AskItem, AskRouted, AskText, JoinError
 from node.detached import Detached
 from node.metrics import Measures, Tallies
 from node.recording import Recorder
+from node.transport import Counts
 from node.views import (
     AnswerView,
     CandidateView,
@@ -116,7 +117,7 @@ class ScriptedDesk:
         )  # fmt: skip
 
     def measures(self) -> Measures:
-        return Measures(self.status(), Tallies(), 0, 0, 2, 3, 2, 0, 0, 1.5)
+        return Measures(self.status(), Tallies(), 0, 0, 2, 3, 2, 0, 0, 1.5, Counts({}, {}, 0, 2, 4), 40)
 
     def peers(self) -> list[PeerView]:
         return [peer(KESTREL, "kestrel", "self"), peer(HERON, "heron", "connected"), peer(WREN, "wren", "known")]

@@ -139,7 +139,7 @@ def peers() -> list[PeerView]:
         ),
         PeerView(
             HERON, "heron", "connected", 4.2, 1.5, ["/ip4/192.168.1.20/tcp/4976"], ["gemma3"], ["chat"], 22.0, 2, 2, 3,
-            "direct",
+            path="direct",
         ),
         PeerView(WREN, "wren", "known", None, 41.0, [], ["langid"], ["language"], None, 1, 0, 0),
     ]

@@ -20,7 +20,7 @@ import trio
 
 from node.libp2p.transport import Libp2pTransport
 from node.transport import TransportEvent
-from node.transport_contract import SWARM
+from node.transport_bench import SWARM
 from protocol.identity import node_text
 from protocol.messages import Ping, Pong
 from swarm.effects import Dial

@@ -10,7 +10,7 @@ from multiaddr import Multiaddr
 
 from node.libp2p import addresses
 from node.transport import ListenError
-from node.transport_contract import ALICE, BOB, SWARM, Watched, running
+from node.transport_bench import ALICE, BOB, SWARM, Watched, running
 from protocol.identity import Identity
 from swarm.effects import Dial
 from swarm.events import NeighbourUp

@@ -7,7 +7,7 @@ from libp2p.host.ping import ID as PING
 
 from node.libp2p.connections import alive
 from node.libp2p.host import network_of, peer_of
-from node.transport_contract import Watched, linked
+from node.transport_bench import Watched, linked
 from protocol.errors import CANCELLED
 from protocol.identity import NodeId
 from protocol.messages import (

@@ -14,7 +14,7 @@ from libp2p.identity.identify.identify import ID as IDENTIFY
 
 from node.libp2p.dht_mends import KAD
 from node.libp2p.transport import WIRE
-from node.transport_contract import ALICE, running
+from node.transport_bench import ALICE, running
 from swarm.effects import Dial
 from swarm.events import DialFailed
 from swarm.values import Contact

@@ -23,7 +23,7 @@ from node.libp2p.dialling import DialError
 from node.libp2p.pipes import StreamPipe
 from node.libp2p.transport import WIRE
 from node.links import PipeBroken
-from node.transport_contract import OTHER_SWARM, SWARM
+from node.transport_bench import OTHER_SWARM, SWARM
 from protocol import codec, envelope, framing
 from protocol.envelope import Header
 from protocol.framing import Form

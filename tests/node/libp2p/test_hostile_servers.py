@@ -25,7 +25,7 @@ from node.libp2p.lookup import (
     Dials,
     Lookup,
 )
-from node.transport_contract import Watched
+from node.transport_bench import Watched
 from protocol.identity import Identity
 from swarm.finding.regions import REGIONS
 from tests.node.libp2p.scenarios import listening
@@ -97,9 +97,9 @@ async def test_what_a_server_may_answer_is_counted_and_hides_nobody(name: str) -
         contacts = await found_at_last(seeker, RARE, worker.node)
         assert worker.node in [contact.node for contact in contacts[:2]]
         assert all(len(contact.addresses) <= ADDRESSES_MAX for contact in contacts)
-        while reason not in seeker.transport.offences:
+        while reason not in seeker.transport.counts.offences:
             await found_at_last(seeker, RARE, worker.node)
-        others = [why for why in seeker.transport.offences if why not in (reason, SERVER_SILENT)]
+        others = [why for why in seeker.transport.counts.offences if why not in (reason, SERVER_SILENT)]
         assert not others, "and nothing else is held against anybody"
 
 

@@ -8,7 +8,7 @@ import trio
 from zeroconf import ServiceInfo, Zeroconf
 
 from node.libp2p.mdns import Mdns, service_of
-from node.transport_contract import ALICE, BOB, CAROL, OTHER_SWARM, running
+from node.transport_bench import ALICE, BOB, CAROL, OTHER_SWARM, running
 from protocol.identity import Identity, node_text
 from swarm.effects import Dial
 from swarm.events import ContactsFound, NeighbourUp

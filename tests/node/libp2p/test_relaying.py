@@ -9,7 +9,7 @@ import trio
 from node.libp2p import relaying
 from node.libp2p.circuits import HOP, Limit, messages, read_message, write_message
 from node.libp2p.host import network_of
-from node.transport_contract import Watched, running
+from node.transport_bench import Watched, running
 from protocol.identity import node_text
 from protocol.messages import AdvertPull, Ping
 from swarm.effects import Dial

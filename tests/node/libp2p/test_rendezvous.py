@@ -16,7 +16,7 @@ from multiaddr import Multiaddr
 from node.libp2p.dht_mends import KAD
 from node.libp2p.host import peer_of
 from node.libp2p.rendezvous import Rendezvous
-from node.transport_contract import OTHER_SWARM, SWARM, Watched, running
+from node.transport_bench import OTHER_SWARM, SWARM, Watched, running
 from protocol.identity import Identity, NodeId
 from swarm.events import ContactsFound, NeighbourUp
 from swarm.finding.regions import PROVIDERS_MAX, REGIONS, key_of

@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from node.transport_contract import CHECKS, Bench
+from node.transport_bench import Bench
+from node.transport_contract import CHECKS
 from tests.node.libp2p.strangers import LoopbackBench
 
 

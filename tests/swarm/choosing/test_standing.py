@@ -193,6 +193,17 @@ def test_a_refusal_for_want_of_room_is_remembered_as_a_queue() -> None:
     assert seen.of(CYD, NOW).ahead_at(NOW) == 1
 
 
+def test_attempts_that_a_cut_link_takes_with_it_are_one_failure_in_a_row() -> None:
+    seen = standings()
+    seen.answered(BOB, USAGE, 0.1, NOW)
+    for late_s in (0.0, 0.0, 0.3):
+        seen.ended(BOB, errors.CONNECTION_LOST, True, NOW + 10 + late_s, NOW + 9)
+    assert seen.of(BOB, NOW + 11).failures > 2.9, "each of its users was let down"
+    assert seen.of(BOB, NOW + 11).shut_out(NOW + 11) == ""
+    seen.ended(BOB, errors.CONNECTION_LOST, True, NOW + 12, NOW + 11)
+    assert seen.of(BOB, NOW + 12).shut_out(NOW + 12) != ""
+
+
 def test_the_breaker_opens_after_two_failures_in_a_row_and_ever_longer() -> None:
     seen = standings()
     seen.answered(BOB, USAGE, 0.1, NOW)

@@ -45,6 +45,7 @@ class Ada:
         self.models: dict[NodeId, Capability] = {}
         self.wanted: Task | None = None
         self.roused: list[NodeId] = []
+        self.missed: list[NodeId] = []
         self.asking = Asking(self.settings, Random(1), self.choose, self.reach, self.seek, self.standings, self, self.remember)
 
     def excused(self, now: float) -> bool:
@@ -55,6 +56,9 @@ class Ada:
 
     def remember(self, asked: Task, answer: str, worker: NodeId, now: float) -> None:
         self.remembered = (asked.id, answer, worker)
+
+    def miss(self, node: NodeId) -> None:
+        self.missed.append(node)
 
     def rouse(self, node: NodeId, now: float) -> list[Effect]:
         self.roused.append(node)

@@ -270,7 +270,7 @@ def test_a_worker_is_watched_for_as_long_as_it_works() -> None:
     assert again == SetTimer(pytest.approx(0.3), watch)
     assert requester.roused == []
     [again] = requester.asking.watch_due(watch, NOW + 0.9)
-    assert again == SetTimer(pytest.approx(0.9), watch)
+    assert again == SetTimer(pytest.approx(0.8), watch)
     assert requester.roused == [BOB], "it is asked for a sign of life"
     requester.heard_at[BOB] = NOW + 1.0
     [again] = requester.asking.watch_due(watch, NOW + 1.8)
@@ -279,12 +279,22 @@ def test_a_worker_is_watched_for_as_long_as_it_works() -> None:
     assert requester.asking.watch_due(watch, NOW + 2.2) == []
 
 
+@pytest.mark.parametrize("late_s", [0.0, 0.2, 0.899_9])
+def test_silence_is_noticed_when_it_has_lasted_not_a_round_later(late_s: float) -> None:
+    """A clock that reads a hair less than the timer must not cost a second."""
+    requester = ada()
+    attempt = speaking(requester, ("Because", (1,)))
+    [again] = requester.asking.watch_due(WatchDue(T1, attempt), NOW + 0.5 + late_s)
+    assert again == SetTimer(pytest.approx(max(0.01, 0.9 - late_s)), WatchDue(T1, attempt))
+
+
 def test_a_silent_worker_gets_a_rival_that_goes_on_alone_once_it_speaks() -> None:
     requester = ada()
     attempt = speaking(requester, ("Because", (1,)))
     effects = requester.asking.watch_due(WatchDue(T1, attempt), NOW + 1.5)
     node, second = placed(effects)
     assert (node, request(effects).delivered) == (CYD, "Because")
+    assert requester.missed == [BOB], "nobody else is sent there"
     assert not [each for each in effects if isinstance(each, Send) and isinstance(each.message, TaskCancelled)]
     requester.asking.accepted(CYD, TaskAccepted(second, "smollm2", 0), NOW + 1.6)
     cancel, reply, _ = requester.asking.piece(CYD, TaskPiece(second, 0, " air", (2,)), NOW + 2)
@@ -355,6 +365,7 @@ def test_silence_alone_ends_nothing(why_not: str) -> None:
     effects = requester.asking.watch_due(WatchDue(T1, attempt), NOW + 1.5)
     assert [type(effect) for effect in effects] == ([] if why_not == "own model" else [SetTimer])
     assert requester.asking.workers() == [BOB]
+    assert requester.missed == ([] if why_not in ("late itself", "own model") else [BOB])
 
 
 def test_the_deadline_and_the_user_end_both_rivals() -> None:

@@ -156,3 +156,24 @@ def test_links_that_have_lasted_or_are_near_stay_and_one_place_goes_first() -> N
         roster.get(node).rtt_s = 0.01 if node == BOB else 0.1
     closed = [effect.node for effect in roster.sweep(NOW + 5, ()) if isinstance(effect, Disconnect)]
     assert closed == [DAN, node_id(5), node_id(6)]
+
+
+def test_a_missed_neighbour_is_missed_until_it_speaks() -> None:
+    roster = roster_of(BOB, CYD)
+    roster.miss(BOB)
+    roster.heard(CYD, NOW + 1)
+    assert (roster.is_missed(BOB), roster.is_missed(CYD)) == (True, False)
+    roster.heard(BOB, NOW + 2)
+    assert not roster.is_missed(BOB)
+
+
+@pytest.mark.parametrize("comes", [True, False])
+def test_a_node_that_is_being_dialled_is_missed_until_the_dial_has_ended(comes: bool) -> None:
+    roster = Roster(SETTINGS)
+    roster.miss(BOB)
+    assert roster.is_missed(BOB)
+    if comes:
+        roster.add(BOB, "bob", (), "/memory/bob", NOW)
+    else:
+        roster.remove(BOB)
+    assert not roster.is_missed(BOB)

@@ -1,0 +1,186 @@
+"""Ten thousand tasks over the same links, some cancelled, refused or cut: nothing stays behind at asker and workers."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from itertools import count
+from pathlib import Path
+from threading import Thread
+from time import monotonic, sleep
+
+import psutil
+
+from benchmarks.figures import Figure
+from tests.processes import ControlError, RealNode, Starter, real_nodes
+from tests.relays import Relay
+
+MARKS = (1_000, 5_000, 10_000)
+AT_ONCE = 16
+WORKERS = 3
+MODELS = ("echo:", "echo:model=slow,delay_ms=50,words=100")
+NARROW = "echo:model=narrow,slots=1,first_ms=400"  # Busy whenever it is asked again.
+CUT_EVERY = 400
+LEG_S_MAX = 90.0  # On a machine that is too slow for so many, fewer must do.
+REST_S = 12.0  # For what closes by itself: half a minute is given to idle connections only.
+GROWTH_MB = 4.0
+SPARE = 4  # Streams or connections that a redial or a question to the DHT has just opened.
+TASKS_EACH = 12  # Of the loop, for one connection.
+HELD = re.compile(r"^(swarm_connections|swarm_streams|process_loop_tasks) (\d+)$", re.MULTILINE)
+
+
+@dataclass(slots=True)
+class Run:
+    """What was asked so far, and how it went."""
+
+    asker: RealNode
+    relays: Sequence[Relay]
+    numbers: "count[int]" = field(default_factory=lambda: count(1))
+    ends: list[str] = field(default_factory=list)  # Appended to by many threads.
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What some processes hold, summed up."""
+
+    connections: int
+    streams: int
+    tasks: int
+    files: int
+    megabytes: float
+
+
+def measure(folder: Path) -> list[Figure]:
+    with ExitStack() as relayed, real_nodes(folder) as start:
+        workers, relays = [], []
+        for number in range(WORKERS):
+            worker, relay = _behind_a_relay(start, relayed, f"worker-{number}", MODELS)
+            workers.append(worker)
+            relays.append(relay)
+        asker, relay = _behind_a_relay(start, relayed, "asker", (), join=tuple(worker.addresses[0] for worker in workers))
+        start.start("narrow", models=(NARROW,), join=asker.addresses[:1])
+        asker.wait_for("chat", 2 * WORKERS + 1)
+        run = Run(asker, [*relays, relay])
+        held: list[tuple[int, tuple[Held, Held]]] = []
+        for mark in MARKS:
+            _work(run, mark)
+            sleep(REST_S)
+            held.append((len(run.ends), (_held([asker]), _held(workers))))
+    return [*_ends(Counter(run.ends)), *_figures("the asker", held, 0), *_figures(f"{WORKERS} workers", held, 1)]
+
+
+def _behind_a_relay(
+    start: Starter, relayed: ExitStack, name: str, models: tuple[str, ...], join: tuple[str, ...] = ()
+) -> tuple[RealNode, Relay]:
+    relay = Relay()
+    relayed.callback(relay.close)
+    node = start.start(name, models=models, join=join, **{"node.announce": [relay.address]})
+    relay.port = _port_for_others(node)
+    return node, relay
+
+
+def _port_for_others(node: RealNode) -> int:
+    """Where it listens, and not for its own users."""
+    listening = [each for each in psutil.Process(node.process.pid).net_connections("tcp4") if each.status == psutil.CONN_LISTEN]
+    return next(each.laddr.port for each in listening if not node.api.endswith(f":{each.laddr.port}"))
+
+
+# --- Work -------------------------------------------------------------------------------------------------------------
+
+
+def _work(run: Run, until: int) -> None:
+    ends = monotonic() + LEG_S_MAX
+    threads = [Thread(target=_ask_on, args=(run, until, ends)) for _ in range(AT_ONCE)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _ask_on(run: Run, until: int, ends: float) -> None:
+    while len(run.ends) + AT_ONCE <= until and monotonic() < ends:
+        number = next(run.numbers)
+        if number % CUT_EVERY == 0:
+            run.relays[number // CUT_EVERY % len(run.relays)].cut()
+        try:
+            match number % 20:
+                case 7:
+                    end = _leave_early(run.asker, number)
+                case 13:
+                    end = _insist(run.asker, number)
+                case _:
+                    end = _ask(run.asker, number)
+        except (OSError, HTTPException) as error:
+            end = f"trouble: {type(error).__name__}"
+        run.ends.append(end)
+
+
+def _ask(asker: RealNode, number: int) -> str:
+    text = f"Question {number} is like no other."
+    try:
+        said, end = asker.ask(text, model="echo")
+    except ControlError as refused:
+        return f"not accepted: {refused.answer['error']['code']}"
+    if end["code"]:
+        return f"failed: {end['code']}"
+    return "answered" if said == text else "wrong text"
+
+
+def _leave_early(asker: RealNode, number: int) -> str:
+    """The user goes away after the first word."""
+    try:
+        for event, _ in asker.stream(f"Question {number} of an impatient user.", model="slow"):
+            if event == "text":
+                return "cancelled"
+    except ControlError as refused:
+        return f"not accepted: {refused.answer['error']['code']}"
+    return "cancelled in vain"
+
+
+def _insist(asker: RealNode, number: int) -> str:
+    """Ask a worker that is busy, and has to refuse what it could not begin in time."""
+    try:
+        _, end = asker.ask(f"Question {number} for the busy.", model="narrow", deadline_s=0.3)
+    except ControlError as refused:
+        return f"refused or too late: {refused.answer['error']['code']}"
+    return "answered by the busy" if not end["code"] else f"refused or too late: {end['code']}"
+
+
+# --- What stays behind ------------------------------------------------------------------------------------------------
+
+
+def _held(nodes: Sequence[RealNode]) -> Held:
+    pages = [dict(HELD.findall(node.metrics())) for node in nodes]
+    processes = [psutil.Process(node.process.pid) for node in nodes]
+
+    def total(name: str) -> int:
+        return sum(int(page[name]) for page in pages)
+
+    return Held(
+        total("swarm_connections"), total("swarm_streams"), total("process_loop_tasks"),
+        sum(process.num_fds() for process in processes), sum(process.memory_info().rss for process in processes) / 2**20,
+    )  # fmt: skip
+
+
+def _ends(ends: Counter[str]) -> list[Figure]:
+    wrong = sum(count for end, count in ends.items() if end.startswith(("wrong", "trouble", "failed")))
+    return [
+        Figure("tasks", str(ends.total()), f">= {MARKS[-1] - AT_ONCE}", ends.total() >= MARKS[-1] - AT_ONCE),
+        *(Figure(f"  {end}", str(count)) for end, count in ends.most_common()),
+        Figure("  plain questions that failed, or got another text", str(wrong), "0", wrong == 0),
+    ]
+
+
+def _figures(who: str, held: Sequence[tuple[int, tuple[Held, Held]]], which: int) -> list[Figure]:
+    """Side by side, after each mark. The last must be no more than the first, but for what is just being opened."""
+    figures = [Figure(f"{who}, after {' / '.join(f'{done:,}' for done, _ in held)} tasks", "")]
+    for name, spare in (("connections", SPARE), ("streams", SPARE), ("tasks", SPARE * TASKS_EACH), ("files", SPARE)):
+        counts = [int(getattr(both[which], name)) for _, both in held]
+        told = " / ".join(map(str, counts))
+        figures.append(Figure(f"  {name}", told, f"+{spare} at most", counts[-1] <= counts[0] + spare))
+    sizes = [both[which].megabytes for _, both in held]
+    told = " / ".join(f"{size:.1f}" for size in sizes)
+    figures.append(Figure("  memory (RSS)", f"{told} MB", f"+{GROWTH_MB:g} MB at most", sizes[-1] <= sizes[-2] + GROWTH_MB))
+    return figures
