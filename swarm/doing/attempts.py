@@ -82,6 +82,7 @@ class Open:
     asked_at: float
     live: list[Attempt] = field(default_factory=list)  # Empty: searching.
     searched: bool = False
+    moved: bool = False  # Out of a queue to another worker; once is enough.
     tried: list[NodeId] = field(default_factory=list)  # Not to be asked again, or not in this round.
     busy: list[NodeId] = field(default_factory=list)  # Who has refused for want of room in this round.
     rounds: int = 0
