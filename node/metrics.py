@@ -17,7 +17,7 @@ from protocol.errors import ERROR_CODES
 FIRST_TEXT_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 WHOLE_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _CODES = frozenset(code.name for code in ERROR_CODES.values())
-_WHYS = ("first", "retry", "hedge", "silence", "resume")
+_WHYS = ("first", "retry", "hedge", "silence", "resume", "moved")
 
 Labels = tuple[tuple[str, str], ...]
 Sample = tuple[str, Labels, float]

@@ -8,6 +8,8 @@ from protocol.errors import ErrorCode
 from protocol.identity import NodeId
 from protocol.messages import Capability, TaskId, Turn
 
+HALF_DONE = 0.5  # Of the attempts that are at work, the part of one that has no more to be waited for, on the average.
+
 
 class Privacy(Enum):
     """How far a task may travel."""
@@ -51,6 +53,10 @@ class Terms:
     success: float
     trust: float
     held: float
+
+    def delay(self, waiting: int) -> float:
+        """How many times as long an answer takes that has so many before it, of which the first is half done."""
+        return 1 + max(0.0, waiting - HALF_DONE) / self.slots
 
     @property
     def parts(self) -> tuple[tuple[str, str], ...]:
@@ -120,9 +126,9 @@ class Usage:
     total_s: float
 
 
-AttemptWhy = Literal["first", "retry", "hedge", "silence", "resume"]
+AttemptWhy = Literal["first", "retry", "hedge", "silence", "resume", "moved"]
 """Why an attempt was begun: the first of its task; another was refused or failed; was slower than usual; gave no sign of life;
-or was lost, or fell silent, in mid-answer."""
+was lost, or fell silent, in mid-answer; or had more to do before this task than was known."""
 
 
 @dataclass(frozen=True, slots=True)

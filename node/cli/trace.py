@@ -68,6 +68,7 @@ _WHY = {
     "retry": "as the one before did not do",
     "hedge": "as the one before was slower than usual",
     "silence": "as the one before gave no sign of life",
+    "moved": "as the one before had others to serve first",
     "resume": "to go on in the middle",
 }
 

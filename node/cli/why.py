@@ -7,6 +7,7 @@ from node.views import AnswerView, AttemptView
 BEGUN = {
     "hedge": ", asked as well because the first was slower than usual,",
     "silence": ", asked as well because the first gave no sign of life,",
+    "moved": ", which had less to do,",
     "resume": ", which went on in the middle,",
 }
 """Why there was one more attempt, where that is not plain from the one before."""

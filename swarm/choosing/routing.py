@@ -11,7 +11,7 @@ from random import Random
 from protocol.identity import NodeId
 from protocol.messages import Capability
 from swarm.choosing.affinity import Affinity
-from swarm.choosing.scoring import NOTHING_SEEN, STRANGER_COST, Best, score
+from swarm.choosing.scoring import NOTHING_SEEN, STRANGER_COST, Best, promised_s, score
 from swarm.choosing.standing import Standing, Standings
 from swarm.finding.capabilities import CapabilityIndex, Known
 from swarm.finding.places import place_of, public_place
@@ -20,6 +20,7 @@ from swarm.settings import Settings
 from swarm.values import Candidate, Excluded, Privacy, Routing, Task
 
 SEEN_MIN = 5  # Workers; the best of fewer may be slow, and would make everybody look as slow.
+WORTH_TRYING = 1.25  # A stranger that claims to take so many times as long as the best that was seen may be that good itself.
 STRANGERS_DRAWN = 4  # When one is tried on purpose; the best of them by their claims is taken.
 PER_PLACE_MAX = 2  # Of these from one /24: a thousand identities in one place are one stranger.
 WEIGHT_MIN = 1e-3  # Whoever is that unlikely is not drawn at all.
@@ -183,12 +184,24 @@ class Router:
         return [candidates[rank] for rank in ranks]
 
     def _strangers(self, task: Task, candidates: tuple[Candidate, ...]) -> list[Candidate]:
-        """Now and then a few workers of which nothing was seen, best first; else nobody."""
+        """Now and then a few workers of which nothing was seen, best first; else nobody.
+
+        Only those that could be as good as the best that was seen, if their own word holds: the others could not be of use, and
+        in spread.toml they cost one task in thirty. So the budget is spent less the fewer of them are left.
+        """
         if task.worker is not None or self._dice.random() >= self._settings.exploration_share:
             return []
-        strangers = [found for found in candidates if found.terms is not None and not found.terms.seen]
-        if len(strangers) in (0, len(candidates)):
+        tokens = min(task.tokens_max, self._settings.tokens_expected)
+        seen = [found.terms for found in candidates if found.terms is not None and found.terms.seen]
+        if not seen:
             return []  # Where all are strangers, any choice explores.
+        limit_s = WORTH_TRYING * min(terms.first_token_s + tokens / terms.tokens_per_second for terms in seen)
+        strangers = [
+            found
+            for found in candidates
+            if found.terms is not None and not found.terms.seen and found.capability is not None
+            and promised_s(found.capability, tokens) <= limit_s
+        ]  # fmt: skip
         drawn: list[Candidate] = []
         places: dict[str, int] = {}
         for found in self._dice.sample(strangers, len(strangers)):

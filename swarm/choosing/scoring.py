@@ -26,6 +26,12 @@ class Best:
 NOTHING_SEEN = Best()
 
 
+def promised_s(capability: Capability, tokens: int) -> float:
+    """How long an answer of so many tokens takes by a worker's own word; who gives none may be as fast as anybody."""
+    speed = capability.tokens_per_second or float("inf")
+    return capability.first_token_ms / 1000 + tokens / speed
+
+
 def score(
     task: Task, advert: Advert, capability: Capability, node: bytes, rtt_s: float | None, standing: Standing | None,
     tokens_expected: int, *, heard_at: float = 0.0, now: float = 0.0, best: Best = NOTHING_SEEN, held: float = 0.0,
@@ -34,9 +40,9 @@ def score(
     """The candidate with its cost: `(rtt + first token + tokens / speed) * (1 + load) / success`.
 
     Speeds are what this node has seen, fading with `fades_s` into what the worker claims; of claims only as much is believed as
-    they held before (trust), and never more than the `best` that was seen of anybody. Load is the largest of what the worker has
-    told and of what this node has under way there, per slot. `held` is the share of the input that the worker holds already.
-    Peak EWMA times pending, as in Finagle and Linkerd.
+    they held before (trust), and never more than the `best` that was seen of anybody. Load is the larger of what the worker has
+    told, brought up to date with what this node has placed and seen end since, and of what this node has under way there, per
+    slot. `held` is the share of the input that the worker holds already. Peak EWMA times pending, as in Finagle and Linkerd.
     """
     seen = standing or UNSEEN
     distance_s = RTT_UNKNOWN_S if rtt_s is None else rtt_s
@@ -53,10 +59,10 @@ def score(
         speed = 1 / (1 / claimed_speed + fresh * (1 / seen.tokens_per_second - 1 / claimed_speed))
     first_s *= 1 - PREFIX_SAVES * held
     tokens = min(task.tokens_max, tokens_expected)
-    waiting = max(advert.busy + advert.queued + seen.placed_since(heard_at), seen.inflight, seen.ahead_at(now))
+    waiting = seen.waiting(advert.busy + advert.queued, heard_at, now)
     slots = max(1, capability.slots)
-    cost_s = (distance_s + first_s + tokens / speed) * (1 + waiting / slots) / seen.success
+    terms = Terms(distance_s, first_s, seen.first_token_s is not None, speed, waiting, slots, seen.success, trust, held)
+    cost_s = (distance_s + first_s + tokens / speed) * terms.delay(waiting) / seen.success
     if seen.is_stranger and best is not NOTHING_SEEN:
         cost_s *= STRANGER_COST
-    terms = Terms(distance_s, first_s, seen.first_token_s is not None, speed, waiting, slots, seen.success, trust, held)
     return Candidate(node, advert.name, capability.model, cost_s, terms, capability)  # type: ignore[arg-type]

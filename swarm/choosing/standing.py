@@ -47,6 +47,7 @@ class Standing:
     first_pieces_s: tuple[float, ...] = ()
     answered_at: float = 0.0
     placed_at: tuple[float, ...] = ()
+    ended_at: tuple[float, ...] = ()
     ahead: int = 0
     ahead_heard_at: float = float("-inf")
     failures_in_row: int = 0
@@ -69,13 +70,11 @@ class Standing:
         """How much what was seen still counts, from 1 to 0: whoever was slow then may be fast by now."""
         return exp((self.answered_at - now) / fades_s) if now > self.answered_at else 1.0
 
-    def placed_since(self, then: float) -> int:
-        """Requests from here that an advert of then cannot know of."""
-        return min(self.inflight, sum(at > then for at in self.placed_at))
-
-    def ahead_at(self, now: float) -> int:
-        """How many attempts wait there, as the worker itself has just told."""
-        return self.ahead if now - self.ahead_heard_at <= AHEAD_S else 0
+    def waiting(self, told: int, then: float, now: float) -> int:
+        """How many attempts are there now: as the worker told it then, and what this node has placed and seen end since."""
+        since = sum(at > then for at in self.placed_at) - sum(at > then for at in self.ended_at)
+        just_told = self.ahead if then < self.ahead_heard_at and now - self.ahead_heard_at <= AHEAD_S else 0
+        return max(told + since, self.inflight, just_told)
 
     def shut_out(self, now: float) -> str:
         """Why the breaker keeps it from work now, in words; empty if it does not."""
@@ -96,6 +95,9 @@ class Standings:
         self._workers: dict[NodeId, Standing] = {}
         self._first_pieces_s: tuple[float, ...] = ()  # Of all workers.
         self._luck = 1.0  # With strangers, of late.
+
+    def __len__(self) -> int:
+        return len(self._workers)
 
     def of(self, node: NodeId, now: float) -> Standing | None:
         """A worker's standing as it counts now: a worker that is never chosen must recover by itself, or it never will be."""
@@ -130,8 +132,7 @@ class Standings:
         `ahead` is how many attempts the worker had before this one; `claimed_speed` what its advert said, in tokens per second,
         0 if it said nothing.
         """
-        standing = self._touch(node, now)
-        standing.inflight = max(0, standing.inflight - 1)
+        standing = self._over(node, now)
         self._decay(standing, now)
         standing.successes += 1
         standing.failures_in_row, standing.open_until = 0, 0.0
@@ -144,6 +145,8 @@ class Standings:
         # From accept to first text: the way there may have begun with a handshake. Peak EWMA: worse is believed at once, better
         # only slowly. What was spent in a queue says nothing of the worker, and its load is counted apart.
         sample_s, old = max(0.0, first_piece_s - accepted_s), standing.first_token_s
+        if old is None and ahead:
+            sample_s = min(sample_s, usage.first_token_s)
         if old is None or (sample_s > old and not ahead):
             standing.first_token_s = sample_s
         elif sample_s < old:
@@ -167,8 +170,7 @@ class Standings:
 
     def ended(self, node: NodeId, code: ErrorCode, blamed: bool, now: float, begun_at: float = float("inf")) -> None:
         """An attempt ended otherwise. Refusals and cancels are not failures; nor is what our own lateness explains."""
-        standing = self._touch(node, now)
-        standing.inflight = max(0, standing.inflight - 1)
+        standing = self._over(node, now)
         if code in (errors.BUSY, errors.OVER_QUOTA):
             # Its advert has not caught up: until it does, somebody is before us.
             standing.ahead, standing.ahead_heard_at = max(1, standing.ahead), now
@@ -202,6 +204,14 @@ class Standings:
         """Whether strangers at a place are left alone, because others there have only ever failed."""
         count, until = self._places.get(place, (0, 0.0))
         return count >= PLACE_FAILURES and now < until
+
+    def _over(self, node: NodeId, now: float) -> Standing:
+        """One attempt fewer is under way there."""
+        standing = self._touch(node, now)
+        if standing.inflight:
+            standing.inflight -= 1
+            standing.ended_at = (*standing.ended_at[1 - PLACED_MAX :], now)
+        return standing
 
     def _touch(self, node: NodeId, now: float) -> Standing:
         standing = self._workers.pop(node, None) or Standing(as_of=now, answered_at=now)

@@ -23,7 +23,8 @@ from protocol.messages import (
     TaskRefused,
 )
 from swarm.doing.attempts import LIVE_MAX, PIECE_BYTES_COUNTED, Attempt, Open
-from swarm.doing.hedging import HedgeBudget
+from swarm.doing.hedging import HedgeBudget, waiting
+from swarm.doing.moving import CROWDED, elsewhere
 from swarm.doing.ports import Choose, Experience, Reach, Remember, Seek, Vigil
 from swarm.effects import (
     AcceptOverdue,
@@ -117,6 +118,11 @@ class Asking:
             return []
         attempt.accepted, attempt.accepted_at = message, now
         self._experience.accepted(sender, message.ahead, now)
+        routing = elsewhere(opened, attempt, lambda: self._choose(opened.wanted, opened.tried, now))
+        if routing is not None:
+            self._experience.ended(sender, errors.CANCELLED, False, now, attempt.begun_at)
+            self._end(opened, attempt, errors.CANCELLED, CROWDED, now)
+            return [_cancel(attempt), *self._begin_attempt(opened, routing, "moved", now)]
         bytes_in = sum(len(turn.text) for turn in opened.task.turns) + opened.delivered.bytes
         limit_s = self._settings.first_piece_limit_s * (1 + message.ahead) + bytes_in / self._settings.input_bytes_per_s
         worker = attempt.worker
@@ -240,7 +246,7 @@ class Asking:
         if self._vigil.excused(now) or len(opened.tried) >= self._settings.attempts_max:
             return []
         routing = self._choose(opened.wanted, opened.tried, now)
-        if routing.chosen is None or not self._budget.take(*self._pending(now)):
+        if routing.chosen is None or not self._budget.take(*waiting(self._open.values(), self._experience.first_piece_p95, now)):
             return []
         return self._begin_attempt(opened, routing, "hedge", now)
 
@@ -369,17 +375,6 @@ class Asking:
     def _can_go_on(self, opened: Open) -> bool:
         """Whether another worker could go on from what was delivered."""
         return opened.speaker is None or (opened.speaker.begun_by is not None and opened.delivered.fits(opened.task))
-
-    def _pending(self, now: float) -> tuple[int, int]:
-        """How many attempts have not spoken yet, and how many of these are later than their workers usually are."""
-        overdue = pending = 0
-        for opened in self._open.values():
-            for attempt in opened.live:
-                if attempt.first_piece_at is None:
-                    usual_s = self._experience.first_piece_p95(attempt.worker.node, now)
-                    pending += 1
-                    overdue += usual_s is not None and now - attempt.begun_at >= usual_s
-        return overdue, pending
 
     # --- Ending -------------------------------------------------------------------------------------------------------
 

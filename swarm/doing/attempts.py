@@ -83,6 +83,7 @@ class Open:
     live: list[Attempt] = field(default_factory=list)  # Empty: searching.
     seeking: Subject | None = None  # What others are being asked for now.
     sought: list[Subject] = field(default_factory=list)  # Once each.
+    moved: bool = False  # Out of a queue to another worker; once is enough.
     tried: list[NodeId] = field(default_factory=list)  # Not to be asked again, or not in this round.
     busy: list[NodeId] = field(default_factory=list)  # Who has refused for want of room in this round.
     rounds: int = 0

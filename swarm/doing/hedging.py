@@ -4,6 +4,10 @@ Dean and Barroso, The Tail at Scale (2013): a second request after the 95th perc
 budget it doubles an overload.
 """
 
+from collections.abc import Callable, Iterable
+
+from protocol.identity import NodeId
+from swarm.doing.attempts import Open
 from swarm.settings import Settings
 
 PENDING_MIN = 4  # Fewer waiting attempts say nothing about everybody.
@@ -30,3 +34,15 @@ class HedgeBudget:
         self._tokens -= 1.0
         self.spent += 1
         return True
+
+
+def waiting(opens: Iterable[Open], usual_s: Callable[[NodeId, float], float | None], now: float) -> tuple[int, int]:
+    """How many attempts that have not spoken yet are later than their workers usually are, and how many there are in all."""
+    overdue = pending = 0
+    for opened in opens:
+        for attempt in opened.live:
+            if attempt.first_piece_at is None:
+                limit_s = usual_s(attempt.worker.node, now)
+                pending += 1
+                overdue += limit_s is not None and now - attempt.begun_at >= limit_s
+    return overdue, pending

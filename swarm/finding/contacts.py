@@ -88,6 +88,9 @@ class Contacts:
                 entry.contact = Contact(contact.node, _joined(entry.proven, told))
                 self._crowd.add(entry.contact.addresses)
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     def is_known(self, node: NodeId, addresses: tuple[str, ...]) -> bool:
         """Whether these addresses are nothing new. Most adverts only renew: asked before anything is built for `learn`."""
         entry = self._entries.get(node)

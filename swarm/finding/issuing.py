@@ -94,7 +94,7 @@ class Issuer:
         return self.issue(now) if age_s >= self._settings.advert_period_s else self._beat(now)
 
     def load_changed(self, now: float) -> list[Effect]:
-        """Tell when this node fills up or has room again, and when its queue has doubled or halved."""
+        """Tell when this node fills up or has room again, and when its queue has changed; of a long one, when it has by half."""
         if self.advert is None:
             return []
         slots, busy, queued = self._load()
@@ -156,4 +156,6 @@ def _differs(slots: int, told: tuple[int, int], now: tuple[int, int]) -> bool:
     """Whether a load is worth telling: the last slot was taken or given back, or the queue is another."""
     if (told[0] >= slots) != (now[0] >= slots):
         return True
+    if min(told[1], now[1]) <= slots:
+        return told[1] != now[1]
     return not told[1] / 2 <= now[1] <= 2 * told[1]

@@ -232,14 +232,14 @@ def test_the_draws_follow_their_weights() -> None:
 # --- Strangers, the broken, and who holds the conversation -----------------------------------------------------------------
 
 
-def experienced(*addresses: str, **settings: float) -> Knowledge:
-    """Bob has answered; of the workers at these addresses nothing was seen."""
+def experienced(*addresses: str, claims: float = 90.0, **settings: float) -> Knowledge:
+    """Bob has answered; of the workers at these addresses nothing was seen. They claim to be nearly as fast."""
     knowledge = Knowledge(Random(5), **settings)
     knowledge.knows(BOB, capability(tokens_per_second=100.0))
     knowledge.standings.begun(BOB, NOW)
     knowledge.standings.answered(BOB, Usage("stop", 1, 101, 0.1, 1.1), 0.2, NOW, 0.1)
     for number, address in enumerate(addresses):
-        knowledge.knows(node_id(100 + number), capability(tokens_per_second=1.0 + number), addresses=(address,))
+        knowledge.knows(node_id(100 + number), capability(tokens_per_second=claims + number), addresses=(address,))
     return knowledge
 
 
@@ -248,6 +248,13 @@ def test_strangers_are_tried_now_and_then() -> None:
     routings = [knowledge.route() for _ in range(1_000)]
     assert sum(routing.explored for routing in routings) == pytest.approx(250, abs=50)
     assert all((routing.chosen == BOB) is not routing.explored for routing in routings)
+
+
+@pytest.mark.parametrize(("claims", "is_tried"), [(90.0, True), (50.0, False), (0.0, True)])
+def test_strangers_that_claim_to_be_slow_are_not_worth_a_try(claims: float, is_tried: bool) -> None:
+    """Who claims nothing may be anything."""
+    knowledge = experienced("/ip4/1.1.1.1/tcp/1", claims=claims, exploration_share=1.0)
+    assert knowledge.route().explored is is_tried
 
 
 def test_a_task_for_one_worker_explores_nobody() -> None:

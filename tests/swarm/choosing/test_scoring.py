@@ -31,7 +31,7 @@ def dumb_cost_s(rtt_s, first_token_s, tokens, speed, busy, queued, inflight, slo
     others = busy + queued
     if inflight > others:
         others = inflight
-    rounds = 1 + others / slots
+    rounds = 1 + (others - 0.5) / slots if others else 1  # Who is at work is half done.
     tries = (4.2 + successes + 4 * failures) / (4 + successes)
     return alone_s * rounds * tries
 
@@ -146,9 +146,18 @@ def test_the_holder_of_a_conversation_reads_less() -> None:
 
 def test_load_is_the_most_that_anybody_has_told() -> None:
     alone = scored(None).cost_s
-    assert scored(None, busy=2).cost_s == pytest.approx(3 * alone)
+    assert scored(None, busy=2).cost_s == pytest.approx(2.5 * alone)
     told = Standing(ahead=4, ahead_heard_at=100.0)
-    assert scored(told, busy=2, now=100.5).cost_s == pytest.approx(5 * alone)
-    assert scored(told, busy=2, now=200.0).cost_s == pytest.approx(3 * alone), "its queue has moved on"
+    assert scored(told, busy=2, now=100.5).cost_s == pytest.approx(4.5 * alone)
+    assert scored(told, busy=2, now=200.0).cost_s == pytest.approx(2.5 * alone), "its queue has moved on"
+    assert scored(told, busy=2, now=100.5, heard_at=100.2).cost_s == pytest.approx(2.5 * alone), "it has told since"
+
+
+def test_what_this_node_has_placed_and_seen_end_brings_a_load_up_to_date() -> None:
+    alone = scored(None).cost_s
     placed = Standing(inflight=2, placed_at=(90.0, 110.0))
-    assert scored(placed, busy=2, heard_at=100.0).cost_s == pytest.approx(4 * alone), "its advert cannot know of one"
+    assert scored(placed, busy=2, heard_at=100.0).cost_s == pytest.approx(3.5 * alone), "its advert cannot know of one"
+    ended = Standing(placed_at=(90.0,), ended_at=(110.0,))
+    assert scored(ended, busy=1, heard_at=100.0).cost_s == pytest.approx(alone), "it was this node's own"
+    both = Standing(placed_at=(105.0,), ended_at=(110.0,))
+    assert scored(both, busy=1, heard_at=100.0).cost_s == pytest.approx(1.5 * alone), "somebody else is there"

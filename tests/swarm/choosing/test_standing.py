@@ -53,7 +53,7 @@ def test_the_first_answer_is_taken_as_it_is() -> None:
     seen.begun(BOB, NOW)
     seen.answered(BOB, USAGE, 0.7, NOW + 3)
     assert seen.of(BOB, NOW + 3) == Standing(
-        0, 1.0, 0.0, 0.7, 10.0, NOW + 3, 1.0, (0.7,), NOW + 3, placed_at=(NOW,)
+        0, 1.0, 0.0, 0.7, 10.0, NOW + 3, 1.0, (0.7,), NOW + 3, placed_at=(NOW,), ended_at=(NOW + 3,)
     )
 
 
@@ -157,6 +157,14 @@ def test_the_way_to_a_worker_and_its_queue_are_no_part_of_its_speed() -> None:
     assert seen.of(BOB, NOW).first_token_s < 0.6, "it cannot have waited long"
 
 
+def test_a_first_answer_that_waited_is_taken_at_the_workers_word() -> None:
+    seen = standings()
+    seen.answered(BOB, replace(USAGE, first_token_s=0.2), 9.0, NOW, accepted_s=0.4, ahead=1)
+    assert seen.of(BOB, NOW).first_token_s == pytest.approx(0.2)
+    seen.answered(BOB, replace(USAGE, first_token_s=0.2), 3.4, NOW, accepted_s=0.4)
+    assert seen.of(BOB, NOW).first_token_s == pytest.approx(3.0), "what this node sees counts for more"
+
+
 def test_the_95th_percentile_is_the_workers_own_or_else_that_of_all() -> None:
     seen = standings()
     assert seen.first_piece_p95(BOB, NOW) is None
@@ -188,9 +196,9 @@ def test_a_refusal_for_want_of_room_is_remembered_as_a_queue() -> None:
     seen = standings()
     seen.begun(BOB, NOW)
     seen.accepted(BOB, 3, NOW)
-    assert (seen.of(BOB, NOW).ahead_at(NOW + 0.9), seen.of(BOB, NOW).ahead_at(NOW + 1.1)) == (3, 0)
+    assert [seen.of(BOB, NOW).waiting(0, NOW - 1, at) for at in (NOW + 0.9, NOW + 1.1)] == [3, 1]
     seen.ended(CYD, errors.BUSY, True, NOW)
-    assert seen.of(CYD, NOW).ahead_at(NOW) == 1
+    assert seen.of(CYD, NOW).waiting(0, NOW - 1, NOW) == 1
 
 
 def test_attempts_that_a_cut_link_takes_with_it_are_one_failure_in_a_row() -> None:
@@ -234,7 +242,8 @@ def test_only_the_latest_requests_are_remembered() -> None:
         seen.begun(BOB, NOW + number)
     standing = seen.of(BOB, NOW)
     assert len(standing.placed_at) == PLACED_MAX
-    assert standing.placed_since(NOW + 3 * PLACED_MAX - 2.5) == 2
+    standing.inflight = 2
+    assert standing.waiting(1, NOW + 3 * PLACED_MAX - 2.5, NOW) == 3
 
 
 def test_strangers_that_fail_make_others_of_their_place_suspect() -> None:
