@@ -29,6 +29,7 @@ GROWTH_MB = 4.0
 SPARE = 4  # Streams or connections that a redial or a question to the DHT has just opened.
 TASKS_EACH = 12  # Of the loop, for one connection.
 HELD = re.compile(r"^(swarm_connections|swarm_streams|process_loop_tasks) (\d+)$", re.MULTILINE)
+ATTEMPTS = re.compile(r'^swarm_attempts_total\{end="(\w+)",why="\w+"\} (\d+)$', re.MULTILINE)
 
 
 @dataclass(slots=True)
@@ -68,7 +69,10 @@ def measure(folder: Path) -> list[Figure]:
             _work(run, mark)
             sleep(REST_S)
             held.append((len(run.ends), (_held([asker]), _held(workers))))
-    return [*_ends(Counter(run.ends)), *_figures("the asker", held, 0), *_figures(f"{WORKERS} workers", held, 1)]
+        attempts = Counter[str]()
+        for end, number in ATTEMPTS.findall(asker.metrics()):
+            attempts[end] += int(number)
+    return [*_ends(Counter(run.ends), attempts), *_figures("the asker", held, 0), *_figures(f"{WORKERS} workers", held, 1)]
 
 
 def _behind_a_relay(
@@ -164,11 +168,13 @@ def _held(nodes: Sequence[RealNode]) -> Held:
     )  # fmt: skip
 
 
-def _ends(ends: Counter[str]) -> list[Figure]:
+def _ends(ends: Counter[str], attempts: Counter[str]) -> list[Figure]:
     wrong = sum(count for end, count in ends.items() if end.startswith(("wrong", "trouble", "failed")))
     return [
         Figure("tasks", str(ends.total()), f">= {MARKS[-1] - AT_ONCE}", ends.total() >= MARKS[-1] - AT_ONCE),
         *(Figure(f"  {end}", str(count)) for end, count in ends.most_common()),
+        Figure("  their attempts", str(attempts.total())),
+        *(Figure(f"    {end}", str(count)) for end, count in attempts.most_common()),
         Figure("  plain questions that failed, or got another text", str(wrong), "0", wrong == 0),
     ]
 

@@ -10,6 +10,8 @@ from threading import Thread
 from time import monotonic, sleep
 from typing import Any
 
+import psutil
+
 from benchmarks.figures import Figure, at_most, percentile
 from benchmarks.flocks import everybody_knows_everybody, gone_after, start_flock
 from tests.processes import RealNode, real_nodes
@@ -20,6 +22,7 @@ LOADS = 8
 LEAVES = 4
 KILLS = 4
 HEARD_S = 1.5  # After that everybody has heard of a change, or is asked again.
+GONE_S = 0.4  # The same for those that go; a look at all takes a quarter of a second by itself.
 PATIENCE_S = 20.0
 SETTLE_S = 25.0  # Renewals follow whatever was told last within 24 s; before, fewer come than in the long run.
 IDLE_S = 60.0
@@ -114,6 +117,7 @@ def _gone(nodes: list[RealNode], how: Callable[[RealNode], object], dice: Random
     node = nodes.pop(dice.randrange(3, len(nodes)))
     began = monotonic()
     Thread(target=how, args=(node,)).start()
+    sleep(GONE_S)
     return max(gone_after(began, node, nodes, PATIENCE_S).values())
 
 
@@ -122,9 +126,10 @@ def _gone(nodes: list[RealNode], how: Callable[[RealNode], object], dice: Random
 
 def _idle(nodes: Sequence[RealNode]) -> list[Figure]:
     sleep(SETTLE_S)
-    before = [_sent(node) for node in nodes]
+    processes = [psutil.Process(node.process.pid) for node in nodes]
+    before, spent_s = [_sent(node) for node in nodes], _spent_s(processes)
     sleep(IDLE_S)
-    after = [_sent(node) for node in nodes]
+    after, spent_s = [_sent(node) for node in nodes], _spent_s(processes) - spent_s
     seconds = after[0][0] - before[0][0]
     told = [new - old for (_, new), (_, old) in zip(after, before, strict=True)]
     gossip = [sum(each[kind] for kind in GOSSIP) / seconds / 1000 for each in told]
@@ -138,7 +143,12 @@ def _idle(nodes: Sequence[RealNode]) -> list[Figure]:
             Figure(f"  {kind}, mean", f"{count / seconds / len(nodes):.0f} B/s")
             for kind, count in kinds.most_common()
         ),
+        Figure("idle processor time of a node, share of one core, mean", f"{100 * spent_s / seconds / len(nodes):.2f} %"),
     ]
+
+
+def _spent_s(processes: Sequence[psutil.Process]) -> float:
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
 def _sent(node: RealNode) -> tuple[float, Counter[str]]:

@@ -29,7 +29,9 @@ class Settings:
     gossip_budget: float = 32.0
     """What may be told in a second in the long run, in pulses; an advert counts for four. About 6 KB/s, however large the swarm."""
     gossip_copies: int = 4
-    """To how many neighbours this node passes one version on. Demers 1987: what is missed falls as exp(-copies)."""
+    """To how many neighbours this node passes one version on while there is much to tell; to all of them in calm times.
+    Demers 1987: what is missed falls as exp(-copies), so of fifty nodes one misses most news at four.
+    """
     gossip_renewals: int = 2
     """The same for a version that says nothing new. What is missed is heard with the next, or found by comparing."""
     pulse_period_s: float = 20.0

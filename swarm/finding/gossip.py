@@ -2,7 +2,8 @@
 
 Rumour mongering with a counter (Demers et al., 1987): each version is passed on to `gossip_copies` neighbours by everybody who
 hears it, and anti-entropy heals what the rumour missed. News waits a moment, so that what comes together travels together, and
-what may be told in a second is bounded: the cost per node does not grow with the swarm.
+what may be told in a second is bounded: the cost per node does not grow with the swarm. In calm times the bound is far away, and
+news is told to all neighbours instead: a rumour with a counter always misses somebody, most often those with few links.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,6 +31,7 @@ from swarm.finding.suspicion import Suspicions
 from swarm.settings import Settings
 
 GOSSIP_BURST_S = 60.0  # What was not told in a calm time may be told at once, this many seconds of it: a swarm that begins.
+GENEROUS = 0.5  # Share of that burst that must be left for news to be told to all neighbours.
 GONE_COPIES = 6  # Of what makes others forget a node: one in 400 misses it, of other news one in 50.
 ADVERT_WEIGHT = 4  # An advert is about that many times as long as a pulse.
 TIMER_S = 0.001  # Times are sums of floats.
@@ -51,11 +53,11 @@ class Gossip:
     ) -> None:  # fmt: skip
         self._node, self._settings, self._notary, self._dice = node, settings, notary, dice
         self._index, self._issuer, self._suspicions = index, issuer, suspicions
-        # What is to be passed on and from whom it came, oldest first: what changes who is there and what they can do; how busy
+        # What is to be passed on and who has told it here, oldest first: what changes who is there and what they can do; how busy
         # they are, where the oldest is told first because no later word may come; and what only renews.
-        self._news: dict[_Key, tuple[Signed[Message], NodeId]] = {}
-        self._loads: dict[_Key, tuple[Signed[Message], NodeId]] = {}
-        self._renewals: dict[_Key, tuple[Signed[Message], NodeId]] = {}
+        self._news: dict[_Key, tuple[Signed[Message], list[NodeId]]] = {}
+        self._loads: dict[_Key, tuple[Signed[Message], list[NodeId]]] = {}
+        self._renewals: dict[_Key, tuple[Signed[Message], list[NodeId]]] = {}
         self._round_at = float("inf")
         self._told_at = float("-inf")
         self._allowance = 0.0
@@ -77,7 +79,10 @@ class Gossip:
             if signed.issuer == self._node:
                 self._hear_of_self(signed, now, f"at {', '.join(signed.body.addresses[:2])}" if signed.body.addresses else "")
                 continue
-            if not self._index.is_news(signed) or not self._believes(sender, signed, now):
+            if not self._index.is_news(signed):
+                self._knows(sender, (signed.issuer, None, Advert), signed)
+                continue
+            if not self._believes(sender, signed, now):
                 continue
             known = self._index.get(signed.issuer)
             is_renewal = known is not None and known.signed.body == signed.body
@@ -106,8 +111,9 @@ class Gossip:
                 if not self._index.beat(pulse, now, pulse.issuer == sender) and (known is not None or self._index.room):
                     wanted.append(pulse.issuer)
                 self._note((pulse.issuer, None, Pulse), pulse, sender, is_renewal)
-            elif pulse.issuer == sender:
-                effects += self.remind(sender, pulse.issued_at_ms)
+            else:
+                self._knows(sender, (pulse.issuer, None, Pulse), pulse)
+                effects += self.remind(sender, pulse.issued_at_ms) if pulse.issuer == sender else []
         for suspicion in rumours.suspicions:
             node = suspicion.body.node
             if node == self._node:
@@ -119,6 +125,8 @@ class Gossip:
                     gone.append(node)
                     self._bury(node, suspicion, suspicion.body.seen)
                 self._note((node, suspicion.issuer, Suspicion), suspicion, sender, False)
+            else:
+                self._knows(sender, (node, suspicion.issuer, Suspicion), suspicion)
         if wanted:
             effects.append(Send(sender, AdvertWant(tuple(wanted[: lim.DIGESTS_MAX]))))
         return effects, gone
@@ -198,12 +206,12 @@ class Gossip:
         """One round: what is waiting, to a few random neighbours, within what may be told in a second."""
         self._round_at = float("inf")
         settings = self._settings
-        earned = (now - self._told_at) * settings.gossip_budget
-        self._allowance = min(GOSSIP_BURST_S * settings.gossip_budget, self._allowance + max(0.0, earned))
+        earned, burst = (now - self._told_at) * settings.gossip_budget, GOSSIP_BURST_S * settings.gossip_budget
+        self._allowance = min(burst, self._allowance + max(0.0, earned))
         self._told_at = now
         told: dict[NodeId, list[Signed[Message]]] = {}
         # Drawn once for all that is told now, so that it travels in few messages; the next round draws others.
-        listeners = self._dice.sample(neighbours, min(len(neighbours), GONE_COPIES + 1))
+        listeners = self._dice.sample(neighbours, len(neighbours))
         for waiting, copies, newest_first in (
             (self._news, settings.gossip_copies, True),
             (self._loads, settings.gossip_copies, False),
@@ -212,12 +220,15 @@ class Gossip:
             for key in reversed(list(waiting)) if newest_first else list(waiting):
                 if self._allowance < 1:
                     break
-                signed, source = waiting.pop(key)
+                signed, tellers = waiting.pop(key)
                 subject, accuser, kind = key
                 if kind is Advert and self._index.get(subject) is None:
                     continue  # Forgotten since.
-                others = [node for node in listeners if node not in (subject, source, accuser)]
-                for node in others[: GONE_COPIES if _is_of_the_gone(signed.body) else copies]:
+                is_for_all = waiting is not self._renewals and self._allowance >= GENEROUS * burst
+                asked = listeners if is_for_all else listeners[: GONE_COPIES + 1]
+                others = [node for node in asked if node not in (subject, accuser) and node not in tellers]
+                count = len(others) if is_for_all else GONE_COPIES if _is_of_the_gone(signed.body) else copies
+                for node in others[:count]:
                     told.setdefault(node, []).append(signed)
                     self._allowance -= ADVERT_WEIGHT if kind is Advert else 1
         sends = [effect for node, signed in told.items() for effect in _sends(node, signed)]
@@ -230,9 +241,16 @@ class Gossip:
             waiting = self._renewals
         else:
             waiting = self._loads if key[2] is Pulse and not _is_of_the_gone(signed.body) else self._news
-        waiting[key] = (signed, sender)
+        waiting[key] = (signed, [sender])
         if len(waiting) > self._settings.adverts_max:
             del waiting[next(iter(waiting))]
+
+    def _knows(self, sender: NodeId, key: _Key, signed: Signed[Message]) -> None:
+        """A neighbour has told what was known here already; it need not be told in turn."""
+        for waiting in (self._news, self._loads, self._renewals):
+            found = waiting.get(key)
+            if found is not None and found[0].issued_at_ms == signed.issued_at_ms and sender not in found[1]:
+                found[1].append(sender)
 
     # --- Greetings, digests and questions -----------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from protocol.messages import (
 from protocol.notary import Notary
 from swarm.effects import Effect, Send
 from swarm.finding.capabilities import CapabilityIndex
-from swarm.finding.gossip import Gossip
+from swarm.finding.gossip import GENEROUS, GOSSIP_BURST_S, Gossip
 from swarm.finding.issuing import Issuer
 from swarm.finding.roster import Roster
 from swarm.finding.suspicion import Suspicions
@@ -73,6 +73,10 @@ class Ada:
     def doubts(self, *doubts: Signed[Suspicion], sender: NodeId = EVE, at: float = NOW + 1) -> list[NodeId]:
         """Who is gone because of this."""
         return self.gossip.hear_rumours(sender, Rumours((), doubts), at)[1]
+
+    def has_told_much(self, at: float = NOW) -> None:
+        """So much that she must be sparing, but not silent."""
+        self.gossip._told_at, self.gossip._allowance = at, (GENEROUS / 2) * GOSSIP_BURST_S * self.settings.gossip_budget
 
     def round(self, *neighbours: NodeId, at: float = NOW) -> list[tuple[NodeId, list[NodeId]]]:
         """Whom a round tells about whom."""

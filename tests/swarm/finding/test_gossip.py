@@ -132,8 +132,38 @@ def test_a_forgotten_node_is_believed_again_only_from_itself() -> None:
 # --- Rounds -------------------------------------------------------------------------------------------------------------
 
 
+def test_in_calm_times_news_goes_to_all_neighbours() -> None:
+    """Of fifty nodes, four copies each miss one more often than not."""
+    ada = Ada()
+    crowd = [node_id(10 + number) for number in range(9)]
+    ada.hears(of(BOB), of(CYD))
+    assert len(ada.round(*crowd)) == len(crowd)
+    ada.feels(pulse(BOB, at=NOW + 1, busy=1), at=NOW + 1)
+    assert len(rumoured(ada.gossip.round(crowd, NOW + 1))) == len(crowd)
+    ada.feels(pulse(BOB, at=NOW + 2, busy=1), at=NOW + 2)
+    assert len(rumoured(ada.gossip.round(crowd, NOW + 2))) == ada.settings.gossip_renewals, "what only renews does not"
+    ada.feels(pulse(CYD, at=NOW + 3, leaving=True), at=NOW + 3)
+    assert len(rumoured(ada.gossip.round(crowd, NOW + 3))) == len(crowd)
+
+
+def test_whoever_tells_the_same_meanwhile_is_not_told() -> None:
+    ada = Ada()
+    ada.hears(of(BOB), of(DAN), sender=CYD)
+    ada.hears(of(BOB), sender=EVE)
+    assert ada.round(CYD, EVE, node_id(9)) == [(node_id(9), [DAN, BOB]), (EVE, [DAN])]
+    ada.feels(pulse(BOB, at=NOW + 1, busy=1), sender=CYD, at=NOW + 1)
+    ada.feels(pulse(BOB, at=NOW + 1, busy=1), sender=EVE, at=NOW + 1)
+    assert [node for node, _ in rumoured(ada.gossip.round([CYD, EVE, node_id(9)], NOW + 1))] == [node_id(9)]
+    ada.hears(of(EVE), sender=EVE)
+    ada.round()
+    ada.doubts(doubt(EVE, DAN), sender=CYD)
+    ada.doubts(doubt(EVE, DAN), sender=node_id(8))
+    assert [node for node, _ in rumoured(ada.gossip.round([CYD, node_id(8), node_id(9)], NOW + 2))] == [node_id(9)]
+
+
 def test_each_version_is_passed_on_once_to_a_few_neighbours_and_then_rests() -> None:
     ada = Ada(gossip_copies=2)
+    ada.has_told_much()
     crowd = [node_id(10 + number) for number in range(9)]
     ada.hears(of(BOB))
     first = ada.round(*crowd)
@@ -146,6 +176,7 @@ def test_each_version_is_passed_on_once_to_a_few_neighbours_and_then_rests() -> 
 
 def test_a_renewal_that_says_nothing_new_goes_to_fewer() -> None:
     ada = Ada(gossip_copies=4, gossip_renewals=1)
+    ada.has_told_much()
     crowd = [node_id(10 + number) for number in range(9)]
     for at, offered, copies in ((NOW, CHAT, 4), (NOW + 1, CHAT, 1), (NOW + 2, CODE, 4)):
         ada.hears(of(BOB, offered, at=at), at=at)
@@ -157,6 +188,7 @@ def test_a_renewal_that_says_nothing_new_goes_to_fewer() -> None:
 
 def test_what_makes_others_forget_a_node_goes_to_more() -> None:
     ada = Ada()
+    ada.has_told_much()
     crowd = [node_id(10 + number) for number in range(9)]
     ada.hears(of(BOB), of(CYD))
     ada.round(*crowd)
