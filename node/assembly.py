@@ -25,6 +25,10 @@ class CountingTransport(Transport, Protocol):
     def offences(self) -> dict[str, int]:
         """Broken rules of the wire, by kind."""
 
+    @property
+    def router(self) -> str:
+        """What came of asking the router for a port, as in `node.views.ReachView`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Node:
@@ -57,6 +61,15 @@ def assemble(
     member = Member(identity.node, name, settings, Notary(identity, swarm, dice), dice)
     # The driver needs what works for it and they need its inbox, so they get a way there instead.
     models = Models(open_model, surroundings, parallel_max, lambda event: driver.post(event))
-    desk = Desk(member, models, clock, lambda event: driver.post(event), lambda: transport.offences, stop, recorder)
+    desk = Desk(
+        member,
+        models,
+        clock,
+        lambda event: driver.post(event),
+        lambda: transport.offences,
+        stop,
+        recorder,
+        lambda: transport.router,
+    )
     driver = Driver(member, transport, clock, models.generate, models.stop_generating, desk.tell)
     return Node(member, transport, driver, models, desk, Detached(desk.ask, recorder))

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import trio
 
+from node.acquaintances import Acquaintances
 from node.api.access import AccessRules
 from node.api.app import make_app
 from node.api.serving import ApiBindError, serve
@@ -27,7 +28,7 @@ from node.libp2p.transport import Libp2pTransport
 from node.logs import configure
 from node.models import Models
 from node.recording import Recorder
-from node.settings import Settings, load
+from node.settings import NodeSettings, Settings, load
 from node.store import keys
 from node.store.home import Home, find_home
 from node.store.journal import Journal
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 
 READY_FD_VARIABLE = "SWARM_READY_FD"
 LAST_WORDS_S = 0.3  # For answers that end because the node stops, and for the Goodbyes to be queued.
+CARRIED_MAX = 32  # Neighbours that a relay carries for; as many as it has.
 THREADS_MAX = 8  # Of one model, unless the settings say otherwise; more cores only heat a shared machine.
 
 Report = Callable[..., None]
@@ -101,6 +103,8 @@ async def _live(
         settings.node.mdns,
         clock,
         dice,
+        CARRIED_MAX if settings.node.relay == "serve" else 0,
+        settings.node.upnp,
     )
     threads = settings.offer.threads or min(THREADS_MAX, max(1, (os.cpu_count() or 2) - 1))
     kept = settings.journal
@@ -110,7 +114,7 @@ async def _live(
         identity=identity,
         swarm=swarm,
         name=name,
-        settings=MemberSettings(),
+        settings=_member_settings(settings.node),
         transport=transport,
         open_model=open_backend,
         surroundings=Surroundings(home.logs, threads),
@@ -139,10 +143,15 @@ async def _live(
         except* ApiBindError as error:
             raise Failure("port_taken", str(_first(error)), exit=ExitCode.ALREADY_HELD) from None
         host = f"[{settings.api.host}]" if ":" in settings.api.host else settings.api.host
-        desk.plate = Nameplate(program_version(), settings.swarm.current, f"http://{host}:{port}", addresses)
+        desk.plate = Nameplate(
+            program_version(), settings.swarm.current, f"http://{host}:{port}", addresses, settings.node.mdns
+        )
         driver.post(Started(addresses))
         await nursery.start(node.detached.run)
         _join(driver, settings.node.join)
+        if not settings.node.offline:
+            acquaintances = Acquaintances(home.peers(swarm), member.best_contacts, driver.post)
+            nursery.start_soon(acquaintances.run)
         nursery.start_soon(_become_ready, desk, models, report)
 
         # A signal may come while the models still load.
@@ -154,6 +163,13 @@ async def _live(
             while len(member.asking) or member.serving.load()[1]:
                 await trio.sleep(LAST_WORDS_S / 10)
         nursery.cancel_scope.cancel()
+
+
+def _member_settings(node: NodeSettings) -> MemberSettings:
+    """A relay does not need one, or nobody could dial it."""
+    if node.relay == "serve":
+        return MemberSettings(relays_used=0, carried_max=CARRIED_MAX)
+    return MemberSettings() if node.relay == "use" else MemberSettings(relays_used=0)
 
 
 def _join(driver: Driver, addresses: tuple[str, ...]) -> None:

@@ -15,8 +15,17 @@ import trio
 from node.answers import answer_view, route_view, unfinished_view
 from node.metrics import Measures, Tallies
 from node.models import Models
+from node.neighbourhood import path_to, peer_views, reach_view, skill_views
 from node.recording import Recorder
-from node.views import AnswerView, ModelView, PeerView, RouteView, SkillView, StatusView
+from node.views import (
+    AnswerView,
+    ModelView,
+    PeerView,
+    PingView,
+    RouteView,
+    SkillView,
+    StatusView,
+)
 from protocol import errors
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId, node_from_text, node_text
@@ -29,18 +38,20 @@ from swarm.effects import (
     Notify,
     PeerJoined,
     PeerLost,
+    PingAnswered,
+    PingFailed,
     Reply,
     Routed,
     WorkerAccepted,
 )
-from swarm.events import AskCancelled, Asked, ContactsFound, Event
-from swarm.finding.capabilities import Known
+from swarm.events import AskCancelled, Asked, ContactsFound, Event, PingAsked
 from swarm.member import Member
 from swarm.values import Contact, Task
 
 log = logging.getLogger(__name__)
 
 JOIN_LIMIT_S = 15.0  # A dial tries every address once; the slowest transport gives up after 8 s.
+PING_LIMIT_S = 10.0  # A dial, and the answer of a neighbour that is about to be given up.
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +105,18 @@ class _Join:
     cause: str = ""
 
 
+class PingError(Exception):
+    """A node does not answer. The message names it and the cause."""
+
+
+@dataclass(eq=False, slots=True)
+class _Ping:
+    node: NodeId
+    ended: trio.Event = field(default_factory=trio.Event)
+    rtt_s: float | None = None
+    cause: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Nameplate:
     """What the node says of itself; fixed once it is ready."""
@@ -102,6 +125,7 @@ class Nameplate:
     swarm: str
     api: str
     addresses: tuple[str, ...]
+    mdns: bool = False
 
 
 class Desk:
@@ -116,12 +140,14 @@ class Desk:
         offences: Callable[[], dict[str, int]],
         stop: Callable[[], None],
         recorder: Recorder,
+        router: Callable[[], str] = lambda: "off",
     ) -> None:
-        """`offences` counts what peers did wrong on the wire; `stop` begins the daemon's shutdown."""
+        """`offences` counts what peers did wrong on the wire; `stop` begins the daemon's shutdown; `router` as in ReachView."""
         self._recorder = recorder
         self._tallies = Tallies()
         self._member, self._models, self._clock, self._post = member, models, clock, post
-        self._offences, self._stop = offences, stop
+        self._offences, self._stop, self._router = offences, stop, router
+        self._pings: list[_Ping] = []
         self._asks: dict[TaskId, _Ask] = {}
         self._joins: list[_Join] = []
         self._process = psutil.Process(os.getpid())
@@ -203,6 +229,16 @@ class Desk:
                     if address in join.contact.addresses:
                         join.cause = cause
                         join.ended.set()
+            case PingAnswered(node, rtt_s):
+                for ping in self._pings:
+                    if ping.node == node:
+                        ping.rtt_s = rtt_s
+                        ping.ended.set()
+            case PingFailed(node, cause):
+                for ping in self._pings:
+                    if ping.node == node:
+                        ping.cause = cause
+                        ping.ended.set()
             case WorkerAccepted(task, _, name, model, ahead):
                 log.info("task %s: %s took it on with %s, %d ahead", task.hex(), name, model, ahead)
             case AttemptFailed(task, _, name, _, reason):
@@ -229,6 +265,26 @@ class Desk:
         node = node_text(join.node)
         return next(view for view in self.peers() if view.node == node)
 
+    async def ping(self, node: NodeId) -> PingView:
+        """How far away a node is, dialling it if there is no link; raises PingError with a sentence for people."""
+        known = self._member.index.get(node)
+        name = known.advert.name if known is not None else node_text(node)
+        if node == self._member.node:
+            raise PingError(f"{name} is this node itself")
+        ping = _Ping(node)
+        self._pings.append(ping)
+        try:
+            self._post(PingAsked(node))
+            with trio.move_on_after(PING_LIMIT_S):
+                await ping.ended.wait()
+        finally:
+            self._pings.remove(ping)
+        neighbour = self._member.roster.get(node)
+        if ping.rtt_s is None or neighbour is None:
+            raise PingError(f"{name} does not answer: {ping.cause or f'not a word for {PING_LIMIT_S:.0f} s'}")
+        rtt_ms = round(ping.rtt_s * 1000, 1)
+        return PingView(node_text(node), neighbour.name, rtt_ms, path_to(self._member, neighbour), neighbour.dialled)
+
     def _neighbour_at(self, contact: Contact) -> NodeId | None:
         """Who of the neighbours can be reached there: a dial to somebody linked already has no other end."""
         for neighbour in self._member.roster:
@@ -247,61 +303,11 @@ class Desk:
 
     def peers(self) -> list[PeerView]:
         """Every known node, this one first, then the neighbours, then those heard of."""
-        now = self._clock()
-        known = {found.node: found for found in self._member.index}
-        views = [self._peer_view(self._member.node, known.get(self._member.node), now)]
-        nodes = [neighbour.node for neighbour in self._member.roster]
-        nodes += [node for node in known if node not in self._member.roster and node != self._member.node]
-        return views + [self._peer_view(node, known.get(node), now) for node in nodes]
-
-    def _peer_view(self, node: NodeId, known: Known | None, now: float) -> PeerView:
-        neighbour = self._member.roster.get(node)
-        advert = known.advert if known else None
-        heard = max(known.heard_at if known else 0.0, neighbour.heard_at if neighbour else 0.0)
-        capabilities = advert.capabilities if advert else ()
-        if node == self._member.node:
-            state, heard = "self", now
-        elif advert is not None and advert.draining:
-            state = "draining"
-        else:
-            state = "connected" if neighbour else "known"
-        return PeerView(
-            node=node_text(node),
-            name=neighbour.name if neighbour else advert.name if advert else self._member.name,
-            state=state,
-            rtt_ms=round(neighbour.rtt_s * 1000, 1) if neighbour and neighbour.rtt_s is not None else None,
-            heard_s=round(max(0.0, now - heard), 1),
-            addresses=list(advert.addresses if advert else neighbour.addresses if neighbour else ()),
-            models=sorted({offered.model for offered in capabilities}),
-            skills=sorted({offered.skill for offered in capabilities}),
-            tokens_per_second=max((offered.tokens_per_second for offered in capabilities), default=None),
-            slots=advert.slots if advert else 0,
-            busy=advert.busy if advert else 0,
-            queued=advert.queued if advert else 0,
-        )
+        return peer_views(self._member, self._clock())
 
     def skills(self) -> list[SkillView]:
         """Every capability known now, this node's own first."""
-        views = []
-        for known in sorted(self._member.index, key=lambda found: found.node != self._member.node):
-            advert = known.advert
-            if advert.draining:
-                continue
-            for offered in advert.capabilities:
-                views.append(
-                    SkillView(
-                        skill=offered.skill,
-                        model=offered.model,
-                        node=node_text(known.node),
-                        name=advert.name,
-                        tokens_per_second=round(offered.tokens_per_second, 1),
-                        first_token_ms=offered.first_token_ms,
-                        context_tokens=offered.context_tokens,
-                        labels=list(offered.labels),
-                        description=offered.description,
-                    )
-                )
-        return views
+        return skill_views(self._member)
 
     # --- This node ----------------------------------------------------------------------------------------------------
 
@@ -326,7 +332,7 @@ class Desk:
             swarm=self.plate.swarm,
             pid=os.getpid(),
             uptime_s=round(self._clock() - self._began, 3),
-            addresses=list(self.plate.addresses),
+            addresses=list(member.reach.addresses or self.plate.addresses),
             api=self.plate.api,
             models=self.models(),
             peers=self.peers(),
@@ -335,10 +341,20 @@ class Desk:
             failed=member.asking.failed,
             served=member.serving.served,
             refused=refused,
-            warnings=[f"model {model.ref}: {model.detail}" for model in self.models() if model.state == "failed"],
+            warnings=self._warnings(),
             rss_bytes=self._process.memory_info().rss,
             journal=self._recorder.trouble,
+            reach=reach_view(self._member, self._router(), self.plate.mdns),
+            twin=list(member.gossip.twin),
         )
+
+    def _warnings(self) -> list[str]:
+        warnings = [f"model {model.ref}: {model.detail}" for model in self.models() if model.state == "failed"]
+        if self._member.gossip.twin:
+            warnings.append(
+                f"another node runs with this node's identity ({self._member.gossip.twin[0]}): give one of the two a key of its own"
+            )
+        return warnings
 
     def measures(self) -> Measures:
         """What `/metrics` shows."""

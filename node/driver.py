@@ -14,8 +14,10 @@ import trio
 from node.transport import Transport
 from protocol.messages import AttemptId
 from swarm.effects import (
+    Announce,
     Conclude,
     Dial,
+    DialBack,
     Disconnect,
     Effect,
     FindProviders,
@@ -27,6 +29,7 @@ from swarm.effects import (
     SetTimer,
     StopGenerating,
     Timer,
+    UseRelays,
 )
 from swarm.events import Event, LoopLate, TimerFired
 from swarm.member import Member
@@ -108,6 +111,12 @@ class Driver:
                 self._transport.dial(effect)
             case Disconnect(node, cause):
                 self._transport.disconnect(node, cause)
+            case DialBack(node, addresses):
+                self._transport.dial_back(node, addresses)
+            case UseRelays(nodes):
+                self._transport.use_relays(nodes)
+            case Announce(addresses):
+                self._transport.announce(addresses)
             case Provide(skills):
                 self._transport.provide(skills)
             case FindProviders(skill):

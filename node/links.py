@@ -51,6 +51,14 @@ class Pipe(Protocol):
     def peer(self) -> NodeId:
         """Who is at the other end."""
 
+    @property
+    def seen(self) -> str:
+        """Where the other end is, as this machine sees it, without a port; empty if that is not known."""
+
+    @property
+    def relay(self) -> NodeId | None:
+        """Who carries the pipe, if it is not direct."""
+
     async def read(self) -> bytes:
         """Some bytes, or none at the orderly end. Raises PipeBroken."""
 
@@ -178,26 +186,37 @@ class Links:
         if session is not None:
             self._end(session, cause)
 
-    def dial(self, contact: Contact, reach: Reach) -> None:
-        """Open a link through `reach`. Messages for the peer wait, and are Undelivered if no link comes of it."""
-        if contact.node in self._up or self._nursery is None:
+    def dial(self, contact: Contact, reach: Reach, upgrade: bool = False) -> None:
+        """Open a link through `reach`. Messages for the peer wait, and are Undelivered if no link comes of it.
+
+        `upgrade`: if there is a link that a relay carries, a direct one takes its place.
+        """
+        carried = contact.node is not None and upgrade and self._is_carried(contact.node)
+        if (contact.node in self._up and not carried) or self._nursery is None:
             return
         if contact.node is not None:
             self._dials[contact.node] = self._dials.get(contact.node, 0) + 1
-        self._nursery.start_soon(self._dial, contact, reach)
+        self._nursery.start_soon(self._dial, contact, reach, upgrade)
 
-    async def _dial(self, contact: Contact, reach: Reach) -> None:
+    async def _dial(self, contact: Contact, reach: Reach, upgrade: bool) -> None:
         assert self._nursery is not None
         try:
             async with self._dial_slots:
                 pipe, address = await reach(contact)
+                if pipe.relay is None and self._is_carried(pipe.peer):
+                    # Whoever says Hello has no link: the old one goes first.
+                    self._end(self._up[pipe.peer], REPLACED)
                 cause = await self._nursery.start(self._carry_dialled, pipe, address)
         except PipeBroken as error:
             cause = str(error)
-        if cause and contact.node not in self._up:
+        if cause and contact.node not in self._up and not upgrade:
             self._post(DialFailed(contact, cause))
         if contact.node is not None:
             self._dial_ended(contact.node)
+
+    def _is_carried(self, node: NodeId) -> bool:
+        session = self._up.get(node)
+        return session is not None and session.pipe.relay is not None
 
     def _dial_ended(self, node: NodeId) -> None:
         self._dials[node] -= 1
@@ -339,7 +358,8 @@ class Links:
         self._up[peer] = session
         session.is_up = True
         session.settled.set()
-        self._post(NeighbourUp(peer, session.hello.name, session.hello.addresses, session.address or ""))
+        hello, pipe = session.hello, session.pipe
+        self._post(NeighbourUp(peer, hello.name, hello.addresses, session.address or "", pipe.seen, pipe.relay))
         for message in self._waiting.pop(peer, []):
             self._put(session, message)
 

@@ -10,7 +10,7 @@ from node.transport import ListenError, Post
 from protocol.identity import Identity, NodeId, node_text
 from protocol.messages import Message
 from swarm.effects import Dial
-from swarm.events import ContactsFound
+from swarm.events import ContactsFound, DialledBack, RelayChanged
 from swarm.values import Contact
 
 PIPE_CHUNKS_MAX = 4  # As much as kernel and muxer would hold; a reader that stops soon stops the writer.
@@ -31,19 +31,23 @@ class MemoryNetwork:
             raise ListenError(f"{address} is taken. Choose another address.")
         self._listeners[address] = (node, accept)
 
+    def answers(self, address: str) -> NodeId | None:
+        """Who listens there, if anybody does."""
+        return self._listeners.get(address, (None, None))[0]
+
     def close(self, address: str) -> None:
         """Answer no more."""
         self._listeners.pop(address, None)
 
-    def call(self, address: str, caller: NodeId, expected: NodeId | None) -> Pipe:
-        """A pipe to whoever listens there. Raises PipeBroken with the cause."""
+    def call(self, address: str, caller: NodeId, expected: NodeId | None, seen: str = "") -> Pipe:
+        """A pipe to whoever listens there, who sees the caller at `seen`. Raises PipeBroken with the cause."""
         place = address.split("/p2p/")[0]
         if place not in self._listeners:
             raise PipeBroken(f"Nothing answers at {address}.")
         node, accept = self._listeners[place]
         if expected is not None and node != expected:
             raise PipeBroken(f"{address} answers, but as another node ({node_text(node)}).")
-        near, far = pipe_pair(caller, node)
+        near, far = pipe_pair(caller, node, seen, place)
         accept(far)
         return near
 
@@ -61,12 +65,18 @@ class MemoryNetwork:
 
 
 class MemoryPipe:
-    """One end of a pipe pair. `peer` is at the other end."""
+    """One end of a pipe pair. `peer` is at the other end, at the address `seen`."""
+
+    relay: NodeId | None = None
 
     def __init__(
-        self, peer: NodeId, incoming: trio.MemoryReceiveChannel[bytes], outgoing: trio.MemorySendChannel[bytes]
+        self,
+        peer: NodeId,
+        incoming: trio.MemoryReceiveChannel[bytes],
+        outgoing: trio.MemorySendChannel[bytes],
+        seen: str = "",
     ) -> None:
-        self.peer = peer
+        self.peer, self.seen = peer, seen
         self._incoming, self._outgoing = incoming, outgoing
 
     async def read(self) -> bytes:
@@ -90,11 +100,13 @@ class MemoryPipe:
     abort = end
 
 
-def pipe_pair(near: NodeId, far: NodeId) -> tuple[MemoryPipe, MemoryPipe]:
-    """Two ends of one pipe: that of `near` first."""
+def pipe_pair(
+    near: NodeId, far: NodeId, near_seen: str = "", far_seen: str = ""
+) -> tuple[MemoryPipe, MemoryPipe]:
+    """Two ends of one pipe: that of `near` first. Each is seen by the other at an address."""
     to_far, at_far = trio.open_memory_channel[bytes](PIPE_CHUNKS_MAX)
     to_near, at_near = trio.open_memory_channel[bytes](PIPE_CHUNKS_MAX)
-    return MemoryPipe(far, at_near, to_far), MemoryPipe(near, at_far, to_near)
+    return MemoryPipe(far, at_near, to_far, far_seen), MemoryPipe(near, at_far, to_near, near_seen)
 
 
 class MemoryTransport:
@@ -126,6 +138,11 @@ class MemoryTransport:
         """What peers have done wrong, by kind."""
         return self._links.offences
 
+    @property
+    def router(self) -> str:
+        """There is none."""
+        return "off"
+
     async def run(self, post: Post, *, task_status: trio.TaskStatus[tuple[str, ...]]) -> None:
         self._network.listen(self._listen, self.node, self._links.accept)
         try:
@@ -145,10 +162,21 @@ class MemoryTransport:
         self._links.send(to, message)
 
     def dial(self, dial: Dial) -> None:
-        self._links.dial(dial.contact, self._reach)
+        self._links.dial(dial.contact, self._reach, dial.upgrade)
 
     def disconnect(self, node: NodeId, cause: str) -> None:
         self._links.disconnect(node, cause)
+
+    def dial_back(self, node: NodeId, addresses: tuple[str, ...]) -> None:
+        reached = tuple(address for address in addresses if self._network.answers(address) == node)
+        self._links.post(DialledBack(node, reached))
+
+    def use_relays(self, nodes: tuple[NodeId, ...]) -> None:
+        for node in nodes:
+            self._links.post(RelayChanged(node, ()))  # Everybody can be dialled, so nobody carries.
+
+    def announce(self, addresses: tuple[str, ...]) -> None:
+        self._links.addresses = addresses
 
     def provide(self, skills: tuple[str, ...]) -> None:
         self._network.provide(self._swarm, ("", *skills), Contact(self.node, (self._address,)))
@@ -162,7 +190,7 @@ class MemoryTransport:
         for address in contact.addresses:
             await trio.lowlevel.checkpoint()
             try:
-                return self._network.call(address, self.node, contact.node), address
+                return self._network.call(address, self.node, contact.node, self._listen), address
             except PipeBroken as error:
                 cause = str(error)
         raise PipeBroken(cause)

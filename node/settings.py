@@ -38,6 +38,8 @@ class NodeSettings(Struct, frozen=True):
     listen: Annotated[tuple[str, ...], Meta(max_length=lim.ADDRESSES_MAX)] = ("/ip4/0.0.0.0/tcp/4976",)
     announce: Annotated[tuple[str, ...], Meta(max_length=lim.ADDRESSES_MAX)] = ()  # Instead of what we listen on.
     mdns: bool = True
+    relay: Literal["off", "use", "serve"] = "use"  # Whether relays carry links to this node; serve: it is one itself.
+    upnp: bool = True  # Ask the router to let others in.
     join: Texts = ()  # Addresses of nodes to dial at start.
     offline: bool = False  # Loopback only, no mDNS.
 
@@ -333,7 +335,8 @@ def _offline(node: NodeSettings) -> NodeSettings:
             address = f"/ip4/127.0.0.1/tcp/{port}" if host.version == 4 else f"/ip6/::1/tcp/{port}"
         moved.append(address)
     near = tuple(address for address in node.join if notation.on_loopback_only(address))
-    return msgspec.structs.replace(node, listen=tuple(dict.fromkeys(moved)), announce=(), mdns=False, join=near)
+    listen = tuple(dict.fromkeys(moved))
+    return msgspec.structs.replace(node, listen=listen, announce=(), mdns=False, relay="off", upnp=False, join=near)
 
 
 # --- Words about it ---------------------------------------------------------------------------------------------------

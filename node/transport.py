@@ -8,9 +8,31 @@ import trio
 from protocol.identity import NodeId
 from protocol.messages import Message
 from swarm.effects import Dial
-from swarm.events import ContactsFound, DialFailed, NeighbourDown, NeighbourUp, Received, Undelivered
+from swarm.events import (
+    AddressesChanged,
+    CarriedChanged,
+    ContactsFound,
+    DialFailed,
+    DialledBack,
+    NeighbourDown,
+    NeighbourUp,
+    Received,
+    RelayChanged,
+    Undelivered,
+)
 
-TransportEvent = NeighbourUp | NeighbourDown | DialFailed | ContactsFound | Received | Undelivered
+TransportEvent = (
+    NeighbourUp
+    | NeighbourDown
+    | DialFailed
+    | DialledBack
+    | AddressesChanged
+    | RelayChanged
+    | CarriedChanged
+    | ContactsFound
+    | Received
+    | Undelivered
+)
 Post = Callable[[TransportEvent], None]
 """Hands an event to the driver's inbox. Never blocks."""
 
@@ -33,10 +55,22 @@ class Transport(Protocol):
         """Queue a message. A peer without a link, and not being dialled, makes Undelivered."""
 
     def dial(self, dial: Dial) -> None:
-        """Open a link: NeighbourUp or DialFailed follows. A link that is already up makes neither."""
+        """Open a link: NeighbourUp or DialFailed follows. A link that is up already makes neither.
+
+        An upgrade that works makes NeighbourDown and NeighbourUp; one that does not makes nothing.
+        """
 
     def disconnect(self, node: NodeId, cause: str) -> None:
         """Close the link at once, even if the peer is frozen. NeighbourDown follows."""
+
+    def dial_back(self, node: NodeId, addresses: tuple[str, ...]) -> None:
+        """Dial a peer anew at each of these addresses, prove who answers, and hang up: DialledBack follows."""
+
+    def use_relays(self, nodes: tuple[NodeId, ...]) -> None:
+        """Have these peers, and no others any more, carry links to this node; RelayChanged follows for each."""
+
+    def announce(self, addresses: tuple[str, ...]) -> None:
+        """Tell these addresses of this node from now on: in Hellos, and in provider records."""
 
     def provide(self, skills: tuple[str, ...]) -> None:
         """Publish provider records for these skills, and for membership of the swarm."""

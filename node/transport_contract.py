@@ -19,7 +19,16 @@ from protocol.link import Link
 from protocol.messages import AdvertPull, Hello, Ping, TaskPiece, TaskRequest, Turn
 from protocol.replay import ReplayWindow
 from swarm.effects import Dial
-from swarm.events import ContactsFound, DialFailed, NeighbourDown, NeighbourUp, Received, Undelivered
+from swarm.events import (
+    ContactsFound,
+    DialFailed,
+    DialledBack,
+    NeighbourDown,
+    NeighbourUp,
+    Received,
+    RelayChanged,
+    Undelivered,
+)
 from swarm.values import Contact
 
 PATIENCE_S = 30.0  # A safety net for a transport that hangs, never part of a check.
@@ -313,6 +322,40 @@ async def check_a_replayed_greeting_gets_no_link(bench: Bench) -> None:
         assert len(bob.all(NeighbourUp)) == 1
 
 
+# --- Being reached ----------------------------------------------------------------------------------------------------
+
+
+async def check_links_say_where_the_peer_is(bench: Bench) -> None:
+    """Its addresses lie there."""
+    async with linked(bench) as (alice, bob):
+        for node, other in ((alice, bob), (bob, alice)):
+            (up,) = node.all(NeighbourUp)
+            assert up.seen and other.addresses[0].startswith(up.seen)
+            assert up.relay is None
+
+
+async def check_a_dial_back_tells_who_answers(bench: Bench) -> None:
+    async with running(bench, ALICE) as alice, running(bench, BOB) as bob, running(bench, CAROL) as carol:
+        there, elsewhere = (node.addresses[0].partition("/p2p/")[0] for node in (bob, carol))
+        alice.transport.dial_back(bob.node, (bench.nowhere(), there, elsewhere))
+        assert await alice.next(DialledBack) == DialledBack(bob.node, (there,))
+        assert not alice.all(NeighbourUp) and not bob.all(NeighbourUp)
+
+
+async def check_an_announced_address_is_told_to_new_neighbours(bench: Bench) -> None:
+    async with running(bench, ALICE) as alice, running(bench, BOB) as bob:
+        moved = (*bob.addresses, *alice.addresses)
+        bob.transport.announce(moved)
+        alice.dial(bob)
+        assert (await alice.next(NeighbourUp)).addresses == moved
+
+
+async def check_whoever_does_not_relay_is_told(bench: Bench) -> None:
+    async with linked(bench) as (alice, bob):
+        alice.transport.use_relays((bob.node,))
+        assert await alice.next(RelayChanged) == RelayChanged(bob.node, ())
+
+
 # --- The DHT ----------------------------------------------------------------------------------------------------------
 
 
@@ -380,5 +423,9 @@ CHECKS: tuple[Callable[[Bench], Awaitable[None]], ...] = (
     check_a_taken_address_is_an_error,
     check_a_broken_rule_ends_the_link,
     check_a_replayed_greeting_gets_no_link,
+    check_links_say_where_the_peer_is,
+    check_a_dial_back_tells_who_answers,
+    check_an_announced_address_is_told_to_new_neighbours,
+    check_whoever_does_not_relay_is_told,
     check_providers_are_found_through_the_network,
 )

@@ -19,6 +19,41 @@ class PeerView:
     slots: int
     busy: int
     queued: int
+    path: str = ""  # Of a neighbour: `direct`, or `relay NAME`.
+
+
+@dataclass(frozen=True, slots=True)
+class PingView:
+    """A neighbour has answered. `path` as in PeerView; `address` is what was dialled, empty if the neighbour dialled us."""
+
+    node: str
+    name: str
+    rtt_ms: float
+    path: str
+    address: str
+    schema: str = "swarm.ping/1"
+
+
+@dataclass(frozen=True, slots=True)
+class SightingView:
+    """A place where others see this node, and how many of those asked could dial it there, or not."""
+
+    seen: str
+    reached: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReachView:
+    """Whether others can dial this node. `verdict` is `open`, `closed`, or `unknown` as long as nobody has tried."""
+
+    verdict: str = "unknown"
+    sightings: list[SightingView] = field(default_factory=list)
+    relays: list[str] = field(default_factory=list)  # Names of those who carry links to this node.
+    relaying: bool = False  # Whether it offers to carry links for others,
+    carried: int = 0  # and for how many it does.
+    router: str = "off"  # What came of asking the router for a port: `off`, `searching`, `none`, `refused` or `mapped`.
+    mdns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +108,8 @@ class StatusView:
     rss_bytes: int
     schema: str = "swarm.status/1"
     journal: str = ""  # What is wrong with the journal of tasks, for people.
+    reach: ReachView = field(default_factory=ReachView)
+    twin: list[str] = field(default_factory=list)  # Where another node with this node's identity was seen.
 
 
 @dataclass(frozen=True, slots=True)

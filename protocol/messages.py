@@ -136,7 +136,10 @@ class Goodbye(Message):
 @_message(16, sealed=True)
 @dataclass(frozen=True, slots=True)
 class Advert(Message):
-    """A node's signed, short-lived statement of its capabilities and load. The envelope's time is its version."""
+    """A node's signed, short-lived statement of its capabilities and load. The envelope's time is its version.
+
+    `relays`: it carries links to nodes that cannot be dialled, as a circuit relay.
+    """
 
     name: Name
     addresses: Annotated[tuple[Address, ...], Many(lim.ADDRESSES_MAX)]
@@ -145,6 +148,7 @@ class Advert(Message):
     busy: Slots
     queued: Slots
     draining: bool
+    relays: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +240,26 @@ class AdvertWant(Message):
     """Asks for the adverts and pulses of these nodes. Answered by AdvertPush and Rumours, as far as they are known."""
 
     nodes: Annotated[tuple[Node, ...], Many(lim.DIGESTS_MAX)]
+
+
+@_message(24, sealed=False)
+@dataclass(frozen=True, slots=True)
+class ReachAsk(Message):
+    """Asks where the receiver sees the sender, and to dial it there: at the ports of these addresses, and nowhere else."""
+
+    addresses: Annotated[tuple[Address, ...], Many(lim.ADDRESSES_MAX)]
+
+
+@_message(25, sealed=False)
+@dataclass(frozen=True, slots=True)
+class ReachAnswer(Message):
+    """Answers a ReachAsk. `seen` is where the asker's link comes from, without a port; `reached` are the addresses that answered.
+
+    An empty `seen` tells nothing: the link is relayed, or there was no time to try.
+    """
+
+    seen: Address
+    reached: Annotated[tuple[Address, ...], Many(lim.ADDRESSES_MAX)]
 
 
 # --- Doing: kinds 32 to 47 --------------------------------------------------------------------------------------------

@@ -28,7 +28,8 @@ class Machine:
     same `island`. `pace` multiplies the time that its models take; a share `failing` of their answers breaks off,
     `claims` is how many times its true speed it advertises,
     and a share `straggling` takes `straggle_factor` times as long.
-    `has_power` False: nobody there even refuses a connection.
+    `has_power` False: nobody there even refuses a connection. `hidden`: its router lets nobody in. `carries` is for how many
+    neighbours it is a relay.
     """
 
     index: int
@@ -50,6 +51,8 @@ class Machine:
     claims: float = 1.0
     straggling: float = 0.0
     straggle_factor: float = 1.0
+    hidden: bool = False
+    carries: int = 0
     process: Process | None = None
 
     @property
@@ -79,6 +82,9 @@ class Process:
     links: dict[NodeId, End] = field(default_factory=dict)
     dials: dict[NodeId, DialUnderWay] = field(default_factory=dict)
     generations: dict[AttemptId, Generation] = field(default_factory=dict)
+    addresses: tuple[str, ...] = ()  # As its member has them told.
+    relays: dict[NodeId, None] = field(default_factory=dict)  # That carry for it,
+    carried: dict[NodeId, None] = field(default_factory=dict)  # and whom it carries for.
 
     @property
     def process(self) -> Process:

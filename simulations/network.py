@@ -22,12 +22,23 @@ from protocol.messages import Message
 from simulations.agenda import Agenda
 from simulations.machines import Machine, Process
 from simulations.scenario import NetworkTable
-from swarm.effects import Dial
-from swarm.events import DialFailed, NeighbourDown, NeighbourUp, Received, Undelivered
+from swarm.effects import Dial, DialBack
+from swarm.events import (
+    CarriedChanged,
+    DialFailed,
+    DialledBack,
+    NeighbourDown,
+    NeighbourUp,
+    Received,
+    RelayChanged,
+    Undelivered,
+)
+from swarm.finding.places import is_relayed
 from swarm.values import Contact
 
 HANDSHAKE_TRIPS = 3  # One-way trips until the peer has our Hello: TCP and Noise, and the Hello itself on top.
 UNKNOWN_ADDRESS_S = 0.05  # A name server says no.
+STAGGER_S = 0.25  # A circuit is tried this much later than the address before it.
 RETRANSMIT_S = 0.2  # Linux waits this long at least before it sends a lost segment again.
 HEAL_S_MAX = 15.0  # TCP doubles its wait between tries, so a link that stalled notices late that the way is free again.
 WAITING_MAX = 64  # Messages held for one dial; the real links hold as many.
@@ -36,6 +47,7 @@ MAP_DIAGONAL = hypot(1.0, 1.0)
 
 CLOSED_BY_PEER = "The peer closed the connection."
 RESET = "The peer's machine reset the connection."
+RELAY_GONE = "The relay closed the circuit."
 REPLACED = "The peer opened a new connection."
 NOT_READING = "The peer does not read what is sent to it."
 
@@ -48,6 +60,8 @@ class DialUnderWay:
     address: str
     contacts: list[Contact]
     began: float
+    relay: Machine | None = None
+    upgrade: bool = False
     waiting: list[Message] = field(default_factory=list)
 
 
@@ -68,6 +82,16 @@ class End:
     stalled: list[Any] = field(default_factory=list)
     stalled_at: float = 0.0
     orphaned: bool = False  # The other end vanished without a word.
+    relay: Process | None = None  # Who carries it, if it is not direct.
+
+    @property
+    def relay_node(self) -> NodeId | None:
+        return None if self.relay is None else self.relay.node
+
+    @property
+    def seen(self) -> str:
+        """Where this end sees the other."""
+        return "" if self.relay is not None else self.other.process.machine.addresses[0]
 
 
 class Network:
@@ -80,6 +104,7 @@ class Network:
         self._agenda, self._table, self._dice, self._wire = agenda, table, dice, wire
         self._by_address = {address: machine for machine in machines for address in machine.addresses}
         self._stalled: list[End] = []
+        self._carried: list[End] = []  # Ends of links through relays.
         self._loss, self._jitter = table.loss, table.jitter
         self.task_classes = frozenset(TASK_MESSAGES)
         self.sent: dict[type[Message], int] = {}
@@ -104,6 +129,13 @@ class Network:
         contact = dial.contact
         address = next((text for text in contact.addresses if text in self._by_address), None)
         machine = self._by_address.get(address or "")
+        relay: Machine | None = None
+        if machine is None or machine.hidden:
+            for text in () if dial.upgrade else filter(is_relayed, contact.addresses):
+                before, _, behind = text.partition("/p2p-circuit")
+                address, relay, machine = text, self._by_address.get(before), self._by_address.get(behind)
+                if relay is not None and relay.process is not None:
+                    break  # All are tried, one soon after the other.
         if address is None and any(text.startswith("/ip4/") for text in contact.addresses):
             # Somebody made it up: packets go nowhere.
             self._agenda.post(self._table.dial_limit_s, process, DialFailed(contact, "No answer."))
@@ -115,16 +147,66 @@ class Network:
             self._agenda.post(0.0, process, DialFailed(contact, f"{address} is this node itself."))
             return
         end = process.links.get(machine.node)
-        if end is not None and end.up:
+        if end is not None and end.up and not (dial.upgrade and end.relay is not None):
             return
         known = process.dials.get(machine.node)
         if known is not None:
             known.contacts.append(contact)
             return
-        under_way = DialUnderWay(machine, address, [contact], self._agenda.now)
+        under_way = DialUnderWay(machine, address, [contact], self._agenda.now, relay, dial.upgrade)
         process.dials[machine.node] = under_way
-        trips_s = HANDSHAKE_TRIPS * self.latency_s(process.machine, machine)
+        trips_s = HANDSHAKE_TRIPS * self._way_s(process.machine, relay, machine) + (STAGGER_S if relay else 0.0)
         self._agenda.call(trips_s, partial(self._knock, process, under_way))
+
+    def dial_back(self, process: Process, dial: DialBack) -> None:
+        """Ends in DialledBack."""
+        machine = next((found for text in dial.addresses if (found := self._by_address.get(text))), None)
+        open = machine is not None and not machine.hidden and machine.node == dial.node and machine.process is not None
+        reached = dial.addresses if open and machine and machine.island == process.machine.island else ()
+        took_s = 2.0 * self.latency_s(process.machine, machine) if machine and reached else self._table.dial_limit_s
+        self._agenda.post(took_s, process, DialledBack(dial.node, reached))
+
+    def use_relays(self, process: Process, nodes: tuple[NodeId, ...]) -> None:
+        """RelayChanged follows for each that was not in use before."""
+        for node in [node for node in process.relays if node not in nodes]:
+            del process.relays[node]
+            end = process.links.get(node)
+            if end is not None and end.up and end.other.open:
+                self._release(end.other.process, process.node)
+        for node in nodes:
+            if node not in process.relays:
+                process.relays[node] = None
+                end = process.links.get(node)
+                delay_s = 2.0 * end.latency_s if end is not None else 0.0
+                self._agenda.call(delay_s, partial(self._reserve, process, node))
+
+    def _reserve(self, process: Process, node: NodeId) -> None:
+        if not process.open or node not in process.relays:
+            return
+        end = process.links.get(node)
+        relay = end.other.process if end is not None and end.up and end.other.open else None
+        if relay is None or relay.frozen_at is not None or len(relay.carried) >= relay.machine.carries:
+            del process.relays[node]
+            self._agenda.post(0.0, process, RelayChanged(node, ()))
+            return
+        relay.carried[process.node] = None
+        self._agenda.post(0.0, relay, CarriedChanged(tuple(relay.carried)))
+        circuit = f"{relay.machine.addresses[0]}/p2p-circuit{process.machine.addresses[0]}"
+        self._agenda.post(0.0, process, RelayChanged(node, (circuit,)))
+
+    def _release(self, relay: Process, node: NodeId) -> None:
+        """A relay does not carry for a node any more, and ends what it carried."""
+        if relay.carried.pop(node, 0) == 0:
+            return
+        self._agenda.post(0.0, relay, CarriedChanged(tuple(relay.carried)))
+        for end in [end for end in self._carried if end.relay is relay and end.process.node == node]:
+            self._cut(end)
+
+    def _cut(self, end: End) -> None:
+        """Both ends of a carried link hear that it is over."""
+        for each in (end, end.other):
+            if each is not None and each.open and each.up:
+                self._drop(each, RELAY_GONE)
 
     def disconnect(self, process: Process, node: NodeId, cause: str) -> None:
         """Close our end now; the peer hears of it behind all that was sent before."""
@@ -140,6 +222,7 @@ class Network:
         """A link changes at the end where this event arrives."""
         process = end.process
         if isinstance(event, NeighbourDown):
+            self._ended(end)
             end.open = False
             if process.links.get(end.peer) is end:
                 del process.links[end.peer]
@@ -152,7 +235,11 @@ class Network:
 
     def crashed(self, process: Process, silently: bool) -> None:
         """The process is gone. Its kernel resets its links, unless the kernel is gone as well or nobody can hear it."""
+        for end in [end for end in self._carried if end.relay is process and end.open]:
+            if not silently:
+                self._cut(end)
         for end in list(process.links.values()):
+            self._ended(end)
             end.open = False
             if silently or _apart(end):
                 end.other.orphaned = True
@@ -196,7 +283,7 @@ class Network:
     def _carry(self, end: End, item: Any) -> None:
         """Bring an item to the other end, behind all that went before it."""
         other = end.other
-        if end.process.machine.island != other.process.machine.island or end.stalled:
+        if end.stalled or _apart(end):
             self._stall(end, item)
             return
         roll = self._dice.random()
@@ -230,9 +317,17 @@ class Network:
 
     def _drop(self, end: End, cause: str) -> None:
         """Our own end is over, and our process is told."""
+        self._ended(end)
         end.open = False
         del end.process.links[end.peer]
         self._agenda.post(0.0, end.process, NeighbourDown(end.peer, cause))
+
+    def _ended(self, end: End) -> None:
+        """One end is over: nobody is carried over it any more."""
+        if end.relay is not None:
+            self._carried = [each for each in self._carried if each is not end]
+        elif end.process.carried:
+            self._release(end.process, end.peer)
 
     def _knock(self, process: Process, dial: DialUnderWay) -> None:
         """Our Hello reaches the machine that was dialled."""
@@ -241,7 +336,13 @@ class Network:
             return  # Crashed since; or the peer's own dial was faster, and its link serves both.
         there = machine.process
         frozen = process.frozen_at is not None or (there is not None and there.frozen_at is not None)
-        if frozen or not machine.has_power or process.machine.island != machine.island:
+        if dial.relay is not None:
+            carrier = dial.relay.process
+            leads = carrier is not None and carrier.frozen_at is None and machine.node in carrier.carried
+            apart = not leads or len({process.machine.island, dial.relay.island, machine.island}) > 1
+        else:
+            apart = machine.hidden or process.machine.island != machine.island
+        if frozen or not machine.has_power or apart:
             left_s = max(0.0, self._table.dial_limit_s - (self._agenda.now - dial.began))
             self._agenda.call(left_s, partial(self._fail, process, dial, "No answer."))
         elif there is None:
@@ -251,19 +352,27 @@ class Network:
             self._connect(process, there, dial)
 
     def _connect(self, process: Process, there: Process, dial: DialUnderWay) -> None:
+        old = process.links.get(there.node)
+        if old is not None and old.relay is not None:
+            self._drop(old, REPLACED)  # Whoever upgrades a link lets go of the old one first.
         stale = there.links.get(process.node)
         if stale is not None:
             self._drop(stale, REPLACED)  # Whoever dials has no link: ours leads nowhere.
-        latency_s = self.latency_s(process.machine, there.machine)
+        latency_s = self._way_s(process.machine, dial.relay, there.machine)
         near = End(process, there.node, dial.address, latency_s)
         far = End(there, process.node, "", latency_s)
         near.other, far.other = far, near
+        if dial.relay is not None:
+            near.relay = far.relay = dial.relay.process
+            self._carried += [near, far]
         process.links[there.node], there.links[process.node] = near, far
         far.up = True
         ours, theirs = process.machine, there.machine
-        self._agenda.post(0.0, far, NeighbourUp(ours.node, ours.name, ours.addresses, ""))
+        up = NeighbourUp(ours.node, ours.name, process.addresses, "", far.seen, far.relay_node)
+        self._agenda.post(0.0, far, up)
         if self._wire is None:
-            self._carry(far, NeighbourUp(theirs.node, theirs.name, theirs.addresses, dial.address))
+            up = NeighbourUp(theirs.node, theirs.name, there.addresses, dial.address, near.seen, near.relay_node)
+            self._carry(far, up)
         else:
             chunk = self._wire(near, far)
             self.bytes += len(chunk)
@@ -278,10 +387,17 @@ class Network:
         if not process.open or process.dials.get(node) is not dial:
             return
         del process.dials[node]
+        if dial.upgrade:
+            return
         for message in dial.waiting:
             self._agenda.post(0.0, process, Undelivered(node, message))
         for contact in dial.contacts:
             self._agenda.post(0.0, process, DialFailed(contact, cause))
+
+    def _way_s(self, one: Machine, relay: Machine | None, two: Machine) -> float:
+        if relay is None:
+            return self.latency_s(one, two)
+        return self.latency_s(one, relay) + self.latency_s(relay, two)
 
     def latency_s(self, one: Machine, two: Machine) -> float:
         least, most = self._table.latency_ms
@@ -300,4 +416,8 @@ WireMaker = Callable[[End, End], bytes]
 
 
 def _apart(end: End) -> bool:
-    return end.process.machine.island != end.other.process.machine.island
+    island = end.process.machine.island
+    if island != end.other.process.machine.island:
+        return True
+    relay = end.relay
+    return relay is not None and (not relay.open or relay.frozen_at is not None or relay.machine.island != island)

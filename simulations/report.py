@@ -15,6 +15,7 @@ from simulations.world import World
 from swarm.doing.asking import OVERTAKEN
 from swarm.effects import Conclude
 from swarm.events import Asked, GenerationFinished
+from swarm.finding.places import is_relayed
 from swarm.values import Outcome
 
 SCHEMA = "swarm.simulation/1"
@@ -129,6 +130,7 @@ def report_of(world: World, tally: Tally, truth: Truth, news: News, orphaned: in
         "gone_p99_s": percentile(news.gone, 99),
         "gone_max_s": max(news.gone, default=0.0),
         "known_share": sum(news.known) / len(news.known) if news.known else 1.0,
+        "led_to_share": _led_to(world),
         "orphaned": float(orphaned),
         "unasked": float(unasked),
         "messages_per_member_s": sent / members / now,
@@ -158,6 +160,12 @@ def _load(world: World, tally: Tally) -> float:
         for machine in workers
     ]
     return max(busy) * len(busy) / sum(busy) if sum(busy) else 0.0
+
+
+def _led_to(world: World) -> float:
+    """Share of the nodes behind closed routers that some relay leads to, at the end."""
+    hidden = [machine.process for machine in world.machines if machine.hidden and machine.process is not None]
+    return sum(any(map(is_relayed, process.addresses)) for process in hidden) / len(hidden) if hidden else 1.0
 
 
 # --- Goals and baselines ----------------------------------------------------------------------------------------------

@@ -72,6 +72,10 @@ class MembersTable(Table, frozen=True, kw_only=True):
     """Adverts of workers that do not exist, which each tells each of its neighbours every second."""
     poisons: bool = False
     """Whether each also writes hundreds of such workers down in the DHT, under every skill."""
+    hidden: bool = False
+    """Whether each is behind a router that lets nobody in."""
+    carries: Whole = 0
+    """For how many neighbours each is a relay."""
     skew_s: Seconds = 0.0
     """Clocks are wrong by up to this much, either way."""
 

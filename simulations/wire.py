@@ -35,7 +35,7 @@ class Wire:
 
     def _event(self, end: End, message: object) -> NeighbourUp | Received:
         if isinstance(message, Hello):
-            return NeighbourUp(end.peer, message.name, message.addresses, end.dialled)
+            return NeighbourUp(end.peer, message.name, message.addresses, end.dialled, end.seen, end.relay_node)
         return Received(end.peer, message)  # type: ignore[arg-type]
 
     def _link(self, end: End) -> Link:
@@ -44,8 +44,8 @@ class Wire:
         return Link(identity, NodeId(end.peer), self._swarm, end.process.replay, self._dice)
 
     def _hello(self, end: End, link: Link) -> bytes:
-        machine = end.process.machine
-        return link.hello(machine.name, AGENT, machine.addresses, self._clock(end))
+        process = end.process
+        return link.hello(process.machine.name, AGENT, process.addresses, self._clock(end))
 
     def _clock(self, end: End) -> float:
         return end.process.epoch + self._agenda.now

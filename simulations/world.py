@@ -28,8 +28,10 @@ from simulations.trace import Recorded, line_of
 from simulations.wire import Wire
 from simulations.workers import Workers
 from swarm.effects import (
+    Announce,
     Conclude,
     Dial,
+    DialBack,
     Disconnect,
     Effect,
     FindProviders,
@@ -40,6 +42,7 @@ from swarm.effects import (
     Send,
     SetTimer,
     StopGenerating,
+    UseRelays,
 )
 from swarm.events import (
     CapabilitiesChanged,
@@ -114,6 +117,9 @@ class World:
             Send: lambda process, effect: self.network.send(process, effect.to, effect.message),
             SetTimer: lambda process, effect: self.agenda.post(effect.delay_s, process, TimerFired(effect.timer)),
             Dial: self.network.dial,
+            DialBack: self.network.dial_back,
+            UseRelays: lambda process, effect: self.network.use_relays(process, effect.nodes),
+            Announce: lambda process, effect: setattr(process, "addresses", effect.addresses),
             Disconnect: lambda process, effect: self.network.disconnect(process, effect.node, effect.cause),
             Generate: self.workers.generate,
             StopGenerating: lambda process, effect: self.workers.stop(process, effect.attempt),
@@ -228,9 +234,12 @@ class World:
         notary: Notarises = TrustingNotary(machine.node)
         if machine.identity is not None:
             notary = Notary(machine.identity, self._swarm, dice)
-        member = self._make_member(machine.node, machine.name, self.settings, notary, dice)
+        settings = replace(self.settings, carried_max=machine.carries) if machine.carries else self.settings
+        member = self._make_member(machine.node, machine.name, settings, notary, dice)
         replay = ReplayWindow() if machine.identity is not None else None
-        process = machine.process = Process(machine, machine.node, member, EPOCH + machine.skew_s, replay)
+        process = machine.process = Process(
+            machine, machine.node, member, EPOCH + machine.skew_s, replay, addresses=machine.addresses
+        )
         seeds = [seed for seed in self.machines[: self.scenario.bootstraps] if seed is not machine]
         drawn = self.dice(f"join {machine.index}").sample(seeds, min(self.scenario.join, len(seeds)))
         for event in (
@@ -310,6 +319,7 @@ class World:
             index, node, f"{table.name}-{number}", table.name, (f"/sim/{index}",), capabilities, table.failing,
             dice.uniform(-table.skew_s, table.skew_s), dice.random(), dice.random(), identity,
             claims=table.claims, straggling=table.straggling, straggle_factor=table.straggle_factor,
+            hidden=table.hidden, carries=table.carries,
         )  # fmt: skip
 
     def _schedule_starts(self, dice: Random) -> None:

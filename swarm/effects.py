@@ -185,7 +185,23 @@ class AttemptFailed:
     reason: str
 
 
-Notice = PeerJoined | PeerLost | JoinFailed | Routed | WorkerAccepted | AttemptFailed
+@dataclass(frozen=True, slots=True)
+class PingAnswered:
+    """A node that a user asked about has answered."""
+
+    node: NodeId
+    rtt_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class PingFailed:
+    """A node that a user asked about cannot be reached."""
+
+    node: NodeId
+    cause: str
+
+
+Notice = PeerJoined | PeerLost | JoinFailed | Routed | WorkerAccepted | AttemptFailed | PingAnswered | PingFailed
 
 # --- Effects ----------------------------------------------------------------------------------------------------------
 
@@ -208,9 +224,36 @@ class SetTimer:
 
 @dataclass(frozen=True, slots=True)
 class Dial:
-    """Open a link, trying the addresses in order. Ends in NeighbourUp or DialFailed."""
+    """Open a link, trying the addresses in order. Ends in NeighbourUp or DialFailed.
+
+    `upgrade`: there is a link, but a relay carries it. If a direct one can be opened it takes the place of the old one, with
+    NeighbourDown and NeighbourUp; if not, nothing happens.
+    """
 
     contact: Contact
+    upgrade: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class DialBack:
+    """See whether this neighbour can be dialled at these addresses, without using its link. Ends in DialledBack."""
+
+    node: NodeId
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UseRelays:
+    """Have these neighbours, and no others any more, carry links to this node. RelayChanged tells what became of it."""
+
+    nodes: tuple[NodeId, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Tell new neighbours these addresses of this node from now on."""
+
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,5 +317,18 @@ class Notify:
 
 
 Effect = (
-    Send | SetTimer | Dial | Disconnect | Generate | StopGenerating | Reply | Conclude | Provide | FindProviders | Notify
+    Send
+    | SetTimer
+    | Dial
+    | Disconnect
+    | DialBack
+    | UseRelays
+    | Announce
+    | Generate
+    | StopGenerating
+    | Reply
+    | Conclude
+    | Provide
+    | FindProviders
+    | Notify
 )

@@ -16,13 +16,26 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class AddressesChanged:
+    """This machine is in another network, or its router lets others in: these are the addresses now, all of them."""
+
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class NeighbourUp:
-    """A link is open and the peer's Hello has been checked. `dialled`: the address that led there, empty if the peer dialled us."""
+    """A link is open and the peer's Hello has been checked. `dialled`: the address that led there, empty if the peer dialled us.
+
+    `seen` is where the peer's end of the link is, as this machine sees it, without a port (`/ip4/192.0.2.7`); empty if that is not
+    known. `relay` is who carries the link, if it is not direct.
+    """
 
     node: NodeId
     name: str
     addresses: tuple[str, ...]
     dialled: str
+    seen: str = ""
+    relay: NodeId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +52,29 @@ class DialFailed:
 
     contact: Contact
     cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class DialledBack:
+    """The DialBack that a neighbour asked for has ended; `reached` are the addresses where the neighbour answered."""
+
+    node: NodeId
+    reached: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RelayChanged:
+    """A relay carries links to this node at these addresses from now on; none: it does not, or no longer does."""
+
+    node: NodeId
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CarriedChanged:
+    """These neighbours, and no others, have been promised that this node carries links to them."""
+
+    nodes: tuple[NodeId, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +114,13 @@ class Asked:
     """A user of this node asks for a task."""
 
     task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class PingAsked:
+    """A user wants to know how far away a node is. PingAnswered or PingFailed follows, if the node answers or cannot be reached."""
+
+    node: NodeId
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +177,19 @@ class Stopping:
 
 Event = (
     Started
+    | AddressesChanged
     | NeighbourUp
     | NeighbourDown
     | DialFailed
+    | DialledBack
+    | RelayChanged
+    | CarriedChanged
     | ContactsFound
     | Received
     | Undelivered
     | TimerFired
     | Asked
+    | PingAsked
     | AskCancelled
     | CapabilitiesChanged
     | PieceGenerated

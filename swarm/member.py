@@ -17,6 +17,8 @@ from protocol.messages import (
     Ping,
     Pong,
     Pulse,
+    ReachAnswer,
+    ReachAsk,
     Rumours,
     Suspicion,
     TaskAccepted,
@@ -34,6 +36,7 @@ from swarm.doing.serving import Serving
 from swarm.effects import (
     AcceptOverdue,
     AdvertDue,
+    Announce,
     DeadlinePassed,
     Dial,
     DigestDue,
@@ -45,6 +48,7 @@ from swarm.effects import (
     PeerJoined,
     PeerLost,
     PieceOverdue,
+    PingFailed,
     PongOverdue,
     RetryDue,
     SearchOverdue,
@@ -57,11 +61,14 @@ from swarm.effects import (
     WatchDue,
 )
 from swarm.events import (
+    AddressesChanged,
     AskCancelled,
     Asked,
     CapabilitiesChanged,
+    CarriedChanged,
     ContactsFound,
     DialFailed,
+    DialledBack,
     Event,
     GenerationFailed,
     GenerationFinished,
@@ -69,7 +76,9 @@ from swarm.events import (
     NeighbourDown,
     NeighbourUp,
     PieceGenerated,
+    PingAsked,
     Received,
+    RelayChanged,
     Started,
     Stopping,
     TimerFired,
@@ -80,6 +89,7 @@ from swarm.finding.contacts import BEST_MAX, Contacts
 from swarm.finding.gossip import Gossip
 from swarm.finding.issuing import Issuer, Notary
 from swarm.finding.places import public_place
+from swarm.finding.reach import Reach
 from swarm.finding.roster import Roster
 from swarm.finding.suspicion import Suspicions
 from swarm.settings import Settings
@@ -104,11 +114,14 @@ class Member:
         self.issuer = Issuer(node, name, settings, notary, dice, self.index, self.serving.load, self.roster.nodes)
         self.suspicions = Suspicions(node, notary, self.index, self.roster, lambda: settings.ping_after_s)
         self.gossip = Gossip(node, settings, notary, dice, self.index, self.issuer, self.suspicions)
+        self.reach = Reach(settings, dice, self.roster, self.index)
         self._router = Router(node, settings, dice, self.index, self.roster, self.standings)
         self.asking = Asking(
             settings, dice, self._router.route, self._reach, self._seek, self.standings, self.roster, self._router.remember
         )
         self._searched_at = float("-inf")
+        self._addresses: tuple[str, ...] = ()  # As others are told.
+        self._pinged: dict[NodeId, None] = {}  # Without a link yet, and somebody waits for their answer.
         self._now = 0.0
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -158,8 +171,17 @@ class Member:
                 return self.serving.finished(attempt, usage, now) + self._load_changed(now)
             case GenerationFailed(attempt, code, reason):
                 return self.serving.failed(attempt, errors.error_code(code), reason, now) + self._load_changed(now)
+            case DialledBack(node, reached):
+                return self.reach.dialled_back(node, reached)
+            case RelayChanged(node, addresses):
+                return self.reach.relay_changed(node, addresses, now) + self._moved(now)
+            case CarriedChanged(nodes):
+                self.reach.carried = nodes
+                return []
             case Asked(task):
                 return self.asking.begin(task, now)
+            case PingAsked(node):
+                return self._ping_asked(node, now)
             case AskCancelled(task_id):
                 return self.asking.cancel(task_id, now)
             case NeighbourUp():
@@ -181,8 +203,13 @@ class Member:
                 # Others may have taken it for dead. A new advert tells them that it was away, and is back.
                 return self.issuer.issue(now) if late_s >= self._settings.ping_after_s and self.issuer.advert else []
             case Started(addresses):
+                self.reach.settle(addresses)
                 self.contacts.settle(addresses)
+                self._addresses = addresses
                 return [*self.issuer.start(addresses, now), *self.gossip.digest_due([]), *self._swept(now)]
+            case AddressesChanged(addresses):
+                self.reach.settle(addresses)
+                return self._moved(now)
             case Stopping():
                 return self._stop(now)
             case _:
@@ -208,14 +235,18 @@ class Member:
             case Ping(nonce):
                 return [Send(sender, Pong(nonce))]
             case Pong(nonce):
-                self.roster.pong(sender, nonce, now)
-                return []
+                return self.roster.pong(sender, nonce, now)
             case AdvertDigest():
                 return self.gossip.compare(sender, message)
             case AdvertWant():
                 return self.gossip.give(sender, message)
             case AdvertPull():
                 return self.gossip.answer(sender, message)
+            case ReachAsk():
+                return self.reach.asked(sender, message, now)
+            case ReachAnswer():
+                self.reach.answered(sender, message, now)
+                return self._moved(now)
             case TaskRequest():
                 self._used(sender, now)
                 return self.serving.requested(sender, message, now) + self._load_changed(now)
@@ -277,16 +308,24 @@ class Member:
     # --- What several parts have a share in ---------------------------------------------------------------------------
 
     def _up(self, event: NeighbourUp, now: float) -> list[Effect]:
-        effects = self.roster.add(event.node, event.name, event.addresses, event.dialled, now)
+        effects = self.roster.add(
+            event.node, event.name, event.addresses, event.dialled, now, seen=event.seen, relay=event.relay
+        )
+        if event.node in self._pinged:
+            del self._pinged[event.node]
+            effects += self.roster.ask(event.node, now)
         self.contacts.linked(event.node, event.addresses, event.dialled, now)
         joined = Notify(PeerJoined(event.node, event.name))
         return [joined, *effects, *self.gossip.greet(event.node, bool(event.dialled))]
 
     def _down(self, node: NodeId, cause: str, now: float) -> list[Effect]:
         neighbour = self.roster.remove(node)
+        asked = neighbour is not None and neighbour.asked
+        relays = [*self.reach.unlinked(node, now), *self._moved(now)]
         self.contacts.unlinked(node, neighbour is not None and neighbour.parting, now)
         self.gossip.unlinked(node)
         effects: list[Effect] = [] if neighbour is None else [Notify(PeerLost(node, neighbour.name, cause))]
+        effects += [*([Notify(PingFailed(node, cause))] if asked else []), *relays]
         if neighbour is None or not neighbour.parting:
             # First-hand knowledge beats rumours: until it speaks again, this worker is not there.
             if self.index.get(node) is not None:
@@ -299,6 +338,9 @@ class Member:
 
     def _dial_failed(self, contact: Contact, cause: str, now: float) -> list[Effect]:
         effects = self.contacts.failed(contact, cause, now)
+        if contact.node in self._pinged:
+            del self._pinged[contact.node]
+            effects.append(Notify(PingFailed(contact.node, cause)))
         if contact.node is not None and contact.node not in self.roster:
             self.index.forget(contact.node)
             effects += self.asking.lost(contact.node, cause, now)
@@ -309,6 +351,25 @@ class Member:
             return []
         known = self.index.get(node)
         return [Dial(Contact(node, known.advert.addresses))] if known else []
+
+    def _ping_asked(self, node: NodeId, now: float) -> list[Effect]:
+        if node in self.roster:
+            return self.roster.ask(node, now)
+        effects = self._reach(node)
+        if not effects:
+            return [Notify(PingFailed(node, "No address of it is known."))]
+        self._pinged[node] = None
+        return effects
+
+    def _moved(self, now: float) -> list[Effect]:
+        """Tell others if this node can be dialled elsewhere than they know, or has become a relay."""
+        addresses = self.reach.addresses
+        effects = self.issuer.move(addresses, self.reach.relaying, now)
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self.contacts.settle(addresses)
+            effects.append(Announce(addresses))
+        return effects
 
     def _seek(self, skill: str) -> list[Effect]:
         """Ask the neighbours and the DHT who has a skill."""
@@ -327,7 +388,9 @@ class Member:
         return self.contacts.wanted(self.roster.nodes(), now)
 
     def _swept(self, now: float) -> list[Effect]:
-        effects = self.roster.sweep(now, [*self.asking.workers(), *self.serving.requesters()])
+        working = [*self.asking.workers(), *self.serving.requesters()]
+        effects = self.roster.sweep(now, [*working, *self.reach.relays, *self.reach.carried])
+        effects += [*self.reach.due(working, now), *self._moved(now)]
         for node in (*self.index.sweep(now), *self.gossip.bury_overdue(now)):
             if node not in self.roster:
                 self.contacts.forget(node)

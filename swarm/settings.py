@@ -4,7 +4,16 @@ from dataclasses import dataclass, fields
 
 from protocol import limits as lim
 
-ZERO_ALLOWED = ("choosing_draws", "choosing_focus", "exploration_share", "neighbours_kept", "queue_max")
+ZERO_ALLOWED = (
+    "carried_max",
+    "choosing_draws",
+    "choosing_focus",
+    "exploration_share",
+    "neighbours_kept",
+    "queue_max",
+    "reach_asks",
+    "relays_used",
+)
 PULL_ADVERTS_MAX = 256  # The bound of AdvertPull.adverts_max.
 
 
@@ -63,6 +72,15 @@ class Settings:
     """Addresses remembered from joins, mDNS and the DHT."""
     search_period_s: float = 30.0
     """Between questions to the DHT for members while neighbours are missing."""
+
+    reach_asks: int = 3
+    """Neighbours that are asked to dial this node, to know whether others can. Two that agree are believed."""
+    reach_period_s: float = 600.0
+    """Between two such questions to one neighbour. Home networks change a few times a day."""
+    relays_used: int = 2
+    """Relays that carry links to this node while others cannot dial it. One may die."""
+    carried_max: int = 0
+    """Neighbours that this node carries links for; 0: it is no relay."""
 
     # --- Choosing -----------------------------------------------------------------------------------------------------
     choosing_draws: int = 2

@@ -16,7 +16,7 @@ Path = tuple[int, ...]
 
 
 LEAST: dict[type[Message], Message] = {
-    Advert: Advert("", (), (), 0, 0, 0, False),
+    Advert: Advert("", (), (), 0, 0, 0, False, False),
     Pulse: Pulse(0, 0, 0, False, False),
     Suspicion: Suspicion(ADA.node, 0),
 }

@@ -26,15 +26,19 @@ class StartFailed(Exception):
 
 
 class RealNode:
-    """One daemon. `models` are references; `join` addresses of other nodes."""
+    """One daemon. `models` are references; `join` addresses of other nodes; `inside` is what its command begins with."""
 
-    def __init__(self, home: Path, name: str, *, models: tuple[str, ...] = (), join: tuple[str, ...] = (), **more: object):
+    def __init__(
+        self, home: Path, name: str, *, models: tuple[str, ...] = (), join: tuple[str, ...] = (),
+        inside: tuple[str, ...] = (), **more: object,
+    ):  # fmt: skip
         self.home, self.name = home, name
         home.mkdir(parents=True, exist_ok=True)
         overrides = {
             "node.name": name,
             "node.listen": ["/ip4/127.0.0.1/tcp/0"],
             "node.mdns": False,
+            "node.upnp": False,
             "node.join": list(join),
             "api.listen": "127.0.0.1:0",
             "offer.models": list(models),
@@ -51,7 +55,7 @@ class RealNode:
         }
         with (home / "stderr.txt").open("wb") as stderr:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "node.daemon"],
+                [*inside, sys.executable, "-m", "node.daemon"],
                 env=environment,
                 pass_fds=(writing,),
                 stdin=subprocess.DEVNULL,

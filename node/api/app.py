@@ -51,6 +51,7 @@ ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute("POST", "/swarm/v1/tasks", "one task that nobody waits for; on the disk before the answer", past.detach),
     ApiRoute("GET", "/swarm/v1/tasks/{id}", "what became of one task; `wait_s` waits for its end", past.get_task),
     ApiRoute("POST", "/swarm/v1/join", "dial an address of a swarm", control.join),
+    ApiRoute("POST", "/swarm/v1/ping", "how far away a node is, and by which way", control.ping),
     ApiRoute("POST", "/swarm/v1/shutdown", "stop this node cleanly", control.shutdown),
     ApiRoute("GET", "/healthz", "200 while the process lives; no key", control.healthz),
     ApiRoute("GET", "/readyz", "200 when the node can answer, 503 before; no key", control.readyz),

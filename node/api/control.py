@@ -12,11 +12,11 @@ from node.api.bodies import read_json
 from node.api.chat_answers import chosen, task_headers
 from node.api.chat_requests import DeadlineS, PrivacyName, Temperature, TokenCount, TopP
 from node.api.errors import ApiError, bad_request, error_body
-from node.api.names import resolve
+from node.api.names import resolve, worker_of
 from node.api.streaming import EventStream, Headers
 from node.api.tasks import Service, Wishes, make_task
 from node.api.waiting import Awaited
-from node.desk import AskEnded, AskItem, AskRouted, AskText, JoinError
+from node.desk import AskEnded, AskItem, AskRouted, AskText, JoinError, PingError
 from node.metrics import exposition
 from protocol.messages import TaskId, Turn
 from swarm.values import Task
@@ -51,12 +51,17 @@ class ModelBody(msgspec.Struct, forbid_unknown_fields=True):
     ref: str
 
 
+class PingBody(msgspec.Struct, forbid_unknown_fields=True):
+    peer: str
+
+
 class JoinBody(msgspec.Struct, forbid_unknown_fields=True):
     address: str
 
 
 _ASK = msgspec.json.Decoder(AskBody)
 _MODEL = msgspec.json.Decoder(ModelBody)
+_PING = msgspec.json.Decoder(PingBody)
 _JOIN = msgspec.json.Decoder(JoinBody)
 
 
@@ -128,6 +133,18 @@ async def join(service: Service, request: Request) -> ASGIApp:
             raise ApiError(502, "join_failed", str(failure), param="address") from None
 
     return Awaited(dial)
+
+
+async def ping(service: Service, request: Request) -> ASGIApp:
+    node = worker_of(service.desk, (await read_json(request, _PING)).peer)
+
+    async def wait() -> Response:
+        try:
+            return _json(await service.desk.ping(node))
+        except PingError as failure:
+            raise ApiError(502, "ping_failed", str(failure), param="peer") from None
+
+    return Awaited(wait)
 
 
 async def ask(service: Service, request: Request) -> ASGIApp:

@@ -21,6 +21,7 @@ API_CODES: Mapping[str, str] = {
     "not_detached": "The task cannot be kept for later; the message says why. It was not asked.",
     "journal_unreadable": "The journal of tasks cannot be read now; `swarm doctor` tells more.",
     "join_failed": "The address does not lead to a node of this swarm.",
+    "ping_failed": "The node does not answer; the message says why.",
     "invalid_api_key": "The key is missing or wrong.",
     "host_not_allowed": "The Host header is none of this node's names.",
     "origin_not_allowed": "A web page that is not on the list asks.",

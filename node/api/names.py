@@ -34,7 +34,7 @@ def resolve(desk: Desk, name: str, *, skill: str = "", peer: str = "") -> Wanted
     Without a skill it is `chat`; a model or peer that is known not to chat is used for what it does offer.
     """
     skill, peer, model = _parse(name, skill, peer)
-    worker = _worker(desk, peer) if peer else None
+    worker = worker_of(desk, peer) if peer else None
     if not (skill or model or worker):
         return Wanted(CHAT, "", None)
 
@@ -76,8 +76,8 @@ def _parse(name: str, skill: str, peer: str) -> tuple[str, str, str]:
     return skill, peer, "" if name == AUTO else name
 
 
-def _worker(desk: Desk, peer: str) -> NodeId:
-    """The node behind a name or a peer id."""
+def worker_of(desk: Desk, peer: str) -> NodeId:
+    """The node behind a name or a peer id. Raises ApiError."""
     peers = desk.peers()
     matching = sorted({view.node for view in peers if peer in (view.node, view.name)})
     if len(matching) > 1:

@@ -1,10 +1,10 @@
 """`swarm doctor`: find what is wrong, and say what to do about it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import click
 
-from node.cli import checks
+from node.cli import checks, net_checks
 from node.cli.checks import Check, State, Surroundings
 from node.cli.client import ControlClient
 from node.cli.options import Verb, pass_terminal
@@ -30,18 +30,19 @@ _MARKS = {State.OK: ("✓", "green"), State.WARNING: ("!", "yellow"), State.FAIL
 
 
 @click.command(cls=Verb)
+@click.option("--net", is_flag=True, help="Look at the network: who can reach this node, and by which ways.")
 @pass_terminal
-def command(terminal: Terminal) -> int:
+def command(terminal: Terminal, net: bool) -> int:
     """Find what is wrong.
 
     Works whether the node is running or not. Exit code 1 if something failed; warnings are no failures.
     """
     about = Surroundings(terminal.home, terminal.environ, _status(terminal))
     found = []
-    for check in _CHECKS:
-        found.append(check(about))
+    for check in _checks(about, net):
+        found.append(check)
         if not terminal.json:
-            terminal.out(_line(found[-1]))
+            terminal.out(_line(check))
     failed = sum(check.state is State.FAILED for check in found)
     warnings = sum(check.state is State.WARNING for check in found)
     if terminal.json:
@@ -53,6 +54,16 @@ def command(terminal: Terminal) -> int:
     else:
         terminal.out(f"{failed} failed, {warnings} warning{'' if warnings == 1 else 's'}")
     return ExitCode.FAILED if failed else ExitCode.DONE
+
+
+def _checks(about: Surroundings, net: bool) -> Iterator[Check]:
+    """One after the other, since some take a while."""
+    if net:
+        yield from net_checks.look(about)
+        return
+    yield from (check(about) for check in _CHECKS)
+    if about.status is not None:
+        yield from (check for check in net_checks.look(about) if check.state is not State.OK)
 
 
 def _status(terminal: Terminal) -> dict[str, object] | None:

@@ -35,6 +35,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Swarm": {
         "join": ("node.cli.join", "Connect to a node of the swarm."),
         "peers": ("node.cli.peers", "Show who is here."),
+        "ping": ("node.cli.ping", "Show how far away a node is, and by which way."),
         "skills": ("node.cli.skills", "Show what can be asked for, and who offers it."),
     },
     "Models": {

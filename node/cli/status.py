@@ -39,6 +39,9 @@ def status_text(status: StatusView) -> str:
         "   ".join([f"  api {plain(status.api)}", counts, size(status.rss_bytes)]),
         *(f"  listening on {plain(address)}" for address in status.addresses),
     ]
+    if status.reach.verdict == "closed":
+        through = f", they come through {plain(', '.join(status.reach.relays))}" if status.reach.relays else ""
+        lines.append(f"  others cannot dial this node{through}: swarm doctor --net")
     if status.peers:
         lines += ["", peers_table(status.peers, ids=False)]
     offences = " · ".join(f"{count} {plain(kind)}" for kind, count in sorted(status.refused.items()))

@@ -12,13 +12,14 @@ NONE = "—"
 
 def peers_table(peers: Sequence[PeerView], *, ids: bool) -> str:
     """One line for each node, this one first, then by name."""
-    header = ["PEER", "STATE", "RTT", "MODELS", "SKILLS", "TOK/S", *(["NODE"] if ids else [])]
+    header = ["PEER", "STATE", "PATH", "RTT", "MODELS", "SKILLS", "TOK/S", *(["NODE"] if ids else [])]
     rows = []
     for peer in sorted(peers, key=lambda peer: (peer.state != "self", peer.name, peer.node)):
         rows.append(
             [
                 peer.name + ("*" if peer.state == "self" else ""),
                 _state(peer),
+                "self" if peer.state == "self" else peer.path or NONE,
                 NONE if peer.rtt_ms is None else f"{peer.rtt_ms:.0f} ms",
                 " ".join(peer.models) or NONE,
                 " ".join(peer.skills) or NONE,

@@ -31,6 +31,18 @@ def split(text: str) -> tuple[Multiaddr, ID | None]:
         raise ValueError(f"{text} is not a multiaddress such as /ip4/192.0.2.7/tcp/4976/p2p/12D3Koo….") from error
 
 
+def split_circuit(text: str) -> tuple[Multiaddr, ID, ID | None]:
+    """The address of a relay, the relay, and the peer that it leads to, if the text says.
+
+    Raises ValueError with a sentence for people.
+    """
+    before, _, behind = text.partition("/p2p-circuit")
+    address, relay = split(before)
+    if relay is None or len(text) > ADDRESS_BYTES_MAX:
+        raise ValueError(f"{text} is not the address of a circuit such as /ip4/…/tcp/…/p2p/RELAY/p2p-circuit/p2p/NODE.")
+    return address, relay, split(behind)[1] if behind else None
+
+
 def parse_listen(texts: Sequence[str]) -> list[Multiaddr]:
     """The addresses to listen on. Raises ListenError for anything that is not /ip4|ip6/…/tcp/…."""
     addresses = []

@@ -8,13 +8,17 @@ from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
 
-from node.libp2p.host import alive
 from node.libp2p.muxer_mends import abort
 
 SWEEP_S = 10.0
 IDLE_S = 30.0  # A connection without any stream: the DHT asks several questions in a row, then none for minutes.
 STRANGERS_MAX = 64  # Connections that are nobody's link. Half of CONNECTIONS_MAX, so the other half is for neighbours.
 PER_PEER_MAX = 4  # Two nodes that dial each other at once need two; a third and fourth while dead ones linger.
+
+
+def alive(swarm: Swarm, peer: ID | None = None) -> list[Any]:
+    """The open connections, all or those with one peer. The library lists closed ones for some time too."""
+    return [connection for connection in swarm.get_connections(peer) if not connection.is_closed]
 
 
 class Connections:

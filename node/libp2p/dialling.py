@@ -1,5 +1,6 @@
 """One dial to a libp2p peer: several addresses, the first that works wins, and a cause for people when none does."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,10 @@ from libp2p.security.noise.transport import Transport as Noise
 from multiaddr import Multiaddr
 
 from node.libp2p.addresses import host_and_port
+from node.libp2p.circuits import CircuitRefused, is_relayed, lead_through, raw_connection
+from node.libp2p.connections import alive
+
+log = logging.getLogger(__name__)
 
 DIAL_S = (
     5.0  # For one address, from the first packet to a muxed connection. Loopback needs 6 ms, a bad mobile link 2 s.
@@ -23,10 +28,11 @@ ADDRESSES_MAX = 8  # As many as a Hello may name.
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One address, and its text as the user or a peer gave it."""
+    """One address, and its text as the user or a peer gave it. `relay` is who leads to the peer, from that address."""
 
     text: str
     address: Multiaddr
+    relay: ID | None = None
 
 
 class DialError(Exception):
@@ -68,22 +74,12 @@ async def dial_any(swarm: Swarm, targets: Sequence[Target], expected: ID | None)
 
 
 async def dial_one(swarm: Swarm, target: Target, expected: ID | None) -> Any:
-    """One address: TCP, Noise, yamux. Unlike the library's own dial it need not know the peer id beforehand."""
-    try:
-        host, port = host_and_port(target.address)
-    except ValueError as error:
-        raise DialError(f"{target.text} is not an address that this node can dial, such as /ip4/…/tcp/….") from error
+    """One address: TCP or a circuit, Noise, yamux. Unlike the library's own dial it need not know the peer id beforehand."""
     raw = peer = connection = None
     try:
         with trio.fail_after(DIAL_S):
-            # The library's TCP dial does the same, but resolves names by a resolver that knows no /etc/hosts.
-            raw = RawConnection(TrioTCPStream(await trio.open_tcp_stream(host, port)), True)
-            noise = await swarm.upgrader.security_multistream.select_transport(raw, True)
-            assert isinstance(noise, Noise)
-            secured = await noise.get_pattern().handshake_outbound(raw, None)
-            peer = secured.get_remote_peer()
-            if expected is not None and peer != expected:
-                raise DialError(f"{target.text} answers, but as another node ({peer}).")
+            raw = await _ground(swarm, target, expected)
+            secured, peer = await _secured(swarm, raw, target, expected)
             muxed = await swarm.upgrader.upgrade_connection(secured, peer)
             connection = await swarm.add_conn(muxed, "outbound")
     except DialError:
@@ -96,6 +92,60 @@ async def dial_one(swarm: Swarm, target: Target, expected: ID | None) -> Any:
         raise DialError(f"{target.text} answers, but closed the connection; it may be full.") from error
     finally:
         if raw is not None and connection is None:
-            with trio.CancelScope(shield=True), trio.move_on_after(1):
-                await raw.close()
+            await _let_go(raw)
     return connection
+
+
+async def answers(swarm: Swarm, target: Target, expected: ID) -> bool:
+    """Whether a peer can be dialled at an address, by the handshake that proves who it is. No connection stays."""
+    raw = None
+    try:
+        with trio.move_on_after(DIAL_S):
+            raw = await _ground(swarm, target, expected)
+            await _secured(swarm, raw, target, expected)
+            return True
+    except Exception as error:  # A stranger may answer anything.
+        log.debug("%s cannot be dialled: %r", target.text, error)
+    finally:
+        if raw is not None:
+            await _let_go(raw)
+    return False
+
+
+async def _ground(swarm: Swarm, target: Target, expected: ID | None) -> RawConnection:
+    """What the handshake goes over: a socket, or a circuit over a connection with the relay."""
+    if target.relay is not None:
+        return await _circuit(swarm, target, target.relay, expected)
+    try:
+        host, port = host_and_port(target.address)
+    except ValueError as error:
+        raise DialError(f"{target.text} is not an address that this node can dial, such as /ip4/…/tcp/….") from error
+    # The library's TCP dial does the same, but resolves names by a resolver that knows no /etc/hosts.
+    return RawConnection(TrioTCPStream(await trio.open_tcp_stream(host, port)), True)
+
+
+async def _circuit(swarm: Swarm, target: Target, relay: ID, expected: ID | None) -> RawConnection:
+    if expected is None:
+        raise DialError(f"{target.text} does not say which node the relay should lead to.")
+    ways = [each for each in alive(swarm, relay) if not is_relayed(each)]
+    way = ways[0] if ways else await dial_one(swarm, Target(target.text, target.address), relay)
+    try:
+        return raw_connection(await lead_through(way, expected), relay, expected, initiator=True)
+    except CircuitRefused as error:
+        raise DialError(f"The relay of {target.text} answers. {error}") from error
+
+
+async def _secured(swarm: Swarm, raw: RawConnection, target: Target, expected: ID | None) -> tuple[Any, ID]:
+    """The handshake, and whom it has proved to be there."""
+    noise = await swarm.upgrader.security_multistream.select_transport(raw, True)
+    assert isinstance(noise, Noise)
+    secured = await noise.get_pattern().handshake_outbound(raw, None)
+    peer = secured.get_remote_peer()
+    if expected is not None and peer != expected:
+        raise DialError(f"{target.text} answers, but as another node ({peer}).")
+    return secured, peer
+
+
+async def _let_go(raw: RawConnection) -> None:
+    with trio.CancelScope(shield=True), trio.move_on_after(1):
+        await raw.close()

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
@@ -97,11 +97,6 @@ HUSHED: Final = _Hush()
 def network_of(host: BasicHost) -> Swarm:
     """The host's network, by its true type."""
     return cast(Swarm, host.get_network())
-
-
-def alive(swarm: Swarm, peer: ID | None = None) -> list[Any]:
-    """The open connections, all or those with one peer. The library lists closed ones for some time too."""
-    return [connection for connection in swarm.get_connections(peer) if not connection.is_closed]
 
 
 def peer_of(node: NodeId) -> ID:

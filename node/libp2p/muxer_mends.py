@@ -24,10 +24,18 @@ log = logging.getLogger(__name__)
 
 
 def abort(muxed: Any) -> None:
-    """Close the socket under a muxed connection without writing anything; never blocks."""
-    stream = muxed.secured_conn.conn.read_writer.read_write_closer.stream.stream
-    assert isinstance(stream, trio.SocketStream)
-    stream.socket.close()
+    """Close the socket under a muxed connection without writing anything, or let go of its circuit; never blocks."""
+    ground = ground_of(muxed)
+    if isinstance(ground, TrioTCPStream):
+        assert isinstance(ground.stream, trio.SocketStream)
+        ground.stream.socket.close()
+    else:
+        ground.abort()  # A stream through a relay: see `circuits`.
+
+
+def ground_of(muxed: Any) -> Any:
+    """What a muxed connection is built on: a TrioTCPStream, or a CircuitStream."""
+    return muxed.secured_conn.conn.read_writer.read_write_closer.stream
 
 
 def frames_are_written_whole() -> None:

@@ -3,11 +3,13 @@
 from typing import Any
 
 import trio
+from libp2p.io.trio import TrioTCPStream
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.network.stream.net_stream import NetStream
 
+from node.libp2p.circuits import relay_of
 from node.libp2p.host import node_of
-from node.libp2p.muxer_mends import ALIVE_INTERVAL_S, ALIVE_TIMEOUT_S, abort
+from node.libp2p.muxer_mends import ALIVE_INTERVAL_S, ALIVE_TIMEOUT_S, abort, ground_of
 from node.links import CLOSED_BY_PEER, PipeBroken
 from protocol.identity import NodeId
 
@@ -20,6 +22,9 @@ class StreamPipe:
     def __init__(self, stream: NetStream, nursery: trio.Nursery) -> None:
         """`nursery` runs the reset of a stream that is given up. Raises ValueError for a peer that can be no node."""
         self.peer: NodeId = node_of(stream.muxed_conn.peer_id)
+        relay = relay_of(stream.muxed_conn)
+        self.relay: NodeId | None = None if relay is None else node_of(relay)
+        self.seen = _seen(stream.muxed_conn)
         self._stream, self._nursery = stream, nursery
 
     async def read(self) -> bytes:
@@ -53,6 +58,17 @@ class StreamPipe:
         if self._silent():
             return f"The peer gave no sign of life for {ALIVE_INTERVAL_S + ALIVE_TIMEOUT_S:g} s."
         return CLOSED_BY_PEER
+
+
+def _seen(muxed: Any) -> str:
+    ground = ground_of(muxed)
+    if not isinstance(ground, TrioTCPStream):
+        return ""
+    try:
+        host = str(ground.stream.socket.getpeername()[0]).partition("%")[0]  # A zone means something here only.
+    except OSError:  # It has closed meanwhile.
+        return ""
+    return f"/ip6/{host}" if ":" in host else f"/ip4/{host}"
 
 
 async def _reset(stream: NetStream) -> None:

@@ -23,6 +23,7 @@ from node.libp2p.host import node_of, peer_of
 from protocol.identity import NodeId
 from protocol.limits import ADDRESS_BYTES_MAX, ADDRESSES_MAX
 from swarm.events import ContactsFound
+from swarm.finding.places import is_relayed
 from swarm.values import Contact
 
 DOMAIN = b"starlings/1/provide\0"
@@ -153,12 +154,14 @@ def _contact(provider: PeerInfo) -> Contact | None:
 
 
 def _with_peer(text: str, peer: ID) -> str:
-    return text if "/p2p/" in text else f"{text}/p2p/{peer}"
+    return text if text.endswith(f"/p2p/{peer}") else f"{text}/p2p/{peer}"
 
 
 def _dialable(addresses: tuple[str, ...]) -> list[Multiaddr]:
     found = []
     for text in addresses:
+        if is_relayed(text):
+            continue  # The DHT has better nodes to ask than those behind relays.
         try:
             found.append(Multiaddr(text.split("/p2p/")[0]))
         except Exception:  # A peer may claim anything to be its address.

@@ -14,20 +14,27 @@ from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicat
 from multiaddr import Multiaddr
 
 from node.libp2p import addresses
-from node.libp2p.connections import Connections, close_all
-from node.libp2p.dialling import DialError, Target, dial_any
-from node.libp2p.host import HANDSHAKE_S, HUSHED, alive, build_host, network_of, node_of, peer_of
+from node.libp2p.addresses import host_and_port
+from node.libp2p.circuits import HOP, STOP, is_relayed
+from node.libp2p.connections import Connections, alive, close_all
+from node.libp2p.dialling import DialError, Target, answers, dial_any
+from node.libp2p.host import HANDSHAKE_S, HUSHED, build_host, network_of, node_of, peer_of
 from node.libp2p.pipes import StreamPipe
+from node.libp2p.relaying import Relay
 from node.libp2p.rendezvous import Rendezvous
+from node.libp2p.reserving import Reservations
+from node.libp2p.router import RouterPort
 from node.links import Links, Pipe, PipeBroken, uninterrupted
 from node.transport import ListenError, Post, TransportEvent
 from protocol.identity import Identity, NodeId, node_text
 from protocol.messages import Message
 from swarm.effects import Dial
-from swarm.events import ContactsFound, NeighbourUp
+from swarm.events import AddressesChanged, CarriedChanged, ContactsFound, DialledBack, NeighbourDown, NeighbourUp
+from swarm.finding.places import is_relayed as is_relayed_address
 from swarm.values import Contact
 
 WIRE = "/starlings/wire/1"
+NETWORKS_S = 20.0  # Between looks at which networks this machine is in.
 CLOSE_S = 3.0  # For the library to take its own tasks down; then they are cancelled.
 
 
@@ -45,13 +52,23 @@ class Libp2pTransport:
         mdns: bool,
         clock: Callable[[], float],
         dice: Random,
+        carried_max: int = 0,
+        upnp: bool = False,
     ) -> None:
-        """`clock` gives Unix seconds that never step back. `announce` replaces the addresses that others are told."""
+        """`clock` gives Unix seconds that never step back. `announce` replaces the addresses that others are told.
+
+        `carried_max` neighbours are carried for, as a relay; `upnp` asks the router to let others in.
+        """
         identity = Identity(identity_seed)
         self._seed, self._listen, self._announce, self._mdns = identity_seed, listen, announce, mdns
         self._swarm = swarm
         self._links = Links(identity, swarm, name, agent, clock, dice)
         self._reachable: list[Multiaddr] = []
+        self._carried_max = carried_max
+        self._relay: Relay | None = None
+        self._reservations: Reservations | None = None
+        self._upnp = upnp
+        self._port: RouterPort | None = None
         self._dice = dice
         self._host: BasicHost | None = None
         self._rendezvous: Rendezvous | None = None
@@ -67,6 +84,11 @@ class Libp2pTransport:
     def offences(self) -> dict[str, int]:
         """What peers have done wrong, by kind."""
         return self._links.offences
+
+    @property
+    def router(self) -> str:
+        """What came of asking the router for a port."""
+        return self._port.state if self._port is not None else "off"
 
     async def run(self, post: Post, *, task_status: trio.TaskStatus[tuple[str, ...]]) -> None:
         wanted = addresses.parse_listen(self._listen)
@@ -98,16 +120,36 @@ class Libp2pTransport:
         rendezvous = Rendezvous(host, self._swarm, self.node, self._dice, self._links.post, nursery)
         rendezvous.provide(self._provided)
 
+        network = network_of(host)
+
         def post_and_note(event: TransportEvent) -> None:
             if isinstance(event, NeighbourUp):
                 nursery.start_soon(rendezvous.met, event.node, event.addresses)
+            elif isinstance(event, NeighbourDown) and self._relay is not None:
+                self._relay.unlinked(peer_of(event.node))
             post(event)
 
         self._rendezvous = rendezvous
         self._links.open(post_and_note, tuple(f"{address}/p2p/{own}" for address in self._reachable), nursery)
         host.set_stream_handler(WIRE, self._accept)
+        self._reservations = Reservations(network, self._links.post, nursery)
+        host.set_stream_handler(STOP, self._reservations.accept)
+        if self._carried_max:
+            self._relay = Relay(
+                network,
+                lambda: [address for address in self._reachable if not is_relayed_address(str(address))],
+                self._is_neighbour,
+                lambda nodes: self._links.post(CarriedChanged(nodes)),
+                self._carried_max,
+            )
+            host.set_stream_handler(HOP, self._relay.serve)
         nursery.start_soon(rendezvous.run)
-        nursery.start_soon(Connections(network_of(host), self._is_neighbour).run)
+        nursery.start_soon(Connections(network, self._is_neighbour).run)
+        if not self._announce:
+            nursery.start_soon(self._watch_networks, host, own)
+        if self._upnp:
+            self._port = RouterPort([host_and_port(address) for address in self._reachable])
+            nursery.start_soon(self._port.run)
         if self._mdns:
             nursery.start_soon(self._run_mdns)
 
@@ -119,11 +161,45 @@ class Libp2pTransport:
 
         await Mdns(self._swarm, self.node, self._links.addresses, found).run()
 
+    async def _watch_networks(self, host: BasicHost, own: str) -> None:
+        """A laptop is carried from one network to another, and nobody tells this process."""
+        known = self._reachable
+        while True:
+            await trio.sleep(NETWORKS_S)
+            found = addresses.reachable(host.get_transport_addrs())
+            if found != known:
+                known = found
+                self._links.post(AddressesChanged(tuple(f"{address}/p2p/{own}" for address in found)))
+
     def send(self, to: NodeId, message: Message) -> None:
         self._links.send(to, message)
 
     def dial(self, dial: Dial) -> None:
-        self._links.dial(dial.contact, self._reach)
+        self._links.dial(dial.contact, self._reach_directly if dial.upgrade else self._reach, dial.upgrade)
+
+    def dial_back(self, node: NodeId, addresses: tuple[str, ...]) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(self._dial_back, node, addresses)
+
+    async def _dial_back(self, node: NodeId, texts: tuple[str, ...]) -> None:
+        assert self._host is not None
+        reached = []
+        for text in texts:
+            try:
+                target = Target(text, addresses.split(text)[0])
+            except ValueError:  # A peer may claim anything to be its address.
+                continue
+            if await answers(network_of(self._host), target, peer_of(node)):
+                reached.append(text)
+        self._links.post(DialledBack(node, tuple(reached)))
+
+    def use_relays(self, nodes: tuple[NodeId, ...]) -> None:
+        if self._reservations is not None:
+            self._reservations.use(nodes)
+
+    def announce(self, addresses: tuple[str, ...]) -> None:
+        self._links.addresses = addresses
+        self._reachable = [Multiaddr(address) for address in map(_without_own, addresses)]
 
     def disconnect(self, node: NodeId, cause: str) -> None:
         self._links.disconnect(node, cause)
@@ -149,12 +225,21 @@ class Libp2pTransport:
             return
         await self._links.accept(StreamPipe(stream, self._nursery)).wait()
 
-    async def _reach(self, contact: Contact) -> tuple[Pipe, str]:
+    async def _reach_directly(self, contact: Contact) -> tuple[Pipe, str]:
+        """A pipe that no relay carries."""
+        return await self._reach(contact, directly=True)
+
+    async def _reach(self, contact: Contact, directly: bool = False) -> tuple[Pipe, str]:
         assert self._host is not None and self._nursery is not None
         network = network_of(self._host)
         try:
             targets, expected = _targets(contact)
-            for connection in alive(network, expected) if expected is not None else []:
+            if directly:
+                targets = [target for target in targets if target.relay is None]
+            there = sorted(alive(network, expected), key=is_relayed) if expected is not None else []
+            for connection in there:
+                if directly and is_relayed(connection):
+                    continue
                 with suppress(PipeBroken):  # It may be dying unnoticed; then a fresh one is dialled.
                     return await self._open_wire(connection, targets[0].text), targets[0].text
             connection, text = await dial_any(network, targets, expected)
@@ -178,16 +263,25 @@ class Libp2pTransport:
             raise PipeBroken(f"{address} answers, but closed the connection.") from error
 
 
+def _without_own(address: str) -> str:
+    """What provider records say: the node is named beside it, except behind a relay."""
+    return address if is_relayed_address(address) else address.partition("/p2p/")[0]
+
+
 def _targets(contact: Contact) -> tuple[list[Target], ID | None]:
     """What to dial, and whom to expect there, if known. Raises ValueError with a sentence for people."""
     expected = None if contact.node is None else peer_of(contact.node)
     targets = []
-    for text in contact.addresses:
-        address, named = addresses.split(text)
+    for text in sorted(contact.addresses, key=is_relayed_address):
+        relay = None
+        if is_relayed_address(text):
+            address, relay, named = addresses.split_circuit(text)
+        else:
+            address, named = addresses.split(text)
         if expected is not None and named is not None and named != expected:
             raise ValueError(f"{text} names another node than {expected}.")
         expected = expected or named
-        targets.append(Target(text, address))
+        targets.append(Target(text, address, relay))
     if not targets:
         raise ValueError("There is no address to dial.")
     return targets, expected

@@ -42,6 +42,10 @@ class Home:
         """What this node's users have asked; see `node.store.journal`."""
         return self.state / "journal.db"
 
+    def peers(self, swarm: bytes) -> Path:
+        """Who this node was linked with in one swarm; see `node.store.peers`."""
+        return self.state / f"peers-{swarm[:8].hex()}.json"
+
     @property
     def logs(self) -> Path:
         return self.state / "logs"

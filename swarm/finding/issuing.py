@@ -39,7 +39,7 @@ class Issuer:
         self._index, self._load, self._neighbours = index, load, neighbours
         self._addresses: tuple[str, ...] = ()
         self._capabilities: tuple[Capability, ...] = ()
-        self._draining = False
+        self._draining = self._relays = False
         self._newest_ms = 0  # Versions grow, even when two are issued within a millisecond.
         self._issues = 0
         self._hurried = 0  # The issue after which the next one was brought forward.
@@ -57,6 +57,14 @@ class Issuer:
         self._capabilities = self._fitting(self._capabilities)
         return self.issue(now)
 
+    def move(self, addresses: tuple[str, ...], relays: bool, now: float) -> list[Effect]:
+        """Where this node can be dialled, or whether it carries links for others, has changed."""
+        if self.advert is None or (addresses, relays) == (self._addresses, self._relays):
+            return []
+        self._addresses, self._relays = addresses, relays
+        self._capabilities = self._fitting(self._capabilities)
+        return self.issue(now)
+
     def offer(self, capabilities: tuple[Capability, ...], now: float) -> list[Effect]:
         """What this node's models can do has changed: everybody near hears it at once."""
         self._capabilities = self._fitting(capabilities[: lim.CAPABILITIES_MAX])
@@ -71,7 +79,9 @@ class Issuer:
     def issue(self, now: float) -> list[Effect]:
         """A new version of this node's advert."""
         slots, busy, queued = (min(count, lim.SLOTS_MAX) for count in self._load())
-        advert = Advert(self._name, self._addresses, self._capabilities, slots, busy, queued, self._draining)
+        advert = Advert(
+            self._name, self._addresses, self._capabilities, slots, busy, queued, self._draining, self._relays
+        )
         self.advert = self._notary.sign(advert, self._settings.advert_lifetime_s, self._next_version(now))
         self.pulse = None
         self._index.learn(self.advert, now, True)

@@ -54,6 +54,19 @@ def is_public(addresses: tuple[str, ...]) -> bool:
     return host is not None and host.is_global
 
 
+def is_relayed(address: str) -> bool:
+    """Whether a multiaddress leads through a relay."""
+    return "/p2p-circuit" in address
+
+
+def moved(address: str, seen: str) -> str:
+    """The port of one address at the host of another, as in `/ip4/1.2.3.4/tcp/4976`; empty if the two do not go together."""
+    parts, place = address.partition("/p2p/")[0].split("/"), seen.split("/")
+    if not seen or parts[:2] != place[:2]:
+        return ""
+    return "/".join([*place[:3], *parts[3:]]) if parts[1] in ("ip4", "ip6") else seen if "/".join(parts) == seen else ""
+
+
 def dialable(addresses: Iterable[str], own: Iterable[str]) -> tuple[str, ...]:
     """Those that a stranger may send this node to: not into its machine or its network, unless it is itself announced there.
 

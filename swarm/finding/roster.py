@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from protocol.identity import NodeId
 from protocol.messages import Goodbye, Ping
-from swarm.effects import Disconnect, Effect, PongOverdue, Send, SetTimer
+from swarm.effects import Disconnect, Effect, Notify, PingAnswered, PongOverdue, Send, SetTimer
 from swarm.finding.places import place_of
 from swarm.settings import Settings
 
@@ -28,6 +28,11 @@ class Neighbour:
     ping_nonce: int | None = None
     ping_sent_at: float = 0.0
     parting: bool = False  # One side only closes the link; the peer is not gone.
+    seen: str = ""  # Where the link comes from, without a port.
+    relay: NodeId | None = None  # Who carries the link, if it is not direct.
+    direct_tries: int = 0  # Of replacing such a link by a direct one,
+    direct_tried_at: float = 0.0  # and when the last was.
+    asked: bool = False  # A user waits for the next Pong.
 
 
 class Roster:
@@ -54,9 +59,15 @@ class Roster:
     def nodes(self) -> list[NodeId]:
         return list(self._neighbours)
 
-    def add(self, node: NodeId, name: str, addresses: tuple[str, ...], dialled: str, now: float) -> list[Effect]:
+    def add(
+        self, node: NodeId, name: str, addresses: tuple[str, ...], dialled: str, now: float, *, seen: str = "",
+        relay: NodeId | None = None,
+    ) -> list[Effect]:  # fmt: skip
         """A link has opened. Its first ping measures the distance."""
-        self._neighbours[node] = neighbour = Neighbour(node, name, addresses, dialled, now, now, now)
+        neighbour = Neighbour(
+            node, name, addresses, dialled, now, now, now, seen=seen, relay=relay, direct_tried_at=now
+        )
+        self._neighbours[node] = neighbour
         return self._ping(neighbour, now)
 
     def remove(self, node: NodeId) -> Neighbour | None:
@@ -68,14 +79,22 @@ class Roster:
         if neighbour is not None:
             neighbour.heard_at = now
 
-    def pong(self, node: NodeId, nonce: int, now: float) -> None:
+    def pong(self, node: NodeId, nonce: int, now: float) -> list[Effect]:
         neighbour = self._neighbours.get(node)
         if neighbour is None or neighbour.ping_nonce != nonce:
-            return  # Late, or never asked for: tells nothing.
+            return []  # Late, or never asked for: tells nothing.
         neighbour.ping_nonce = None
         sample_s = now - neighbour.ping_sent_at
         old_s = neighbour.rtt_s
         neighbour.rtt_s = sample_s if old_s is None else old_s + RTT_WEIGHT * (sample_s - old_s)
+        asked, neighbour.asked = neighbour.asked, False
+        return [Notify(PingAnswered(node, sample_s))] if asked else []
+
+    def ask(self, node: NodeId, now: float) -> list[Effect]:
+        """A user wants to know how far away a neighbour is: PingAnswered follows, unless the link ends."""
+        neighbour = self._neighbours[node]
+        neighbour.asked = True
+        return self.rouse(node, now)
 
     def excuse(self, until: float) -> None:
         """Until then silence proves nothing: this node itself was late (Lifeguard, Dadgar 2018)."""

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.processes import ROOT, ControlError, Starter, StartFailed, real_nodes
+from tests.node.libp2p.strangers import free_port
+from tests.processes import ROOT, ControlError, RealNode, Starter, StartFailed, real_nodes
 
 
 @pytest.fixture
@@ -150,6 +151,39 @@ def test_identity_stays_over_restarts(start: Starter) -> None:
     identity = first.control("GET", "status")["node"]
     assert first.stop() == 0
     assert start.start("node").control("GET", "status")["node"] == identity
+
+
+def test_a_node_meets_those_again_that_it_was_linked_with(start: Starter) -> None:
+    """Without any address in its settings."""
+    worker = start.start("worker", models=("echo",), **{"node.listen": [f"/ip4/127.0.0.1/tcp/{free_port()}"]})
+    asker = start.start("asker", join=worker.addresses[:1])
+    asker.wait_for("chat")
+    asker.stop()
+    again = RealNode(asker.home, "asker").wait_ready()
+    start.nodes.append(again)
+    again.wait_for("chat")
+    assert again.ask("Still there?")[0] == "Still there?"
+
+
+def test_ping_tells_the_way(start: Starter) -> None:
+    worker = start.start("worker", models=("echo",))
+    asker = start.start("asker", join=worker.addresses[:1])
+    asker.wait_for("chat")
+    pong = asker.control("POST", "ping", {"peer": "worker"})
+    assert (pong["name"], pong["path"], pong["rtt_ms"] < 5_000) == ("worker", "direct", True)
+    worker.kill()
+    with pytest.raises(ControlError) as failed:
+        while True:  # Until the link is known to be gone.
+            asker.control("POST", "ping", {"peer": pong["node"]})
+    assert failed.value.answer["error"]["code"] in ("ping_failed", "unknown_peer")
+
+
+def test_nodes_know_whether_they_can_be_dialled(start: Starter) -> None:
+    worker = start.start("worker", models=("echo",))
+    asker = start.start("asker", join=worker.addresses[:1])
+    for node in (worker, asker):
+        node.wait_until(lambda node=node: node.control("GET", "status")["reach"]["verdict"] == "open")  # type: ignore[misc]
+    assert worker.control("GET", "status")["reach"]["sightings"] == [{"seen": "/ip4/127.0.0.1", "reached": 1, "failed": 0}]
 
 
 def test_missing_model_is_told_and_the_node_still_asks(start: Starter) -> None:

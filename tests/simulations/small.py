@@ -11,8 +11,10 @@ from simulations.scenario import Scenario, parse
 from simulations.world import World
 from swarm.effects import Dial, Disconnect, Effect, Generate, GossipDue, Send, SetTimer, StopGenerating
 from swarm.events import (
+    CarriedChanged,
     ContactsFound,
     DialFailed,
+    DialledBack,
     Event,
     GenerationFailed,
     GenerationFinished,
@@ -21,6 +23,7 @@ from swarm.events import (
     NeighbourUp,
     PieceGenerated,
     Received,
+    RelayChanged,
     Started,
     TimerFired,
     Undelivered,
@@ -31,7 +34,7 @@ from swarm.values import Contact
 
 SEEN = (
     Started, NeighbourUp, NeighbourDown, DialFailed, Received, Undelivered, TimerFired, LoopLate, ContactsFound,
-    PieceGenerated, GenerationFinished, GenerationFailed,
+    PieceGenerated, GenerationFinished, GenerationFailed, DialledBack, RelayChanged, CarriedChanged,
 )  # fmt: skip
 
 PAIR = """

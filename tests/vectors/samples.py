@@ -28,6 +28,8 @@ from protocol.messages import (
     Ping,
     Pong,
     Pulse,
+    ReachAnswer,
+    ReachAsk,
     Rumours,
     Signed,
     Suspicion,
@@ -62,7 +64,7 @@ CAPABILITY = Capability(
     "Names a language.",
     bytes(range(8)),
 )
-ADVERT = Advert("kestrel", ("/ip4/192.0.2.7/tcp/4976",), (CAPABILITY,), 64, 3, 0, False)
+ADVERT = Advert("kestrel", ("/ip4/192.0.2.7/tcp/4976",), (CAPABILITY,), 64, 3, 0, False, True)
 REQUEST = TaskRequest(
     ATTEMPT, TASK, "chat", "", (Turn("system", "Be brief."), Turn("user", "Why is the sky blue? 🐦")),
     256, 0.7, 0.95, 4_294_967_295, ("\n\n",), 30_000,
@@ -86,6 +88,8 @@ MESSAGES: tuple[Message, ...] = (
     Rumours((SIGNED_PULSE,), (SIGNED_SUSPICION,)),
     AdvertDigest(NodeId(bytes(32)), NodeId(b"\xff" * 32), (Digest(EVE.node, NOW_MS, 0),)),
     AdvertWant((EVE.node, ADA.node)),
+    ReachAsk(("/ip4/192.0.2.7/tcp/4976",)),
+    ReachAnswer("/ip4/192.0.2.7", ("/ip4/192.0.2.7/tcp/4976",)),
     REQUEST,
     TaskAccepted(ATTEMPT, "smollm2-135m", 2),
     TaskRefused(ATTEMPT, 1, "2 at work, 16 waiting"),

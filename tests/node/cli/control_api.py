@@ -17,6 +17,7 @@ from node.views import (
     ExcludedView,
     ModelView,
     PeerView,
+    PingView,
     RouteView,
     SkillView,
     StatusView,
@@ -106,6 +107,7 @@ def control_api(socket: Path) -> Iterator[Control]:
             "POST /models": Answer(asdict(models()[0])),
             "POST /route": Answer(asdict(route())),
             "POST /join": Answer(asdict(peers()[1])),
+            "POST /ping": Answer(asdict(pong())),
             "GET /tasks?count=20": Answer({"schema": "swarm.history/1", "tasks": [asdict(task) for task in tasks()]}),
             "GET /tasks/7f21?wait_s=20.000": Answer(asdict(trace())),
             "GET /tasks/7f21": Answer(asdict(trace())),
@@ -136,7 +138,8 @@ def peers() -> list[PeerView]:
             KESTREL, "kestrel", "self", None, 0.0, ["/ip4/192.168.1.5/tcp/4976"], ["smollm2"], ["chat"], 31.2, 2, 0, 0
         ),
         PeerView(
-            HERON, "heron", "connected", 4.2, 1.5, ["/ip4/192.168.1.20/tcp/4976"], ["gemma3"], ["chat"], 22.0, 2, 2, 3
+            HERON, "heron", "connected", 4.2, 1.5, ["/ip4/192.168.1.20/tcp/4976"], ["gemma3"], ["chat"], 22.0, 2, 2, 3,
+            "direct",
         ),
         PeerView(WREN, "wren", "known", None, 41.0, [], ["langid"], ["language"], None, 1, 0, 0),
     ]
@@ -147,6 +150,10 @@ def skills() -> list[SkillView]:
         SkillView("chat", "smollm2", KESTREL, "kestrel", 31.2, 80, 2048, [], "Small talk."),
         SkillView("classify", "langid", WREN, "wren", 900.0, 2, 512, ["de", "en"], "Which language a text is in."),
     ]
+
+
+def pong() -> PingView:
+    return PingView(HERON, "heron", 4.2, "direct", f"/ip4/192.168.1.9/tcp/4976/p2p/{HERON}")
 
 
 def models() -> list[ModelView]:

@@ -16,7 +16,7 @@ from tests.node.cli.control_api import Answer, Control
 
 
 @pytest.mark.parametrize(
-    "words", ["status", "peers", "skills", "models", "models ls", "route what is 17%", "models add --once echo:"]
+    "words", ["status", "peers", "skills", "models", "models ls", "route what is 17%", "models add --once echo:", "ping heron -c 1"]
 )
 def test_what_people_see_stays_as_it_was(swarm: Run, control: Control, golden: Golden, words: str) -> None:
     ran = swarm(*words.split())
@@ -42,6 +42,7 @@ def test_json_is_what_the_node_said(swarm: Run, control: Control, words: str, ro
         ("models ls", "swarm.models/1"),
         ("models add --once echo:", "swarm.model/1"),
         ("join /ip4/127.0.0.1/tcp/1", "swarm.peer/1"),
+        ("ping heron -c 1", "swarm.ping/1"),
         ("down", "swarm.event/1"),
         ("version", "swarm.version/1"),
         ("paths", "swarm.paths/1"),

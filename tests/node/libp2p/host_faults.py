@@ -7,7 +7,8 @@ from libp2p.host.ping import ID as PING
 from multiaddr import Multiaddr
 
 from node.libp2p import mends
-from node.libp2p.host import alive, network_of
+from node.libp2p.connections import alive
+from node.libp2p.host import network_of
 from tests.node.libp2p.scenarios import SOON_S, dialled, listening, pair, scenario, soon
 from tests.node.libp2p.strangers import free_port, opened
 

@@ -14,9 +14,9 @@ from libp2p.host.basic_host import BasicHost
 from libp2p.host.ping import ID as PING
 from multiaddr import Multiaddr
 
-from node.libp2p.connections import close_all
+from node.libp2p.connections import alive, close_all
 from node.libp2p.dialling import Target, dial_one
-from node.libp2p.host import HUSHED, alive, build_host, network_of
+from node.libp2p.host import HUSHED, build_host, network_of
 from tests.node.libp2p.strangers import opened
 
 SOON_S = 4.0  # A mended library needs milliseconds.

@@ -32,11 +32,12 @@ def free_port() -> int:
 
 
 def node_on_loopback(
-    seed: bytes, swarm: bytes, name: str = "", listen: str | None = None, *, mdns: bool = False
+    seed: bytes, swarm: bytes, name: str = "", listen: str | None = None, *, mdns: bool = False, carried_max: int = 0
 ) -> Libp2pTransport:
     """A node that is not running yet."""
     place = listen or "/ip4/127.0.0.1/tcp/0"
-    return Libp2pTransport(seed, swarm, name, "starlings/test", [place], [], mdns, time.time, Random(next(_seeds)))
+    dice = Random(next(_seeds))
+    return Libp2pTransport(seed, swarm, name, "starlings/test", [place], [], mdns, time.time, dice, carried_max)
 
 
 @asynccontextmanager

@@ -4,7 +4,8 @@ import pytest
 import trio
 
 from node.libp2p import connections
-from node.libp2p.host import alive, network_of
+from node.libp2p.connections import alive
+from node.libp2p.host import network_of
 from node.transport_contract import ALICE, BOB, Watched, running
 from swarm.events import NeighbourDown, NeighbourUp
 from tests.node.libp2p.strangers import LoopbackBench, connected, stranger_host

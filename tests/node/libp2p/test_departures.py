@@ -5,7 +5,8 @@ from random import Random
 import trio
 from libp2p.host.ping import ID as PING
 
-from node.libp2p.host import alive, network_of, peer_of
+from node.libp2p.connections import alive
+from node.libp2p.host import network_of, peer_of
 from node.transport_contract import Watched, linked
 from protocol.errors import CANCELLED
 from protocol.identity import NodeId
