@@ -402,7 +402,7 @@ class Member:
 
     def _is_worth_keeping(self, node: NodeId) -> bool:
         """In a view too small for the swarm: those that were seen to answer, and the neighbours."""
-        return node in self.roster or self.standings.of(node, self._now) is not None
+        return node in self.roster or node in self.standings
 
     def _dial(self, now: float) -> list[Effect]:
         return self.contacts.wanted(self.roster.nodes(), now)

@@ -99,6 +99,9 @@ class Standings:
     def __len__(self) -> int:
         return len(self._workers)
 
+    def __contains__(self, node: NodeId) -> bool:
+        return node in self._workers
+
     def of(self, node: NodeId, now: float) -> Standing | None:
         """A worker's standing as it counts now: a worker that is never chosen must recover by itself, or it never will be."""
         standing = self._workers.get(node)

@@ -29,6 +29,7 @@ class Known:
     stated_until: float  # The advert's own lifetime.
     present_until: float  # The node's presence, which pulses prolong.
     pulse: Signed[Pulse] | None = None
+    place: str = ""  # Where its first address is.
 
     @property
     def node(self) -> NodeId:
@@ -113,6 +114,7 @@ class CapabilityIndex:
         stated_until = _until(signed, signed.lifetime_ms / 1000, now, first_hand)
         present_until = _until(signed, min(PRESENCE_S, signed.lifetime_ms / 1000), now, first_hand)
         known = self._known[node] = Known(signed, signed.body, now, stated_until, present_until)
+        known.place = place_of(signed.body.addresses)
         early, until = self._early.pop(node, (None, 0.0))
         if early is None and before is not None:
             early, until = before.pulse, before.present_until
@@ -211,13 +213,12 @@ class CapabilityIndex:
         """
         places: dict[str, int] = {}
         for known in self._known.values():
-            place = place_of(known.advert.addresses)
-            places[place] = places.get(place, 0) + 1
+            places[known.place] = places.get(known.place, 0) + 1
+        count, keeps, have = len(self._known), self._keeps, {skill: len(nodes) for skill, nodes in self._by_skill.items()}
 
         def dispensable(known: Known) -> tuple[bool, int, int]:
-            skills = {capability.skill: None for capability in known.advert.capabilities}
-            rarest = min((len(self._by_skill[skill]) for skill in skills), default=len(self._known))
-            return not self._keeps(known.node), rarest, places[place_of(known.advert.addresses)]
+            rarest = min([have[capability.skill] for capability in known.advert.capabilities], default=count)
+            return not keeps(known.signed.issuer), rarest, places[known.place]
 
         others = [known for known in self._known.values() if known.node != self._self]
         surplus = len(self._known) - self._settings.adverts_max + int(SPARE * self._settings.adverts_max)

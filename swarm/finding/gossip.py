@@ -108,7 +108,8 @@ class Gossip:
                     continue
                 known = self._index.get(pulse.issuer)
                 is_renewal = known is not None and _load(known.advert) == _load(pulse.body)
-                if not self._index.beat(pulse, now, pulse.issuer == sender) and (known is not None or self._index.room):
+                has_room = known is not None or self._index.room > len(wanted)
+                if not self._index.beat(pulse, now, pulse.issuer == sender) and has_room:
                     wanted.append(pulse.issuer)
                 self._note((pulse.issuer, None, Pulse), pulse, sender, is_renewal)
             else:
@@ -296,9 +297,12 @@ class Gossip:
             why = self._last_words.get(each.node)
             if why is not None and max(each.card, each.pulse) <= self._index.version(each.node) and each.node not in self._index:
                 told.append(why)
-        wanted = [each.node for each in digest.known if self._lacks(each)]
-        ask = [Send(sender, AdvertWant(tuple(wanted)))] if wanted else []
-        return [*_sends(sender, told), *ask]
+        lacking = [each.node for each in digest.known if self._lacks(each)]
+        strangers = [node for node in lacking if node not in self._index]
+        # No more than there is room for: in a swarm too large for anybody's view, everybody lacks most of the others.
+        left_out = dict.fromkeys(strangers[self._index.room :])
+        wanted = tuple(node for node in lacking if node not in left_out)
+        return [*_sends(sender, told), *([Send(sender, AdvertWant(wanted))] if wanted else [])]
 
     def _lacks(self, there: Digest) -> bool:
         if there.node == self._node:

@@ -339,6 +339,18 @@ def test_a_full_view_asks_for_nobody_new() -> None:
     assert asked(ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, theirs))) == [(EVE, (BOB,))]
 
 
+def test_no_more_are_asked_for_than_there_is_room() -> None:
+    """[ADV-9] Or in a swarm too large for any view everybody would exchange all of it with everybody, again and again."""
+    ada = Ada(adverts_max=3)
+    ada.hears(of(BOB))
+    theirs = tuple(Digest(node, NOW_MS + 1, 0) for node in (CYD, DAN, BOB, node_id(9)))
+    assert asked(ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, theirs))) == [(EVE, (CYD, DAN, BOB))]
+    ada = Ada(adverts_max=2)
+    ada.hears(of(BOB))
+    effects, _ = ada.gossip.hear_rumours(EVE, Rumours((pulse(CYD), pulse(DAN)), ()), NOW)
+    assert asked(effects) == [(EVE, (CYD,))]
+
+
 def test_what_one_digest_brings_is_bounded() -> None:
     """[ADV-9]"""
     ada = Ada(pull_adverts=2)
