@@ -106,4 +106,4 @@ async def test_a_peer_says_how_old_its_news_are_though_it_pings_all_the_time(tmp
         (bob,) = [peer for peer in ada.desk.peers() if peer.name == "bob"]
         assert bob.told_s is not None and bob.told_s > 9 > 4 > bob.heard_s
         sent = ada.desk.measures().counts.sent_bytes
-        assert set(sent) == {"Hello", "AdvertPush", "Ping", "Pong"}
+        assert set(sent) >= {"Hello", "AdvertPush", "Ping", "Pong"}
