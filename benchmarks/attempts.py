@@ -21,10 +21,11 @@ MARKS = (1_000, 5_000, 10_000)
 AT_ONCE = 16
 WORKERS = 3
 MODELS = ("echo:", "echo:model=slow,delay_ms=50,words=100")
-NARROW = "echo:model=narrow,slots=1,first_ms=400"  # Busy whenever it is asked again.
+NARROW = "echo:model=narrow,slots=1,first_ms=400"
+FLOOD = 40  # Tasks handed over to the narrow one at once, more than its queue holds: it refuses for a quarter of a minute.
 CUT_EVERY = 400
-LEG_S_MAX = 90.0  # On a machine that is too slow for so many, fewer must do.
-REST_S = 12.0  # For what closes by itself: half a minute is given to idle connections only.
+LEG_S_MAX = 70.0  # On a machine that is too slow for so many, fewer must do.
+REST_S = 42.0  # Connections that a redial has left idle are closed after half a minute, at the next look.
 GROWTH_MB = 4.0
 SPARE = 4  # Streams or connections that a redial or a question to the DHT has just opened.
 TASKS_EACH = 12  # Of the loop, for one connection.
@@ -67,8 +68,7 @@ def measure(folder: Path) -> list[Figure]:
         held: list[tuple[int, tuple[Held, Held]]] = []
         for mark in MARKS:
             _work(run, mark)
-            sleep(REST_S)
-            held.append((len(run.ends), (_held([asker]), _held(workers))))
+            held.append((len(run.ends), _rested(asker, workers, held[0][1] if held else None)))
         attempts = Counter[str]()
         for end, number in ATTEMPTS.findall(asker.metrics()):
             attempts[end] += int(number)
@@ -95,6 +95,8 @@ def _port_for_others(node: RealNode) -> int:
 
 
 def _work(run: Run, until: int) -> None:
+    for number in range(FLOOD):
+        run.asker.control("POST", "tasks", {"text": f"Item {number} of {until}.", "model": "narrow", "deadline_s": 30})
     ends = monotonic() + LEG_S_MAX
     threads = [Thread(target=_ask_on, args=(run, until, ends)) for _ in range(AT_ONCE)]
     for thread in threads:
@@ -155,6 +157,20 @@ def _insist(asker: RealNode, number: int) -> str:
 # --- What stays behind ------------------------------------------------------------------------------------------------
 
 
+def _rested(asker: RealNode, workers: Sequence[RealNode], before: tuple[Held, Held] | None) -> tuple[Held, Held]:
+    """What they hold once they have come to rest: after REST_S, or as soon as it is no more than before."""
+    until = monotonic() + REST_S
+    while True:
+        now = _held([asker]), _held(workers)
+        if monotonic() > until or (before is not None and all(map(_is_no_more, now, before))):
+            return now
+        sleep(1)
+
+
+def _is_no_more(now: Held, before: Held) -> bool:
+    return now.connections <= before.connections and now.tasks <= before.tasks + TASKS_EACH
+
+
 def _held(nodes: Sequence[RealNode]) -> Held:
     pages = [dict(HELD.findall(node.metrics())) for node in nodes]
     processes = [psutil.Process(node.process.pid) for node in nodes]
@@ -173,7 +189,7 @@ def _ends(ends: Counter[str], attempts: Counter[str]) -> list[Figure]:
     return [
         Figure("tasks", str(ends.total()), f">= {MARKS[-1] - AT_ONCE}", ends.total() >= MARKS[-1] - AT_ONCE),
         *(Figure(f"  {end}", str(count)) for end, count in ends.most_common()),
-        Figure("  their attempts", str(attempts.total())),
+        Figure(f"  their attempts, and those of {len(MARKS) * FLOOD} that were handed over", str(attempts.total())),
         *(Figure(f"    {end}", str(count)) for end, count in attempts.most_common()),
         Figure("  plain questions that failed, or got another text", str(wrong), "0", wrong == 0),
     ]

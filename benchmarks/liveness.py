@@ -74,7 +74,7 @@ def measure(folder: Path) -> list[Figure]:
         nodes = start_flock(start, [(), *[(WORKER,)] * WORKERS], **settings)
         distant: list[RealNode] = []
         if far is not None:
-            there = {"node.listen": [f"/ip4/{far.there}/tcp/0"], "through": far.through}
+            there = {"node.listen": [f"/ip4/{far.there}/tcp/0"], "inside": far.inside}
             distant.append(start.start("distant", models=(WORKER,), join=nodes[0].addresses[:1], **there))
         everybody_knows_everybody([*nodes, *distant])
         caller, alive = nodes[0], [*nodes, *distant]

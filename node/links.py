@@ -135,11 +135,6 @@ class Links:
         """What was counted so far. The transport itself knows what it holds."""
         return Counts(self._offences, self._sent_bytes, self._received_bytes, connections, streams)
 
-    @property
-    def sessions(self) -> int:
-        """Pipes that a link is, was or is about to be carried on."""
-        return len(self._sessions)
-
     # --- What the driver asks for -------------------------------------------------------------------------------------
 
     def send(self, to: NodeId, message: Message) -> None:

@@ -136,7 +136,7 @@ class MemoryTransport:
     @property
     def counts(self) -> Counts:
         """See `Counts`; a pipe is a connection and a stream in one."""
-        return self._links.counts(self._links.sessions, self._links.sessions)
+        return self._links.counts(len(self._links.up()), len(self._links.up()))
 
     async def run(self, post: Post, *, task_status: trio.TaskStatus[tuple[str, ...]]) -> None:
         self._network.listen(self._listen, self.node, self._links.accept)

@@ -26,11 +26,11 @@ class StartFailed(Exception):
 
 
 class RealNode:
-    """One daemon. `models` are references; `join` addresses of other nodes; `through` is a command that runs it."""
+    """One daemon. `models` are references; `join` addresses of other nodes; `inside` is what its command begins with."""
 
     def __init__(
         self, home: Path, name: str, *, models: tuple[str, ...] = (), join: tuple[str, ...] = (),
-        through: tuple[str, ...] = (), **more: object,
+        inside: tuple[str, ...] = (), **more: object,
     ):  # fmt: skip
         self.home, self.name = home, name
         home.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ class RealNode:
         }
         with (home / "stderr.txt").open("wb") as stderr:
             self.process = subprocess.Popen(
-                [*through, sys.executable, "-m", "node.daemon"],
+                [*inside, sys.executable, "-m", "node.daemon"],
                 env=environment,
                 pass_fds=(writing,),
                 stdin=subprocess.DEVNULL,
