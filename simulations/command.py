@@ -10,6 +10,7 @@ import msgspec
 
 from simulations.play import play
 from simulations.report import Report, comparison, drifted, missed_goals, table_of
+from simulations.revisions import baselines_here, baselines_of, changes
 from simulations.scenario import BASELINES, Scenario, ScenarioError, load, names
 from simulations.world import WorldFailure
 
@@ -49,9 +50,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--json", action="store_true", help="reports as JSON, one a line")
     listing = verbs.add_parser("ls", help="list the scenarios")
     listing.add_argument("--json", action="store_true")
-    compare = verbs.add_parser("compare", help="two scenarios, or two reports, side by side")
-    compare.add_argument("one", metavar="A", help="a scenario (herd:greedy) or a report (run --json > FILE.json)")
-    compare.add_argument("two", metavar="B")
+    compare = verbs.add_parser("compare", help="two scenarios, two reports, or the baselines of two git revisions")
+    compare.add_argument(
+        "one", metavar="A", help="a scenario (herd:greedy), a report (run --json > FILE.json) or a git revision (main)"
+    )
+    compare.add_argument("two", metavar="B", nargs="?", help="the same; with a revision alone: the baselines as they are now")
     compare.add_argument("--seed", type=int)
     compare.add_argument("--json", action="store_true")
     baseline = verbs.add_parser("baseline", help="play scenarios and keep their figures as baselines")
@@ -107,11 +110,31 @@ def _list(chosen: argparse.Namespace) -> int:
 
 
 def _compare(chosen: argparse.Namespace) -> int:
+    if not _is_scenario(chosen.one):
+        return _compare_revisions(chosen)
+    if chosen.two is None:
+        raise ScenarioError(f"compare {chosen.one} with what? Name another scenario or report.")
     one, two = (_report_or_run(reference, chosen.seed) for reference in (chosen.one, chosen.two))
     if chosen.json:
         print(json.dumps([one, two]))
     else:
         print(comparison(one, two))
+    return OK
+
+
+def _is_scenario(reference: str) -> bool:
+    """Whether it can be played, or has been; else it is taken for a revision."""
+    named = reference.partition(":")[0]
+    return named in names() or named.endswith((".toml", ".json"))
+
+
+def _compare_revisions(chosen: argparse.Namespace) -> int:
+    try:
+        one = baselines_of(chosen.one)
+    except ScenarioError as wrong:
+        raise ScenarioError(f"{chosen.one} is no scenario, and no revision with baselines. {wrong}") from None
+    two = baselines_here() if chosen.two is None else baselines_of(chosen.two)
+    print(json.dumps([one, two]) if chosen.json else changes(one, two))
     return OK
 
 

@@ -28,6 +28,7 @@ class Machine:
     same `island`. `pace` multiplies the time that its models take; a share `failing` of their answers breaks off,
     `claims` is how many times its true speed it advertises,
     and a share `straggling` takes `straggle_factor` times as long.
+    One that `hides_load` says at all times that it is free.
     `has_power` False: nobody there even refuses a connection. `hidden`: its router lets nobody in. `carries` is for how many
     neighbours it is a relay.
     """
@@ -53,6 +54,8 @@ class Machine:
     straggle_factor: float = 1.0
     hidden: bool = False
     carries: int = 0
+    hides_load: bool = False
+    is_twin: bool = False  # Of others with the same identity.
     process: Process | None = None
 
     @property

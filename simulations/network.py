@@ -15,13 +15,16 @@ from math import hypot
 from random import Random
 from typing import Any
 
+from protocol.envelope import SWARM_BYTES
+from protocol.errors import RemoteProtocolError
 from protocol.exchange import TASK_MESSAGES, Exchanges
 from protocol.identity import NodeId
 from protocol.link import Link
-from protocol.messages import Message
+from protocol.messages import Goodbye, Message
 from simulations.agenda import Agenda
 from simulations.machines import Machine, Process
 from simulations.scenario import NetworkTable
+from simulations.sizes import Sizes
 from swarm.effects import Dial, DialBack
 from swarm.events import (
     CarriedChanged,
@@ -98,8 +101,9 @@ class Network:
     """Every link of a world. Counts what is sent."""
 
     def __init__(
-        self, agenda: Agenda, table: NetworkTable, machines: Sequence[Machine], dice: Random, wire: WireMaker | None
-    ) -> None:
+        self, agenda: Agenda, table: NetworkTable, machines: Sequence[Machine], dice: Random, wire: WireMaker | None,
+        swarm: bytes = bytes(SWARM_BYTES),
+    ) -> None:  # fmt: skip
         """`wire` makes both ends' `Link`s in worlds where every message crosses as bytes."""
         self._agenda, self._table, self._dice, self._wire = agenda, table, dice, wire
         self._by_address = {address: machine for machine in machines for address in machine.addresses}
@@ -108,7 +112,9 @@ class Network:
         self._loss, self._jitter = table.loss, table.jitter
         self.task_classes = frozenset(TASK_MESSAGES)
         self.sent: dict[type[Message], int] = {}
-        self.bytes = 0
+        self.refused: dict[str, int] = {}  # Greetings, by offence.
+        self._sizes = Sizes(swarm)
+        self.bytes = 0  # Of messages that are not encoded, what they would take.
 
     # --- What a process asks for --------------------------------------------------------------------------------------
 
@@ -143,7 +149,7 @@ class Network:
         if address is None or machine is None or machine.node != (contact.node or machine.node):
             self._agenda.post(UNKNOWN_ADDRESS_S, process, DialFailed(contact, "Nothing answers there."))
             return
-        if machine is process.machine:
+        if machine.node == process.node:
             self._agenda.post(0.0, process, DialFailed(contact, f"{address} is this node itself."))
             return
         end = process.links.get(machine.node)
@@ -275,6 +281,7 @@ class Network:
         else:
             if message.__class__ in self.task_classes and not exchanges_of(end).sent(message):  # type: ignore[arg-type]
                 return
+            self.bytes += self._sizes.of(message)
             item = Received(end.process.node, message)
         kind = message.__class__
         self.sent[kind] = self.sent.get(kind, 0) + 1
@@ -355,13 +362,22 @@ class Network:
         old = process.links.get(there.node)
         if old is not None and old.relay is not None:
             self._drop(old, REPLACED)  # Whoever upgrades a link lets go of the old one first.
-        stale = there.links.get(process.node)
-        if stale is not None:
-            self._drop(stale, REPLACED)  # Whoever dials has no link: ours leads nowhere.
         latency_s = self._way_s(process.machine, dial.relay, there.machine)
         near = End(process, there.node, dial.address, latency_s)
         far = End(there, process.node, "", latency_s)
         near.other, far.other = far, near
+        try:
+            hello = b"" if self._wire is None else self._wire(near, far)
+        except RemoteProtocolError as refused:
+            self.refused[refused.kind] = self.refused.get(refused.kind, 0) + 1
+            self._agenda.call(latency_s, partial(self._fail, process, dial, CLOSED_BY_PEER))
+            return
+        stale = there.links.get(process.node)
+        if stale is not None:
+            if stale.other is not None and stale.other.open and stale.other.process is not process:
+                self._put(stale, Goodbye(False, REPLACED, True))
+                self._carry(stale, NeighbourDown(there.node, CLOSED_BY_PEER))  # It was that of a second node with this identity.
+            self._drop(stale, REPLACED)  # Whoever dials has no link: ours leads nowhere.
         if dial.relay is not None:
             near.relay = far.relay = dial.relay.process
             self._carried += [near, far]
@@ -374,9 +390,8 @@ class Network:
             up = NeighbourUp(theirs.node, theirs.name, there.addresses, dial.address, near.seen, near.relay_node)
             self._carry(far, up)
         else:
-            chunk = self._wire(near, far)
-            self.bytes += len(chunk)
-            self._carry(far, chunk)
+            self.bytes += len(hello)
+            self._carry(far, hello)
         crossed = there.dials.pop(process.node, None)
         if crossed is not None:
             for message in crossed.waiting:

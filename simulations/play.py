@@ -12,6 +12,7 @@ from simulations.invariants import LOOK_S, EveryTaskEndsOnce, Invariant, QueuesA
 from simulations.news import News
 from simulations.report import Report, Tally, report_of
 from simulations.scenario import Scenario
+from simulations.shares import Shares
 from simulations.spam import Spam
 from simulations.trace import TraceHash
 from simulations.truth import Truth
@@ -41,10 +42,11 @@ def _played(scenario: Scenario, seed: int, make_member: MakeMember, hashed: bool
     news = News(world)
     workload, faults, tally = Workload(world), Faults(world, news), Tally()
     Spam(world)
-    ends, truth = EveryTaskEndsOnce(world), Truth(world)
+    ends, truth, shares = EveryTaskEndsOnce(world), Truth(world), Shares(world)
     invariants: list[Invariant] = [ends, WorkersKeepTheirSlots(), QueuesAreBounded()]
     world.watch(tally)
     world.watch(truth)
+    world.watch(shares)
     for watcher in invariants:
         world.watch(watcher)
     digest = TraceHash()
@@ -62,7 +64,7 @@ def _played(scenario: Scenario, seed: int, make_member: MakeMember, hashed: bool
                     invariant.finish(world)
         except Violation as wrong:
             raise world.failure(wrong) from wrong
-    report = report_of(world, tally, truth, news, ends.orphaned, workload.unasked, faults.struck)
+    report = report_of(world, tally, truth, shares, news, ends.orphaned, workload.unasked, faults.struck)
     traced = digest.hexdigest() if hashed or trace is not None else ""
     return replace(report, cpu_s=round(process_time() - began, 3), trace_hash=traced)
 

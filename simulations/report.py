@@ -10,11 +10,14 @@ from protocol.errors import error_code
 from simulations.machines import Process
 from simulations.news import News
 from simulations.scenario import Scenario, ScenarioError
+from simulations.shares import Shares
 from simulations.truth import Truth
 from simulations.world import World
 from swarm.doing.asking import OVERTAKEN
+from swarm.doing.moving import CROWDED
 from swarm.effects import Conclude
 from swarm.events import Asked, GenerationFinished
+from swarm.finding.gossip import TWIN
 from swarm.finding.places import is_relayed
 from swarm.values import Outcome
 
@@ -26,9 +29,12 @@ differ for nothing), unless TOLERANCES says otherwise."""
 TOLERANCES: dict[str, tuple[float, float]] = {
     "done_share": (0.0, 0.005),  # The promise.
     "first_piece_p99_s": (0.25, 0.1),  # A hundredth of the tasks decides it.
+    "first_piece_p999_s": (0.5, 0.5),
     "end_p99_s": (0.25, 0.1),
     "end_p999_s": (0.5, 0.5),  # A thousandth: mostly one task.
     "load_max_over_fair": (0.25, 0.0),  # One machine decides it.
+    "crowded_s_max": (0.5, 1.0),
+    "placed_max_over_fair": (0.5, 1.0),  # One window of one machine decides it.
     "told_p95_s": (0.25, 0.1),
     "left_p95_s": (0.25, 0.1),
     "gone_p95_s": (0.25, 0.5),
@@ -87,11 +93,13 @@ class Tally:
         self.busy_s[index] = self.busy_s.get(index, 0.0) + event.usage.total_s
 
 
-def report_of(world: World, tally: Tally, truth: Truth, news: News, orphaned: int, unasked: int, faults: dict[str, int]) -> Report:
+def report_of(
+    world: World, tally: Tally, truth: Truth, shares: Shares, news: News, orphaned: int, unasked: int, faults: dict[str, int]
+) -> Report:  # fmt: skip
     """The numbers of a run that has ended."""
     done = [outcome for outcome in tally.ends if outcome.code is None]
     failed: dict[str, int] = {}
-    refusals = failovers = attempts = hedges = resumes = 0
+    refusals = failovers = attempts = hedges = resumes = moves = 0
     for outcome in tally.ends:
         attempts += len(outcome.attempts)
         if outcome.code is not None:
@@ -100,19 +108,22 @@ def report_of(world: World, tally: Tally, truth: Truth, news: News, orphaned: in
             if end.code is not None:
                 definite = error_code(end.code.number).definite
                 refusals += definite
-                failovers += not definite and end.reason != OVERTAKEN
+                failovers += not definite and end.reason not in (OVERTAKEN, CROWDED)
             hedges += end.why == "hedge"
+            moves += end.why == "moved"
             resumes += end.why == "resume"
     cancelled = failed.get("cancelled", 0)
     ended, members, now = max(1, len(tally.ends)), len(world.machines), world.agenda.now
     sent = sum(world.network.sent.values())
     first = [outcome.first_piece_s for outcome in done if outcome.first_piece_s is not None]
     seconds = [outcome.seconds for outcome in done]
+    placed = shares.over_fair()
     figures = {
         "tasks": float(tally.asked),
         "done_share": len(done) / max(1, len(tally.ends) - cancelled),
         "first_piece_p50_s": percentile(first, 50),
         "first_piece_p99_s": percentile(first, 99),
+        "first_piece_p999_s": percentile(first, 99.9),
         "end_p50_s": percentile(seconds, 50),
         "end_p99_s": percentile(seconds, 99),
         "end_p999_s": percentile(seconds, 99.9),
@@ -121,8 +132,14 @@ def report_of(world: World, tally: Tally, truth: Truth, news: News, orphaned: in
         "failovers_per_task": failovers / ended,
         "hedges_per_task": hedges / ended,
         "resumes_per_task": resumes / ended,
+        "moves_per_task": moves / ended,
         "load_max_over_fair": _load(world, tally),
+        "crowded_s_max": shares.crowded_s,
+        "placed_max_over_fair": max(placed, default=0.0),
+        "work_wasted_share": shares.wasted,
         "near_best": truth.near_best,
+        "near_best_now": truth.near_best_now,
+        "near_best_learnt": truth.near_best_learnt,
         "to_broken": truth.to_broken,
         "told_p95_s": percentile(news.told, 95),
         "left_p95_s": percentile(news.left, 95),
@@ -131,8 +148,11 @@ def report_of(world: World, tally: Tally, truth: Truth, news: News, orphaned: in
         "gone_max_s": max(news.gone, default=0.0),
         "known_share": sum(news.known) / len(news.known) if news.known else 1.0,
         "led_to_share": _led_to(world),
+        "refused_links": float(sum(world.network.refused.values())),
+        "twins_told": _twins_told(world),
         "orphaned": float(orphaned),
         "unasked": float(unasked),
+        **{f"{name}_held": mean for name, mean in _held(world).items()},
         "messages_per_member_s": sent / members / now,
         "bytes_per_member_s": world.network.bytes / members / now,
         "events": float(world.events),
@@ -144,6 +164,22 @@ def report_of(world: World, tally: Tally, truth: Truth, news: News, orphaned: in
         {kind.__name__: count for kind, count in sorted(world.network.sent.items(), key=lambda item: item[0].KIND)},
         dict(sorted(faults.items())),
     )  # fmt: skip
+
+
+def _held(world: World) -> dict[str, float]:
+    """What a member holds at the end, on the average of those that run: adverts, links, contacts and standings."""
+    members = [machine.process.member for machine in world.machines if machine.process is not None]
+    held = {"adverts": "index", "links": "roster", "contacts": "contacts", "standings": "standings"}
+    return {
+        name: sum(len(getattr(member, part, ())) for member in members) / max(1, len(members))
+        for name, part in held.items()
+    }
+
+
+def _twins_told(world: World) -> float:
+    """Of the nodes that hold the identity of another one, the share that knows; 1 without any."""
+    twins = [machine.process.member for machine in world.machines if machine.is_twin and machine.process is not None]
+    return sum(TWIN in member.gossip.refused for member in twins) / len(twins) if twins else 1.0  # type: ignore[attr-defined]
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:
@@ -192,11 +228,12 @@ def drifted(report: Report, baseline: dict[str, float]) -> list[str]:
     return [
         name
         for name, was in baseline.items()
-        if name in report.figures and not _is_near(report.figures[name], was, *TOLERANCES.get(name, TOLERANCE))
+        if name in report.figures and not is_near(report.figures[name], was, *TOLERANCES.get(name, TOLERANCE))
     ]
 
 
-def _is_near(figure: float, was: float, share: float, difference: float) -> bool:
+def is_near(figure: float, was: float, share: float, difference: float) -> bool:
+    """Whether a figure is no further from what it was than the larger of a share of that and a difference."""
     return abs(figure - was) <= max(difference, share * abs(was))
 
 

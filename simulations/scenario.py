@@ -13,6 +13,7 @@ from swarm.finding.regions import REGIONS
 from swarm.settings import Settings
 
 FOLDER = Path(__file__).parent / "scenarios"
+SIZE = "size"  # The key of a variant that is no setting.
 BASELINES = Path(__file__).parent / "baselines"
 
 Whole = Annotated[int, Meta(ge=0)]
@@ -79,6 +80,12 @@ class MembersTable(Table, frozen=True, kw_only=True):
     """For how many neighbours each is a relay."""
     skew_s: Seconds = 0.0
     """Clocks are wrong by up to this much, either way."""
+    clock_s: float = 0.0
+    """And all of them by this much."""
+    hides_load: bool = False
+    """Whether each says at all times that it is free."""
+    twins: bool = False
+    """Whether all hold the same identity, as after a disk was copied."""
 
 
 class WorkloadTable(Table, frozen=True, kw_only=True):
@@ -89,7 +96,10 @@ class WorkloadTable(Table, frozen=True, kw_only=True):
     """Group of members who ask; empty: everyone."""
     requesters: Whole = 0
     """Only the first so many of the group; 0: all."""
-    rate_per_s: Annotated[float, Meta(gt=0)]
+    rate_per_s: Annotated[float, Meta(ge=0)] = 0.0
+    """Tasks a second; or else"""
+    load: Annotated[float, Meta(ge=0)] = 0.0
+    """the share of what all workers with these skills can do in that time."""
     arrival: Literal["poisson", "even", "bursts"] = "poisson"
     burst: Some = 1
     """Tasks that come at once; the rate of tasks stays the same."""
@@ -152,7 +162,7 @@ class Scenario(Table, frozen=True, kw_only=True):
     swarm: dict[str, Any] = {}
     """Overrides of `swarm.settings`."""
     variants: dict[str, dict[str, Any]] = {}
-    """Further overrides, by name: `swarm sim compare herd:greedy herd`."""
+    """Further overrides, by name: `swarm sim compare herd:greedy herd`. `size` multiplies members and rates."""
     goals: dict[str, float] = {}
     """Figures of the report with `_min` or `_max` behind them: the run fails beyond."""
 
@@ -178,8 +188,22 @@ def load(reference: str) -> Scenario:
     scenario = parse(path.read_text(encoding="utf-8"), str(path))
     if variant and variant not in scenario.variants:
         raise ScenarioError(f"{path}: no variant {variant!r}{_perhaps(variant, list(scenario.variants))}.")
-    overrides = {**scenario.swarm, **scenario.variants.get(variant, {})}
-    return msgspec.structs.replace(scenario, name=reference, swarm=overrides)
+    overrides = dict(scenario.variants.get(variant, {}))
+    scenario = _sized(scenario, overrides.pop(SIZE, 1.0))
+    return msgspec.structs.replace(scenario, name=reference, swarm={**scenario.swarm, **overrides})
+
+
+def _sized(scenario: Scenario, size: float) -> Scenario:
+    """So many times as many members, who are asked as many times as much."""
+    if size == 1.0:
+        return scenario
+    many = msgspec.structs.replace
+    return many(
+        scenario,
+        members=[many(table, count=max(1, round(table.count * size))) for table in scenario.members],
+        workload=[many(table, rate_per_s=table.rate_per_s * size) for table in scenario.workload],
+        bootstraps=max(1, round(scenario.bootstraps * size)),
+    )
 
 
 def names() -> list[str]:
@@ -200,11 +224,12 @@ def parse(text: str, origin: str) -> Scenario:
         scenario = msgspec.convert(raw, Scenario)
     except msgspec.ValidationError as wrong:
         raise ScenarioError(f"{origin}: {wrong}") from None
-    for label, overrides in [
-        ("swarm", scenario.swarm),
-        *((f"variants.{name}", of) for name, of in scenario.variants.items()),
-    ]:
-        _check_settings(overrides, scenario.swarm, origin, label)
+    _check_settings(scenario.swarm, {}, origin, "swarm")
+    for name, overrides in scenario.variants.items():
+        settings = {key: value for key, value in overrides.items() if key != SIZE}
+        _check_settings(settings, scenario.swarm, origin, f"variants.{name}")
+        if not overrides.get(SIZE, 1.0) > 0:
+            raise ScenarioError(f"{origin}: variants.{name}.{SIZE} must be positive.")
     _check_groups(scenario, origin)
     return scenario
 
@@ -246,6 +271,9 @@ def _check_groups(scenario: Scenario, origin: str) -> None:
     groups = [table.name for table in scenario.members]
     if len(dict.fromkeys(groups)) != len(groups):
         raise ScenarioError(f"{origin}: two tables of members have the same name.")
+    for work in scenario.workload:
+        if (work.rate_per_s > 0) is (work.load > 0):
+            raise ScenarioError(f"{origin}: workload: either rate_per_s or load says how much is asked.")
     wanted = [("workload.by", work.by) for work in scenario.workload] + [
         ("faults.group", fault.group) for fault in scenario.faults
     ]

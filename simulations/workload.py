@@ -1,5 +1,6 @@
 """Who asks what, and when: the tasks of a scenario as entries of the agenda."""
 
+from collections.abc import Sequence
 from functools import partial
 from random import Random
 
@@ -21,10 +22,11 @@ class Workload:
             dice = world.dice(f"workload {number}")
             asking = [machine for machine in world.machines if table.by in ("", machine.group)]
             asking = asking[: table.requesters or None]
-            first_s = dice.uniform(0.0, table.burst / table.rate_per_s)
-            world.agenda.call(table.from_s + first_s, partial(self._come, table, asking, dice))
+            rate = table.rate_per_s or table.load * capacity(world.machines, table)
+            first_s = dice.uniform(0.0, table.burst / rate)
+            world.agenda.call(table.from_s + first_s, partial(self._come, table, rate, asking, dice))
 
-    def _come(self, table: WorkloadTable, asking: list[Machine], dice: Random) -> None:
+    def _come(self, table: WorkloadTable, rate: float, asking: list[Machine], dice: Random) -> None:
         world = self._world
         if world.agenda.now >= (table.until_s or world.scenario.seconds):
             return
@@ -32,12 +34,12 @@ class Workload:
             self._ask(table, asking, dice)
         match table.arrival:
             case "poisson":
-                wait_s = dice.expovariate(table.rate_per_s)
+                wait_s = dice.expovariate(rate)
             case "even":
-                wait_s = 1.0 / table.rate_per_s
+                wait_s = 1.0 / rate
             case "bursts":
-                wait_s = table.burst / table.rate_per_s
-        world.agenda.call(wait_s, partial(self._come, table, asking, dice))
+                wait_s = table.burst / rate
+        world.agenda.call(wait_s, partial(self._come, table, rate, asking, dice))
 
     def _ask(self, table: WorkloadTable, asking: list[Machine], dice: Random) -> None:
         machine = asking[dice.randrange(len(asking))]
@@ -65,3 +67,20 @@ class Workload:
         self._world.handle(process, Asked(task))
         if impatient:
             self._world.agenda.post(patience_s, process, AskCancelled(task.id))
+
+
+def offered_load(tables: Sequence[WorkloadTable], machines: Sequence[Machine]) -> float:
+    """What is asked, as a share of what all workers can do."""
+    return sum(table.load or table.rate_per_s / max(capacity(machines, table), 1e-9) for table in tables)
+
+
+def capacity(machines: Sequence[Machine], table: WorkloadTable) -> float:
+    """How many of these tasks all workers could do in a second, if each were busy all of the time."""
+    tokens = (sum(table.tokens) / 2 + 1) / 2  # Answers are as long as is allowed, or any shorter: see `answer_tokens`.
+    tasks = 0.0
+    for machine in machines:
+        offered = [each for each in machine.capabilities if each.skill in table.skills]
+        tasks += max(
+            (each.slots / (each.first_token_ms / 1000 + tokens / machine.true_speed(each)) for each in offered), default=0.0
+        )
+    return tasks

@@ -24,6 +24,7 @@ from simulations.network import Network, exchanges_of
 from simulations.notary import TrustingNotary
 from simulations.registry import Registry
 from simulations.scenario import MembersTable, Scenario
+from simulations.sly import Sly
 from simulations.trace import Recorded, line_of
 from simulations.wire import Wire
 from simulations.workers import Workers
@@ -107,7 +108,7 @@ class World:
         # Every source of chance has dice of its own, made from the seed and a name: what is added reshuffles nothing else.
         self.machines = self._make_machines(self.dice("machines"))
         self._wire = Wire(self.agenda, self._swarm, self.dice("wire")) if scenario.wired else None
-        self.network = Network(self.agenda, scenario.network, self.machines, self.dice("network"), self._wire)
+        self.network = Network(self.agenda, scenario.network, self.machines, self.dice("network"), self._wire, self._swarm)
         self.registry = Registry(self.agenda, scenario.network, self.dice("registry"))
         self.workers = Workers(self.agenda, scenario.pieces_max)
         self._watching: dict[type, list[Callable[[Process, Any], None]]] = {}
@@ -235,7 +236,8 @@ class World:
         if machine.identity is not None:
             notary = Notary(machine.identity, self._swarm, dice)
         settings = replace(self.settings, carried_max=machine.carries) if machine.carries else self.settings
-        member = self._make_member(machine.node, machine.name, settings, notary, dice)
+        make_member = Sly if machine.hides_load and self._make_member is Member else self._make_member
+        member = make_member(machine.node, machine.name, settings, notary, dice)
         replay = ReplayWindow() if machine.identity is not None else None
         process = machine.process = Process(
             machine, machine.node, member, EPOCH + machine.skew_s, replay, addresses=machine.addresses
@@ -305,7 +307,7 @@ class World:
         return machines
 
     def _machine(self, table: MembersTable, number: int, index: int, dice: Random) -> Machine:
-        seed = sha256(f"{self.seed} node {index}".encode()).digest()
+        seed = sha256(f"{self.seed} node {index - number if table.twins else index}".encode()).digest()
         identity = Identity(seed) if self.scenario.wired else None
         node = identity.node if identity is not None else NodeId(seed)
         skills = dice.sample(table.skills, table.skills_each) if table.skills_each else table.skills
@@ -320,9 +322,9 @@ class World:
         )
         return Machine(
             index, node, f"{table.name}-{number}", table.name, (f"/sim/{index}",), capabilities, table.failing,
-            dice.uniform(-table.skew_s, table.skew_s), dice.random(), dice.random(), identity,
+            table.clock_s + dice.uniform(-table.skew_s, table.skew_s), dice.random(), dice.random(), identity,
             claims=table.claims, straggling=table.straggling, straggle_factor=table.straggle_factor,
-            hidden=table.hidden, carries=table.carries,
+            hidden=table.hidden, carries=table.carries, hides_load=table.hides_load, is_twin=table.twins,
         )  # fmt: skip
 
     def _schedule_starts(self, dice: Random) -> None:

@@ -33,12 +33,12 @@ PURE = {
 PURE_OUTSIDE = {"protocol": {"msgpack", "nacl"}, "swarm": set[str]()}
 PURE_NAMES = {"random": {"Random"}, "nacl": {"exceptions", "public", "signing", "bindings"}}
 
-# What would make two runs with one seed differ. The report of a simulation may say how long it took.
+# What would make two runs with one seed differ. The report of a simulation may say how long it took, and what it was before.
 WORLDLY = {
     "asyncio", "concurrent", "datetime", "multiprocessing", "os", "secrets", "select", "signal", "socket", "ssl",
     "subprocess", "tempfile", "threading", "time", "trio", "uuid",
 }  # fmt: skip
-WALL_CLOCK = {"simulations/play.py": {"time"}}
+OUTSIDE_OF_RUNS = {"simulations/play.py": {"time"}, "simulations/revisions.py": {"subprocess"}}
 
 # Packages that one place alone may import.
 ONLY_IN = {
@@ -127,7 +127,7 @@ def _arrows(source: Source, tree: ast.Module) -> Found:
             inside = any(module_ == guarded or module_.startswith(f"{guarded}.") for module_ in (module, whole))
             if inside and not source.path.startswith(places):
                 yield line, f"only {places[0]} may import {guarded}"
-        if source.folder == "simulations" and top in WORLDLY - WALL_CLOCK.get(source.path, set()):
+        if source.folder == "simulations" and top in WORLDLY - OUTSIDE_OF_RUNS.get(source.path, set()):
             yield line, f"a simulation that knows {top} is not decided by its seed"
         if source.folder == "simulations" and top == "random" and name != "Random":
             yield line, "dice are handed in: only `from random import Random`"

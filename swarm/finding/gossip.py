@@ -306,7 +306,7 @@ class Gossip:
 
     def _lacks(self, there: Digest) -> bool:
         if there.node == self._node:
-            return False
+            return max(there.card, there.pulse) > self._issuer.version  # More than it has said itself: see `_hear_of_self`.
         known = self._index.get(there.node)
         if known is None:
             return self._index.room > 0 and max(there.card, there.pulse) > self._index.version(there.node)

@@ -1,12 +1,15 @@
 """`swarm sim` as its user sees it: what is printed where, and the exit code."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from simulations import revisions
 from simulations.command import BAD_SCENARIO, FAILED, OK, USAGE, main
 from simulations.invariants import EveryTaskEndsOnce
+from simulations.scenario import ScenarioError
 from simulations.world import Violation
 
 SMALL = """
@@ -103,6 +106,38 @@ def test_compare_shows_two_scenarios_or_reports_side_by_side(
     assert one["figures"] == two["figures"]
 
 
+def test_compare_shows_what_has_changed_in_the_baselines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {"herd": {"tasks": 10.0, "end_p99_s": 2.0, "gone": 1.0}, "lost": {}, "same": {"tasks": 1.0}}
+    after = {"herd": {"tasks": 10.0, "end_p99_s": 3.0, "near_best": 1.0}, "same": {"tasks": 1.0}}
+    monkeypatch.setattr("simulations.command.baselines_of", lambda revision: {"main": before}[revision])
+    monkeypatch.setattr("simulations.command.baselines_here", lambda: after)
+    assert main(["compare", "main"]) == OK
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["herd:", "end_p99_s 2 3 1.50x <--", "gone gone", "near_best new", "lost: gone"]
+    monkeypatch.setattr("simulations.command.baselines_here", lambda: before)
+    assert main(["compare", "main"]) == OK
+    assert capsys.readouterr().out == "No figure of any baseline differs.\n"
+
+
+def test_baselines_come_out_of_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*args: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", *who, *args], cwd=tmp_path, check=True, capture_output=True)
+
+    folder = tmp_path / revisions.FOLDER
+    folder.mkdir(parents=True)
+    (folder / "calm.json").write_text('{"figures": {"tasks": 3.0}}', encoding="utf-8")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "one")
+    monkeypatch.setattr(revisions, "ROOT", tmp_path)
+    assert revisions.baselines_of("HEAD") == {"calm": {"tasks": 3.0}}
+    with pytest.raises(ScenarioError, match="nowhere"):
+        revisions.baselines_of("nowhere")
+
+
 def test_ls_names_every_scenario_and_variant(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ls"]) == OK
     out = capsys.readouterr().out
@@ -115,6 +150,8 @@ def test_ls_names_every_scenario_and_variant(capsys: pytest.CaptureFixture[str])
     ("args", "code", "complaint"),
     [
         (["run", "clam"], BAD_SCENARIO, "did you mean calm?"),
+        (["compare", "clam"], BAD_SCENARIO, "clam is no scenario, and no revision with baselines"),
+        (["compare", "calm"], BAD_SCENARIO, "compare calm with what?"),
         (["run"], BAD_SCENARIO, "nothing to run"),
         (["compare", "nowhere.json", "nowhere.json"], BAD_SCENARIO, "nowhere.json is not a report"),
         (["fly"], USAGE, "invalid choice"),
