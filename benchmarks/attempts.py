@@ -25,7 +25,7 @@ NARROW = "echo:model=narrow,slots=1,first_ms=400"
 FLOOD = 40  # Tasks handed over to the narrow one at once, more than its queue holds: it refuses for a quarter of a minute.
 CUT_EVERY = 400
 NOWHERE = "/ip4/127.0.0.1/tcp/9"
-LEG_S_MAX = 70.0  # On a machine that is too slow for so many, fewer must do.
+LEG_S_MAX = 110.0  # On a machine that is too slow for so many, fewer must do.
 REST_S = 42.0  # Connections that a redial has left idle are closed after half a minute, at the next look.
 GROWTH_MB = 4.0
 SPARE = 4  # Streams or connections that a redial or a question to the DHT has just opened.
