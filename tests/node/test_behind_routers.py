@@ -31,7 +31,7 @@ def start(tmp_path: Path) -> Iterator[Starter]:
 def at(net: Network, start: Starter, name: str, address: str, **settings: Any) -> RealNode:
     """A node at a place that has been made."""
     listen = {"node.listen": [f"/ip4/{address}/tcp/{PORT}"]}
-    return start.start(name, through=net.inside(name), **listen, **settings)
+    return start.start(name, inside=net.inside(name), **listen, **settings)
 
 
 def path_to(node: RealNode, name: str) -> str:
@@ -63,7 +63,7 @@ def test_a_relay_leads_to_a_hidden_worker_until_there_is_a_direct_way(net: Netwo
     asker.stop()
 
     net.forward("asker", home, PORT)
-    asker = RealNode(asker.home, "asker", through=net.inside("asker"), **{"node.listen": [f"/ip4/{home}/tcp/{PORT}"]})
+    asker = RealNode(asker.home, "asker", inside=net.inside("asker"), **{"node.listen": [f"/ip4/{home}/tcp/{PORT}"]})
     start.nodes.append(asker.wait_ready())
     asker.wait_until(lambda: reach(asker)["verdict"] == "open")
     assert any(address.startswith("/ip4/5.5.5.") for address in asker.control("GET", "status")["addresses"])

@@ -314,12 +314,20 @@ def test_what_is_newer_here_is_told_and_what_is_newer_there_is_asked_for() -> No
     ada.feels(pulse(DAN, at=NOW + 3), at=NOW + 3)
     theirs = (
         Digest(BOB, NOW_MS + 1, 0), Digest(CYD, NOW_MS, 0), Digest(DAN, NOW_MS, 0), Digest(node_id(9), NOW_MS, 0),
-        Digest(ADA, NOW_MS, 0),
+        Digest(ADA, 0, 0),
     )  # fmt: skip
     effects = ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, theirs))
     assert told(effects) == [(EVE, [CYD])]
     assert rumoured(effects) == [(EVE, [pulse(DAN).body])]
     assert asked(effects) == [(EVE, (BOB, node_id(9)))]
+
+
+def test_who_knows_more_of_a_node_than_the_node_itself_is_asked_for_it() -> None:
+    """[ADV-9] Neighbours tell nobody of itself, so two nodes with one identity would never hear of each other."""
+    ada = Ada()
+    ada.issuer.start((), NOW)
+    for version, wanted in ((ada.issuer.version, []), (ada.issuer.version + 1, [(EVE, (ADA,))])):
+        assert asked(ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, (Digest(ADA, version, 0),)))) == wanted
 
 
 def test_only_the_range_of_a_digest_is_compared_and_nobody_is_told_of_itself() -> None:
