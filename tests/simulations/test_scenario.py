@@ -48,6 +48,9 @@ def test_every_scenario_of_the_project_can_be_read(name: str) -> None:
             ("choosing_draws", "choosing_drws"),
             r"unknown key variants\.greedy\.choosing_drws \(did you mean choosing_draws\?\)",
         ),
+        (("rate_per_s = 1", "rate_per_s = 1\nload = 1"), "either rate_per_s or load says how much is asked"),
+        (("rate_per_s = 1", ""), "either rate_per_s or load says how much is asked"),
+        (("choosing_draws = 0", "size = 0"), r"variants\.greedy\.size must be positive"),
         (("queue_max = 3", "queue_max = -3"), r"\[swarm\] queue_max must be positive"),
         (("queue_max = 3", 'queue_max = "many"'), r"swarm\.queue_max: Expected `int`"),
         (('kind = "crash"', 'kind = "fire"'), r"Invalid enum value 'fire' - at `\$\.faults\[0\]\.kind`"),
@@ -88,3 +91,10 @@ def test_the_swarm_table_overrides_settings_and_a_variant_overrides_the_table(tm
 def test_an_unknown_scenario_or_variant_is_named_with_what_was_meant(reference: str, complaint: str) -> None:
     with pytest.raises(ScenarioError, match=complaint):
         load(reference)
+
+
+def test_a_variant_may_have_another_size() -> None:
+    small, large = load("scale:500"), load("scale:10000")
+    assert [sum(table.count for table in each.members) for each in (small, large)] == [500, 10_000]
+    assert large.workload[0].rate_per_s == 20 * small.workload[0].rate_per_s
+    assert large.settings() == small.settings() == load("scale").settings()

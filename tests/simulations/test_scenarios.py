@@ -33,6 +33,9 @@ def quick(name: str, share: float, seconds: float) -> Scenario:
         ("wire", 0.2, 40.0, 1),
         ("scale", 0.02, 50.0, 1),
         ("rare", 0.3, 60.0, 1),
+        ("flapping", 0.3, 50.0, 1),
+        ("observer", 0.3, 50.0, 1),
+        ("liars", 0.3, 50.0, 1),
         *(("storm", 1.0, 40.0, seed) for seed in range(6)),
     ],
 )
@@ -46,3 +49,12 @@ def test_a_message_costs_the_same_however_large_the_swarm_is() -> None:
     """Flooding would send twice as much from each of twice as many."""
     small, large = (play(quick("scale", share, 60.0), 1).figures["messages_per_member_s"] for share in (0.015, 0.06))
     assert large < 1.5 * small
+
+
+@pytest.mark.slow
+def test_a_member_costs_the_same_in_a_swarm_of_500_and_of_10000() -> None:
+    """Messages, bytes and what is remembered, within a fifth."""
+    small, large = (play(load(name), 1).figures for name in ("scale:500", "scale:10000"))
+    for name in ("messages_per_member_s", "bytes_per_member_s", "adverts_held", "links_held", "contacts_held", "standings_held"):
+        assert large[name] == pytest.approx(small[name], rel=0.2), name
+    assert large["done_share"] >= 0.99
