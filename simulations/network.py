@@ -375,7 +375,8 @@ class Network:
         stale = there.links.get(process.node)
         if stale is not None:
             if stale.other is not None and stale.other.open and stale.other.process is not process:
-                self._put(stale, Goodbye(False, REPLACED, True))
+                if stale.other.up:
+                    self._put(stale, Goodbye(False, REPLACED, True))
                 self._carry(stale, NeighbourDown(there.node, CLOSED_BY_PEER))  # It was that of a second node with this identity.
             self._drop(stale, REPLACED)  # Whoever dials has no link: ours leads nowhere.
         if dial.relay is not None:
