@@ -20,7 +20,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.exchange import TASK_MESSAGES, Exchanges
 from protocol.identity import NodeId
 from protocol.link import Link
-from protocol.messages import Goodbye, Message
+from protocol.messages import Message
 from simulations.agenda import Agenda
 from simulations.machines import Machine, Process
 from simulations.scenario import NetworkTable
@@ -375,8 +375,6 @@ class Network:
         stale = there.links.get(process.node)
         if stale is not None:
             if stale.other is not None and stale.other.open and stale.other.process is not process:
-                if stale.other.up:
-                    self._put(stale, Goodbye(False, REPLACED, True))
                 self._carry(stale, NeighbourDown(there.node, CLOSED_BY_PEER))  # It was that of a second node with this identity.
             self._drop(stale, REPLACED)  # Whoever dials has no link: ours leads nowhere.
         if dial.relay is not None:
