@@ -8,7 +8,7 @@ import trio
 
 from node.store.peers import read_peers, write_peers
 from swarm.events import ContactsFound
-from swarm.values import Contact
+from swarm.values import MEMBERSHIP, Contact
 
 KEEP_S = 60.0  # Between looks at whether there is anything new to keep.
 LAST_S = 1.0  # For the last writing, when the node stops.
@@ -30,7 +30,7 @@ class Acquaintances:
         """Tell the member whom it knew, and keep whom it knows, until cancelled."""
         self._kept = await trio.to_thread.run_sync(read_peers, self._path)
         if self._kept:
-            self._post(ContactsFound("saved", "", self._kept))
+            self._post(ContactsFound("saved", MEMBERSHIP, self._kept))
         try:
             while True:
                 await trio.sleep(KEEP_S)

@@ -10,7 +10,7 @@ from node.acquaintances import Acquaintances
 from node.store.peers import CONTACTS_MAX, read_peers, write_peers
 from protocol.identity import Identity, node_text
 from swarm.events import ContactsFound
-from swarm.values import Contact
+from swarm.values import MEMBERSHIP, Contact
 
 BOB, CYD = (Contact(Identity(bytes([n]) * 32).node, (f"/ip4/192.0.2.{n}/tcp/4976",)) for n in (1, 2))
 
@@ -60,7 +60,7 @@ async def test_they_are_told_at_the_start_and_kept_at_the_end(tmp_path: Path, mo
         while not told:
             await trio.sleep(0.01)
         await trio.sleep(0.1)
-        assert told == [ContactsFound("saved", "", (BOB,))]
+        assert told == [ContactsFound("saved", MEMBERSHIP, (BOB,))]
         assert read_peers(path) == (BOB,)  # A node that is alone forgets nobody.
         best = (CYD,)
         while read_peers(path) != (CYD,):
