@@ -321,7 +321,8 @@ class Desk:
 
     def status(self) -> StatusView:
         member = self._member
-        refused = dict(self._counts().offences)
+        counts = self._counts()
+        refused = dict(counts.offences)
         for why, count in member.refused().items():
             refused[why] = refused.get(why, 0) + count
         return StatusView(
@@ -344,7 +345,7 @@ class Desk:
             warnings=self._warnings(),
             rss_bytes=self._process.memory_info().rss,
             journal=self._recorder.trouble,
-            reach=reach_view(self._member, self._counts().router, self.plate.mdns),
+            reach=reach_view(member, counts.router, self.plate.mdns),
             twin=member.gossip.twin,
         )
 

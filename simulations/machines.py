@@ -66,6 +66,10 @@ class Machine:
         """Tokens per second, whatever is advertised."""
         return capability.tokens_per_second / self.claims
 
+    def answer_s(self, capability: Capability, tokens: float) -> float:
+        """How long an answer takes at its usual pace."""
+        return capability.first_token_ms / 1000 + tokens / self.true_speed(capability)
+
 
 @dataclass(slots=True, eq=False)
 class Process:

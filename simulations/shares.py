@@ -121,7 +121,7 @@ class Shares:
 
 def _work_s(machine: Machine, tokens: float) -> float:
     """How long an answer takes there."""
-    return min(each.first_token_ms / 1000 + tokens / machine.true_speed(each) for each in machine.capabilities)
+    return min(machine.answer_s(each, tokens) for each in machine.capabilities)
 
 
 def _under_way(machine: Machine) -> int:

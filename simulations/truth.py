@@ -125,10 +125,9 @@ class Truth:
         latency_s, load = self._world.network.latency_s(here, machine), _load(process)
         if as_known:
             load = self._loads[machine.index].at(self._world.agenda.now - latency_s, load)
-        work_s = (capability.first_token_ms / 1000 + tokens / machine.true_speed(capability)) * machine.pace
+        work_s = machine.answer_s(capability, tokens) * machine.pace
         before = load - capability.slots + 1
         return 2 * latency_s + work_s * (1 + max(0.0, before - 0.5) / capability.slots)
-
 
     def _is_refused(self, here: Machine, machine: Machine) -> bool:
         """Whether the two take each other's greetings for replays, because one of their clocks is wrong."""

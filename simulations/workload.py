@@ -80,7 +80,5 @@ def capacity(machines: Sequence[Machine], table: WorkloadTable) -> float:
     tasks = 0.0
     for machine in machines:
         offered = [each for each in machine.capabilities if each.skill in table.skills]
-        tasks += max(
-            (each.slots / (each.first_token_ms / 1000 + tokens / machine.true_speed(each)) for each in offered), default=0.0
-        )
+        tasks += max((each.slots / machine.answer_s(each, tokens) for each in offered), default=0.0)
     return tasks

@@ -395,7 +395,6 @@ class Member:
         pulls = [Send(node, AdvertPull(skill, SOUGHT_MAX)) for node in self.roster.nodes()[:SOUGHT_NEIGHBOURS_MAX]]
         return [FindProviders(subject), *pulls]
 
-
     def _public_place(self, node: NodeId) -> str:
         known = self.index.get(node)
         return public_place(known.advert.addresses) if known is not None and node not in self.roster else ""

@@ -21,12 +21,14 @@ from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.network.stream.net_stream import NetStream
+from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.multiselect_client import MultiselectClient
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from libp2p.utils.varint import encode_varint_prefixed, read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
+from node.libp2p.connections import alive
 from node.libp2p.muxer_mends import ground_of
 
 HOP = TProtocol("/libp2p/circuit/relay/0.2.0/hop")
@@ -88,19 +90,19 @@ async def lead_through(relay: Any, peer: ID) -> NetStream:
     """A circuit to a peer over a connection with its relay. Raises CircuitRefused with a sentence for people."""
     pb = messages()
     stream = await open_stream(relay, HOP)
-    answer: Any = None
+    status: int | None = None
     try:
         await write_message(
             stream, pb.HopMessage(type=pb.HopMessage.CONNECT, peer=pb.PeerId(id=peer.to_bytes()))
         )
-        answer = await read_message(stream, pb.HopMessage)
+        status = (await read_message(stream, pb.HopMessage)).status
     except Exception as error:
         raise CircuitRefused("It closed the circuit.") from error
     finally:
-        if answer is None or answer.status != pb.OK:
+        if status != pb.OK:
             await stream.reset()
-    if answer.status != pb.OK:
-        raise CircuitRefused(f"It does not lead there: {status_name(answer.status)}.")
+    if status != pb.OK:
+        raise CircuitRefused(f"It does not lead there: {status_name(status)}.")
     return stream
 
 
@@ -115,6 +117,11 @@ def status_name(status: int) -> str:
 def is_relayed(connection: Any) -> bool:
     """Whether a connection goes through a relay."""
     return bool(connection.muxed_conn.get_connection_type() == ConnectionType.RELAYED)
+
+
+def direct(network: Swarm, peer: ID) -> list[Any]:
+    """The open connections with a peer that no relay carries."""
+    return [connection for connection in alive(network, peer) if not is_relayed(connection)]
 
 
 def relay_of(muxed: Any) -> ID | None:

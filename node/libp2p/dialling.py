@@ -14,8 +14,7 @@ from libp2p.security.noise.transport import Transport as Noise
 from multiaddr import Multiaddr
 
 from node.libp2p.addresses import host_and_port
-from node.libp2p.circuits import CircuitRefused, is_relayed, lead_through, raw_connection
-from node.libp2p.connections import alive
+from node.libp2p.circuits import CircuitRefused, direct, lead_through, raw_connection
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +126,7 @@ async def _ground(swarm: Swarm, target: Target, expected: ID | None) -> RawConne
 async def _circuit(swarm: Swarm, target: Target, relay: ID, expected: ID | None) -> RawConnection:
     if expected is None:
         raise DialError(f"{target.text} does not say which node the relay should lead to.")
-    ways = [each for each in alive(swarm, relay) if not is_relayed(each)]
+    ways = direct(swarm, relay)
     way = ways[0] if ways else await dial_one(swarm, Target(target.text, target.address), relay)
     try:
         return raw_connection(await lead_through(way, expected), relay, expected, initiator=True)

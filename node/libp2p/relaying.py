@@ -18,14 +18,13 @@ from node.libp2p.circuits import (
     STOP,
     CircuitRefused,
     Limit,
-    is_relayed,
+    direct,
     messages,
     open_stream,
     read_message,
     relay_of,
     write_message,
 )
-from node.libp2p.connections import alive
 from node.libp2p.host import node_of
 from protocol.identity import NodeId
 
@@ -105,7 +104,7 @@ class Relay:
 
     async def _connect(self, stream: NetStream, peer: ID, wanted: ID) -> None:
         pb = messages()
-        ways = [each for each in alive(self._network, wanted) if not is_relayed(each)]
+        ways = direct(self._network, wanted)
         if self._until.get(wanted, 0.0) <= trio.current_time() or not ways:
             await self._answer(stream, pb.NO_RESERVATION)
             return

@@ -12,7 +12,7 @@ from multiaddr import Multiaddr
 
 from node.libp2p.circuits import (
     HOP,
-    is_relayed,
+    direct,
     messages,
     open_stream,
     raw_connection,
@@ -20,7 +20,6 @@ from node.libp2p.circuits import (
     status_name,
     write_message,
 )
-from node.libp2p.connections import alive
 from node.libp2p.host import peer_of
 from protocol.identity import NodeId
 from protocol.limits import ADDRESS_BYTES_MAX
@@ -67,7 +66,7 @@ class Reservations:
     async def _reserve(self, relay: ID) -> tuple[str, ...]:
         """Ask for a place; the addresses that lead to this node through it, none if there is none."""
         pb = messages()
-        ways = [each for each in alive(self._network, relay) if not is_relayed(each)]
+        ways = direct(self._network, relay)
         if not ways:
             return ()
         try:

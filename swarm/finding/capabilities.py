@@ -127,7 +127,7 @@ class CapabilityIndex:
             if nodes is None:
                 nodes = self._by_skill[capability.skill] = {}
             nodes[node] = known
-        self._lift(node)
+        self.revive(node)
         if len(self._known) > self._settings.adverts_max:
             self._make_room()
 
@@ -135,7 +135,7 @@ class CapabilityIndex:
         """Take in a pulse that is the newest and holds. False: the advert that it speaks of has not come yet."""
         node = pulse.issuer
         until = _until(pulse, min(PRESENCE_S, pulse.lifetime_ms / 1000), now, first_hand)
-        self._lift(node)
+        self.revive(node)
         known = self._known.get(node)
         if known is None:
             self._early[node] = (pulse, until)
@@ -149,7 +149,8 @@ class CapabilityIndex:
 
     def revive(self, node: NodeId) -> None:
         """The node itself has spoken: what was forgotten of it may be learned again."""
-        self._lift(node)
+        self._forgotten.pop(node, None)
+        self._silent.pop(node, None)
 
     def forget(self, node: NodeId, version: int = 0) -> None:
         """Drop a node for good reason: only a sign of life newer than what is known, and than `version`, brings it back."""
@@ -190,10 +191,6 @@ class CapabilityIndex:
         """Those learned last, of those that offer the skill; the empty skill means any."""
         nodes = self._by_skill.get(skill, {}) if skill else self._known
         return [self._known[node] for node in list(nodes)[-count:]] if count else []
-
-    def _lift(self, node: NodeId) -> None:
-        self._forgotten.pop(node, None)
-        self._silent.pop(node, None)
 
     def _drop(self, node: NodeId) -> Known | None:
         known = self._known.pop(node, None)

@@ -5,7 +5,7 @@ same). One neighbour may lie or see badly, so two must agree where there are mor
 asks neighbours that relay to carry links to it; a link that is carried is replaced by a direct one as soon as there is a way.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -91,9 +91,8 @@ class Reach:
             for address in sighting.reached:
                 proved[address] = proved.get(address, 0) + 1
         found = [*self._own, *(address + self._suffix for address, count in proved.items() if self._is_witnessed(count))]
-        circuits = [address for addresses in self._relays.values() for address in addresses]
-        kept = list(dict.fromkeys(found))[: lim.ADDRESSES_MAX - len(circuits)] if circuits else list(dict.fromkeys(found))
-        return tuple([*kept, *circuits][: lim.ADDRESSES_MAX])
+        circuits = [address for addresses in self._relays.values() for address in addresses][: lim.ADDRESSES_MAX]
+        return (*list(dict.fromkeys(found))[: lim.ADDRESSES_MAX - len(circuits)], *circuits)
 
     def _places(self) -> dict[str, tuple[int, int]]:
         """Where this node is seen, by how many who could dial it there and how many who could not."""
@@ -115,7 +114,7 @@ class Reach:
         self._asked.clear()
         self._sightings.clear()
 
-    def due(self, working: Iterable[NodeId], now: float) -> list[Effect]:
+    def due(self, working: Collection[NodeId], now: float) -> list[Effect]:
         """What a sweep finds to do: neighbours to ask, relays to use, direct ways to try."""
         return [*self._ask(now), *self._choose_relays(now), *self._upgrades(working, now)]
 
@@ -237,19 +236,17 @@ class Reach:
             return False
         return known.node not in self._relays and known.node not in self._relay_failed_at
 
-    def _upgrades(self, working: Iterable[NodeId], now: float) -> list[Effect]:
+    def _upgrades(self, working: Collection[NodeId], now: float) -> list[Effect]:
         """Dials that may replace a carried link by a direct one, where no attempt would be broken by it."""
         effects: list[Effect] = []
-        busy: list[NodeId] | None = None
         for known in self._roster:
             if known.relay is None:
                 continue
             wait_s = UPGRADE_WAITS_S[min(known.direct_tries, len(UPGRADE_WAITS_S) - 1)]
             if now - known.direct_tried_at < wait_s:
                 continue
-            busy = list(working) if busy is None else busy
             direct = [address for address in self._addresses_of(known) if not is_relayed(address)]
-            if known.node not in busy and (addresses := dialable(direct, self._own)):
+            if known.node not in working and (addresses := dialable(direct, self._own)):
                 known.direct_tries += 1
                 known.direct_tried_at = now
                 effects.append(Dial(Contact(known.node, addresses), upgrade=True))

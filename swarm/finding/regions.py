@@ -7,6 +7,7 @@ keys in several regions: a provider is written down in all of them, a seeker ask
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from itertools import zip_longest
+from typing import TypeVar
 
 from protocol import limits as lim
 from protocol.identity import NodeId
@@ -15,6 +16,8 @@ from swarm.values import Contact, Subject
 DOMAIN = b"starlings/1/provide\0"
 REGIONS = 3  # The least with which, one being lost, two are left that bear each other out. Each costs as much as the first.
 PROVIDERS_MAX = 20  # Of one answer.
+
+_T = TypeVar("_T")
 
 
 def key_of(swarm: bytes, subject: Subject, region: int) -> bytes:
@@ -37,15 +40,15 @@ def joined(answers: Sequence[Sequence[Contact]]) -> tuple[Contact, ...]:
     return tuple(Contact(node, _addresses(named[node])) for node in list(taken)[:PROVIDERS_MAX])
 
 
-def alternately(answers: Sequence[Sequence[Contact]]) -> Iterable[Contact]:
+def alternately(lists: Iterable[Sequence[_T]]) -> Iterable[_T]:
     """The first of each, then the second of each, and so on."""
-    return (contact for row in zip_longest(*answers) for contact in row if contact is not None)
+    return (each for row in zip_longest(*lists) for each in row if each is not None)
 
 
 def _addresses(contacts: list[Contact]) -> tuple[str, ...]:
     """Likewise: one answer's false addresses do not shut out the true ones of another."""
-    told = (address for row in zip_longest(*(contact.addresses for contact in contacts)) for address in row)
-    return tuple(dict.fromkeys(address for address in told if address is not None))[: lim.ADDRESSES_MAX]
+    told = alternately(contact.addresses for contact in contacts)
+    return tuple(dict.fromkeys(told))[: lim.ADDRESSES_MAX]
 
 
 def _kind_and_name(subject: Subject) -> bytes:

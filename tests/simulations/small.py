@@ -169,6 +169,22 @@ class Pair:
         self.do(self.near, StopGenerating(attempt))
 
 
+def askers(rate_per_s: int = 4, deadline_s: int = 12) -> str:
+    """Tables of four members who ask."""
+    return f"""
+[[members]]
+name = "asker"
+count = 4
+[[workload]]
+skills = ["chat"]
+by = "asker"
+rate_per_s = {rate_per_s}
+from_s = 8
+tokens = [8, 32]
+deadline_s = {deadline_s}
+"""
+
+
 def scenario(members: str = "", rest: str = "", seconds: float = 20.0, wired: bool = False) -> Scenario:
     """A small scenario: 12 workers and 4 askers of real members, a task every quarter of a second."""
     tables = (
@@ -180,17 +196,8 @@ count = 12
 skills = ["chat"]
 tokens_per_second = [20, 60]
 slots = 2
-[[members]]
-name = "asker"
-count = 4
-[[workload]]
-skills = ["chat"]
-by = "asker"
-rate_per_s = 4
-from_s = 8
-tokens = [8, 32]
-deadline_s = 12
 """
+        + askers()
     )
     return parse(
         f'about = "small"\nseconds = {seconds}\nstart_s = 2\nwired = {str(wired).lower()}\n{tables}\n{rest}', "small"

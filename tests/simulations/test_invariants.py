@@ -15,7 +15,7 @@ from swarm.events import Event, Received
 from swarm.finding.gossip import Notary
 from swarm.member import Member
 from swarm.settings import Settings
-from tests.simulations.small import scenario
+from tests.simulations.small import askers, scenario
 
 SLOW = """
 [[members]]
@@ -23,17 +23,7 @@ name = "worker"
 count = 6
 skills = ["chat"]
 tokens_per_second = [2, 4]
-[[members]]
-name = "asker"
-count = 4
-[[workload]]
-skills = ["chat"]
-by = "asker"
-rate_per_s = 4
-from_s = 8
-tokens = [8, 32]
-deadline_s = 8
-"""
+""" + askers(deadline_s=8)
 
 Tamper = Callable[[Event, list[Effect]], list[Effect]]
 

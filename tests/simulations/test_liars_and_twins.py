@@ -2,26 +2,15 @@
 
 from simulations.play import play
 from simulations.world import World
-from tests.simulations.small import scenario
+from tests.simulations.small import askers, scenario
 
-ASKERS = """
-[[members]]
-name = "asker"
-count = 4
-[[workload]]
-skills = ["chat"]
-by = "asker"
-rate_per_s = 6
-from_s = 8
-tokens = [8, 32]
-deadline_s = 12
-"""
+ASKERS = askers(rate_per_s=6)
 WORKERS = '[[members]]\nname = "worker"\ncount = 6\nskills = ["chat"]\ntokens_per_second = [20, 60]\nslots = 2\n'
 
 
 def test_who_hides_its_load_is_always_free_by_its_own_word() -> None:
     sly = '[[members]]\nname = "sly"\ncount = 2\nskills = ["chat"]\ntokens_per_second = [60, 60]\nhides_load = true\n'
-    report = play(scenario(f"{sly}{ASKERS}".replace("rate_per_s = 6", "rate_per_s = 12")), 1)
+    report = play(scenario(f"{sly}{askers(rate_per_s=12)}"), 1)
     assert report.figures["done_share"] > 0.9
     assert report.figures["moves_per_task"] == 0.0, "nobody was told of a queue"
 
