@@ -5,7 +5,7 @@ gives it back. miniupnpc does the talking, in a thread, since it blocks.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import Any, Literal
 
@@ -25,8 +25,12 @@ log = logging.getLogger(__name__)
 class RouterPort:
     """One port of the router, as long as `run` runs. `state` is for people."""
 
-    def __init__(self, places: Sequence[tuple[str, int]]) -> None:
-        """`places` are where this node listens; only a private address of IPv4 is behind a router of this kind."""
+    def __init__(self, places: Sequence[tuple[str, int]], opened: Callable[[], None]) -> None:
+        """`places` are where this node listens; only a private address of IPv4 is behind a router of this kind.
+
+        `opened` is called when the router has begun to let others in.
+        """
+        self._opened = opened
         self._port = next((port for host, port in places if _is_private(host)), None)
         self.state: State = "off" if self._port is None else "searching"
 
@@ -37,7 +41,11 @@ class RouterPort:
         gateway: Any = None
         try:
             while True:
+                before = self.state
                 gateway = await trio.to_thread.run_sync(self._map, self._port, abandon_on_cancel=True)
+                if self.state == "mapped" != before:
+                    log.info("the router forwards port %d to this node", self._port)
+                    self._opened()
                 await trio.sleep(RENEW_S)
         finally:
             if gateway is not None:
@@ -65,8 +73,6 @@ class RouterPort:
             log.info("the router does not forward port %d: %s", port, error)
             self.state = "refused"
             return None
-        if self.state != "mapped":
-            log.info("the router forwards port %d to this node", port)
         self.state = "mapped"
         return gateway
 

@@ -65,6 +65,7 @@ class Libp2pTransport:
         self._swarm = swarm
         self._links = Links(identity, swarm, name, agent, clock, dice)
         self._reachable: list[Multiaddr] = []
+        self._local: tuple[str, ...] = ()  # Where this machine says that it can be dialled, whatever others have found out.
         self._carried_max = carried_max
         self._relay: Relay | None = None
         self._reservations: Reservations | None = None
@@ -116,7 +117,7 @@ class Libp2pTransport:
     def _open(self, host: BasicHost, nursery: trio.Nursery, post: Post) -> None:
         self._host, self._nursery = host, nursery
         self._reachable = self._reachable or addresses.reachable(host.get_transport_addrs())
-        own = node_text(self.node)
+        self._local = self._named(self._reachable)
         rendezvous = Rendezvous(host, self._swarm, self.node, self._dice, self._links.post, nursery)
         rendezvous.provide(self._provided)
 
@@ -130,7 +131,7 @@ class Libp2pTransport:
             post(event)
 
         self._rendezvous = rendezvous
-        self._links.open(post_and_note, tuple(f"{address}/p2p/{own}" for address in self._reachable), nursery)
+        self._links.open(post_and_note, self._local, nursery)
         host.set_stream_handler(WIRE, self._accept)
         self._reservations = Reservations(network, self._links.post, nursery)
         host.set_stream_handler(STOP, self._reservations.accept)
@@ -146,9 +147,9 @@ class Libp2pTransport:
         nursery.start_soon(rendezvous.run)
         nursery.start_soon(Connections(network, self._is_neighbour).run)
         if not self._announce:
-            nursery.start_soon(self._watch_networks, host, own)
+            nursery.start_soon(self._watch_networks, host)
         if self._upnp:
-            self._port = RouterPort([host_and_port(address) for address in self._reachable])
+            self._port = RouterPort([host_and_port(address) for address in self._reachable], self._tell_local)
             nursery.start_soon(self._port.run)
         if self._mdns:
             nursery.start_soon(self._run_mdns)
@@ -161,15 +162,21 @@ class Libp2pTransport:
 
         await Mdns(self._swarm, self.node, self._links.addresses, found).run()
 
-    async def _watch_networks(self, host: BasicHost, own: str) -> None:
+    async def _watch_networks(self, host: BasicHost) -> None:
         """A laptop is carried from one network to another, and nobody tells this process."""
-        known = self._reachable
         while True:
             await trio.sleep(NETWORKS_S)
-            found = addresses.reachable(host.get_transport_addrs())
-            if found != known:
-                known = found
-                self._links.post(AddressesChanged(tuple(f"{address}/p2p/{own}" for address in found)))
+            found = self._named(addresses.reachable(host.get_transport_addrs()))
+            if found != self._local:
+                self._local = found
+                self._tell_local()
+
+    def _tell_local(self) -> None:
+        """Whatever was found out about being reached does not hold any more."""
+        self._links.post(AddressesChanged(self._local))
+
+    def _named(self, reachable: Sequence[Multiaddr]) -> tuple[str, ...]:
+        return tuple(f"{address}/p2p/{node_text(self.node)}" for address in reachable)
 
     def send(self, to: NodeId, message: Message) -> None:
         self._links.send(to, message)

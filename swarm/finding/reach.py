@@ -49,6 +49,7 @@ class Reach:
         self._own: tuple[str, ...] = ()
         self._suffix = ""  # `/p2p/…` of this node's own addresses.
         self._asked: dict[NodeId, float] = {}
+        self._declined_at: dict[NodeId, float] = {}
         self._sightings: dict[NodeId, Sighting] = {}
         self._dialling_back: dict[NodeId, None] = {}
         self._dialled_back_at: dict[NodeId, float] = {}
@@ -124,6 +125,8 @@ class Reach:
             del self._asked[node]
         for node in [node for node, found in self._sightings.items() if now - found.at >= 2 * period_s]:
             del self._sightings[node]
+        for node in [node for node, at in self._declined_at.items() if now - at >= ASK_GAP_S]:
+            del self._declined_at[node]
         waiting = sum(node not in self._sightings and now - at < ANSWER_LIMIT_S for node, at in self._asked.items())
         fresh = sum(node in self._asked for node in self._sightings)
         missing = self._settings.reach_asks - fresh - waiting
@@ -133,7 +136,8 @@ class Reach:
         able = [
             known
             for known in self._roster
-            if known.relay is None and known.node not in self._asked and now - known.linked_at >= SETTLE_S
+            if known.relay is None and now - known.linked_at >= SETTLE_S
+            if known.node not in self._asked and known.node not in self._declined_at
         ]
         able.sort(key=lambda known: places.count(place_of(known.addresses)))
         for known in able[:missing]:
@@ -142,7 +146,12 @@ class Reach:
         return [Send(known.node, ReachAsk(direct)) for known in able[:missing]]
 
     def answered(self, sender: NodeId, answer: ReachAnswer, now: float) -> None:
-        if sender not in self._asked or not answer.seen:
+        if sender not in self._asked:
+            return
+        if not answer.seen:
+            # What is still to come from it answers an earlier question: about an address that this node may have left.
+            del self._asked[sender]
+            self._declined_at[sender] = now
             return
         # Whatever it says, it was asked for these only.
         offered = _at(answer.seen, self._own)

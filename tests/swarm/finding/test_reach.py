@@ -134,10 +134,12 @@ def test_nobody_makes_a_node_tell_of_what_it_has_not_offered() -> None:
     assert ada.reach.verdict == "closed"
 
 
-def test_an_empty_answer_tells_nothing() -> None:
-    ada = home()
+def test_an_empty_answer_tells_nothing_and_is_asked_for_again_a_little_later() -> None:
+    ada = home(1)
     ada.told("", by=0)
     assert ada.reach.verdict == "unknown"
+    assert asked(ada.due(SOON + ASK_GAP_S - 1)) == []
+    assert asked(ada.due(SOON + ASK_GAP_S)) == [node_id(0)]
 
 
 def test_in_another_network_everything_is_asked_anew() -> None:
@@ -146,6 +148,18 @@ def test_in_another_network_everything_is_asked_anew() -> None:
     ada.reach.settle(("/ip4/10.0.0.5/tcp/4976/p2p/12D3KooWada",))
     assert ada.reach.verdict == "unknown"
     assert len(asked(ada.due(SOON + 1))) == 3
+
+
+def test_what_was_dialled_before_the_router_let_others_in_does_not_count() -> None:
+    ada = home(1)
+    ada.reach.settle((OWN,))
+    assert asked(ada.due(SOON + 1)) == [node_id(0)]
+    ada.told("", by=0, at=SOON + 1)  # It is still dialling, for the first question,
+    ada.told(WORLD, by=0, at=SOON + 5)  # and answers that now.
+    assert ada.reach.verdict == "unknown"
+    assert asked(ada.due(SOON + 1 + ASK_GAP_S)) == [node_id(0)]
+    ada.told(WORLD, f"{WORLD}/tcp/4976", by=0, at=SOON + 30)
+    assert ada.reach.verdict == "open"
 
 
 # --- For others -------------------------------------------------------------------------------------------------------
