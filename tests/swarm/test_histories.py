@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from protocol import errors
 from protocol.identity import NodeId
-from protocol.messages import AttemptId, TaskId, TaskRefused, TaskRequest, Turn
+from protocol.messages import AttemptId, TaskAccepted, TaskCancelled, TaskId, TaskRefused, TaskRequest, Turn
 from swarm.effects import (
     AttemptFailed,
     Conclude,
@@ -105,6 +105,9 @@ class Ledger:
             case Received(sender, TaskRequest(attempt)):
                 self.requester[attempt] = sender
             case Received(sender, TaskRefused(attempt, code)) if code in BUSY_NUMBERS:
+                self.placed.discard((self.task_of[attempt], sender))
+            case Received(sender, TaskAccepted(attempt)) if Send(sender, TaskCancelled(attempt)) in effects:
+                # It leaves a queue before its turn; should the other worker fail, this one may be asked again.
                 self.placed.discard((self.task_of[attempt], sender))
         running = Counter(generation.model for generation in node.generations.values())
         for effect in effects:
