@@ -24,6 +24,7 @@ MODELS = ("echo:", "echo:model=slow,delay_ms=50,words=100")
 NARROW = "echo:model=narrow,slots=1,first_ms=400"
 FLOOD = 40  # Tasks handed over to the narrow one at once, more than its queue holds: it refuses for a quarter of a minute.
 CUT_EVERY = 400
+CUT_GAP_S = 5.0  # At least: links that never last are another trouble (simulations/scenarios/flapping.toml).
 NOWHERE = "/ip4/127.0.0.1/tcp/9"
 LEG_S_MAX = 110.0  # On a machine that is too slow for so many, fewer must do.
 REST_S = 42.0  # Connections that a redial has left idle are closed after half a minute, at the next look.
@@ -42,6 +43,7 @@ class Run:
     relays: Sequence[Relay]
     numbers: "count[int]" = field(default_factory=lambda: count(1))
     ends: list[str] = field(default_factory=list)  # Appended to by many threads.
+    cut_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,8 @@ def _work(run: Run, until: int) -> None:
 def _ask_on(run: Run, until: int, ends: float) -> None:
     while len(run.ends) + AT_ONCE <= until and monotonic() < ends:
         number = next(run.numbers)
-        if number % CUT_EVERY == 0:
+        if number % CUT_EVERY == 0 and monotonic() - run.cut_at >= CUT_GAP_S:
+            run.cut_at = monotonic()
             run.relays[number // CUT_EVERY % len(run.relays)].cut()
         try:
             match number % 20:

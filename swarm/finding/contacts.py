@@ -19,6 +19,7 @@ STRANGERS = ("advert", RECORD_SOURCE)  # Sources that anybody can write into.
 BEST_MAX = 64  # Contacts worth keeping over a restart.
 FAILURES_MAX = 6  # About a minute of trying.
 BRIEF_S = 10.0  # A link that ends so soon did not last.
+BRIEF_DOUBLINGS = 4  # Of the wait after such links: a bad network costs a quarter of a minute, not more.
 ASKED_MAX = 16  # Dials under way beyond which even a task has to wait: providers that hang hold theirs for some seconds.
 DIAL_LIMIT_S = 30.0  # Longer than any dial takes. One that led to a link that was up already has no other end.
 
@@ -208,7 +209,7 @@ class Contacts:
             entry.linked_at = now
             entry.turned_away = entry.turned_away + 1 if turned_away else 0
             entry.brief = entry.brief + 1 if brief else 0
-            entry.due_at = now + self._wait_s(entry.turned_away + max(0, entry.brief - 1))
+            entry.due_at = now + self._wait_s(entry.turned_away + min(max(0, entry.brief - 1), BRIEF_DOUBLINGS))
 
     def failed(self, contact: Contact, cause: str, now: float) -> list[Effect]:
         key = _key(contact)
