@@ -10,7 +10,7 @@ BIN := .venv/bin
 SETUP := $(PYTHON) tools/setup.py $(if $(filter no,$(ENGINE)),--no-engine)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format sim bench setup setup-dev engine pins clean
+.PHONY: help demo test test-slow check format sim bench bench-engine setup setup-dev engine pins clean
 
 help: ## List what can be run
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ sim: setup ## Every simulated scenario: invariants, goals, baselines; more: .ven
 
 bench: setup-dev ## Measure what the README claims, beside its goals
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-engine: setup-dev ## The inference engine beside llama-server, which is built first
+	@server=$$($(BIN)/python tools/llama_server.py) && LLAMA_SERVER=$$server $(BIN)/python -m benchmarks engine
 
 setup: ## Make .venv: pinned packages, and the engine built for this CPU
 	@$(SETUP)

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import trio
 
@@ -122,7 +122,10 @@ class Models:
             self._announce()
 
     def _announce(self) -> None:
-        capabilities = [offered for source in self._sources for offered in source.capabilities]
+        most = int(self._parallel.total_tokens)
+        capabilities = [
+            replace(offered, slots=min(offered.slots, most)) for source in self._sources for offered in source.capabilities
+        ]
         self._post(CapabilitiesChanged(tuple(capabilities[: lim.CAPABILITIES_MAX])))
 
     # --- One attempt --------------------------------------------------------------------------------------------------

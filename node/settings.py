@@ -70,7 +70,7 @@ class OfferSettings(Struct, frozen=True):
     """What this node gives to others."""
 
     models: Texts = ()  # References, see `node.backends`.
-    max_parallel: Annotated[int, Meta(ge=1, le=lim.SLOTS_MAX)] = 2  # Generations at once, of all models together.
+    max_parallel: Annotated[int, Meta(ge=1, le=lim.SLOTS_MAX)] = 16  # Generations at once, of all models together.
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0  # Of one model; 0: the node chooses.
 
 

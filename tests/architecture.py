@@ -40,13 +40,19 @@ WORLDLY = {
 }  # fmt: skip
 OUTSIDE_OF_RUNS = {"simulations/play.py": {"time"}, "simulations/revisions.py": {"subprocess"}}
 
+ENGINE = ("node/backends/llama_cpp/model.py", "node/backends/llama_cpp/context.py")
+IN_CHILD = ("child", "worker", "answer", "scheduler", "context")
+CHILD = (*(f"node/backends/llama_cpp/{name}.py" for name in IN_CHILD), "tests/node/backends/", "benchmarks/")
+
 # Packages that one place alone may import.
 ONLY_IN = {
     "libp2p": ("node/libp2p/", "tests/node/libp2p/", "benchmarks/"),
     "multiaddr": ("node/libp2p/", "tests/node/libp2p/"),
-    "llama_cpp": ("node/backends/llama_cpp/engine.py", "tools/first_words.py", "tests/node/backends/", "benchmarks/"),
-    # Loads libraries that can end their process: only the child may.
-    "node.backends.llama_cpp.engine": ("node/backends/llama_cpp/child.py", "tests/node/backends/", "benchmarks/"),
+    "llama_cpp": (*ENGINE, "tools/first_words.py", "tests/node/backends/", "benchmarks/"),
+    # Load libraries that can end their process: only the child may.
+    "node.backends.llama_cpp.model": CHILD,
+    "node.backends.llama_cpp.context": CHILD,
+    "node.backends.llama_cpp.worker": CHILD,
 }
 BUILTINS_BANNED = {
     "breakpoint",

@@ -20,7 +20,7 @@ from node.backends.llama_cpp import model_file, pipe
 from node.backends.llama_cpp.process import Child, ChildEnded, ModelUnfit
 from node.backends.self_test import measure_each
 from node.backends.words import send
-from protocol.limits import CONTEXT_TOKENS_MAX, NUMERICS_BYTES_MAX
+from protocol.limits import CONTEXT_TOKENS_MAX, NUMERICS_BYTES_MAX, SLOTS_MAX
 from protocol.messages import Capability
 
 RESTARTS_MAX = 5  # In a row. A model that dies more often has gone for good.
@@ -41,9 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 class LlamaCppBackend:
-    """One model. Its child works on one call at a time; the pipe could carry more."""
-
-    slots = 1
+    """One model. Its child works on as many calls at a time as there is memory for."""
 
     def __init__(self, argument: str, surroundings: Surroundings) -> None:
         """Opens nothing. Raises BackendError where child processes of this kind are impossible, or without a path."""
@@ -61,7 +59,7 @@ class LlamaCppBackend:
         self._skills: tuple[str, ...] = ()
         self._changed = trio.Event()
         self._gone: str | None = "has not been started"
-        self._turn = trio.Semaphore(self.slots)
+        self._turn = trio.Semaphore(1)
 
     @property
     def pid(self) -> int | None:
@@ -186,7 +184,9 @@ class LlamaCppBackend:
             _within(ready.context_tokens, CONTEXT_TOKENS_MAX),
             ready.numerics[:NUMERICS_BYTES_MAX],
         )
-        offered = Capability("", self.model, digest, context_tokens, 0.0, 0, self.slots, (), "", numerics)
+        slots = max(1, _within(ready.slots, SLOTS_MAX))
+        self._turn = trio.Semaphore(slots)
+        offered = Capability("", self.model, digest, context_tokens, 0.0, 0, slots, (), "", numerics)
         self._enter(child)
         passed: tuple[Capability, ...] = ()
         async with trio.open_nursery() as nursery:

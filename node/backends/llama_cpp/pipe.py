@@ -43,11 +43,14 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Child: the model is loaded. `guards` are the parts of the sandbox that hold; `note` says what does not work, and why;
-    `numerics` is equal for children that compute the same bits of the same model.
+    """Child: the model is loaded, and works on `slots` answers at once.
+
+    `guards` are the parts of the sandbox that hold; `note` says what does not work, and why; `numerics` is equal for children that
+    compute the same bits of the same model.
     """
 
     context_tokens: int
+    slots: int
     skills: list[str]
     guards: list[str]
     note: str

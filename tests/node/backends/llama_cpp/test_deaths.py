@@ -110,9 +110,15 @@ async def test_calls_that_wait_are_answered_after_the_crash(nonsense: Path, surr
     async def wait_in_line() -> None:
         answers.append((await ask(backend, short_request())).text)
 
-    async with running(backend := LlamaCppBackend(str(nonsense), surroundings)):
+    async def fail() -> None:
+        with pytest.raises(BackendError):
+            await ask(backend, long_request())
+
+    async with running(backend := LlamaCppBackend(str(nonsense), surroundings)) as capabilities:
         expected = (await ask(backend, short_request())).text
         async with trio.open_nursery() as nursery:
+            for _ in range(capabilities[0].slots - 1):
+                nursery.start_soon(fail)
             nursery.start_soon(strike, backend, signal.SIGKILL)
             await trio.testing.wait_all_tasks_blocked(0.01)
             for _ in range(3):

@@ -12,7 +12,7 @@ from node.backends.llama_cpp import pipe
 SAID = [
     pipe.Generate(1, "chat", [["user", "hé"]], 5, 0.7, 0.9, 3, ["\n"], "so", [1, 49_151]),
     pipe.Cancel(1),
-    pipe.Ready(4096, ["chat"], ["no network"], "", b"bits"),
+    pipe.Ready(4096, 16, ["chat"], ["no network"], "", b"bits"),
     pipe.Unfit("broken"),
     pipe.Piece(1, "text 😀", [0, 7]),
     pipe.Ended(1, "stop", 3, 4, ""),

@@ -1,0 +1,64 @@
+"""What an answer's tokens say: whole characters, no stop string, and nothing that was delivered before."""
+
+import codecs
+
+from node.backends.llama_cpp import pipe
+from node.backends.llama_cpp.model import Model
+from node.backends.stops import Remaining, StopFilter
+
+
+class Answer:
+    """An answer's tokens and the text that they make; of that, what was not delivered before.
+
+    Tokens that were delivered go through the same decoder and the same stop filter again, so that half a character, or what may be
+    the beginning of a stop string, is held back here as it was there.
+    """
+
+    def __init__(self, model: Model, request: pipe.Generate) -> None:
+        self._model, self._request = model, request
+        self._decoder = _decoder()
+        self._stops, self._remaining = StopFilter(request.stops), Remaining(request.delivered)
+        self._ended = False
+        self.tokens: list[int] = []
+
+    @property
+    def is_over(self) -> bool:
+        """Whether a stop string has been met, or the end was delivered already."""
+        return self._stops.stopped or self._ended
+
+    def begun(self) -> str:
+        """Take in what was delivered; returns what follows from it already.
+
+        Tokens that do not make the text are left aside: whoever told them, the text is what the user has seen.
+        """
+        delivered, tokens = self._request.delivered, self._request.delivered_tokens
+        ends = next((at for at, token in enumerate(tokens) if self._model.is_end(token)), len(tokens))
+        if not self._make(tokens[:ends], delivered):
+            self.tokens = self._model.tokenize_plain(delivered)
+            return self._remaining.after(self._stops.push(delivered))
+        said = ""
+        for token in tokens[:ends]:
+            if not self.is_over:
+                said += self.add(token, self._model.bytes_of(token))
+        self._ended = ends < len(tokens)
+        return said
+
+    def _make(self, tokens: list[int], text: str) -> bool:
+        """Whether the tokens are the model's and say this text, or more."""
+        try:
+            return _decoder().decode(b"".join(map(self._model.bytes_of, tokens))).startswith(text)
+        except ValueError:
+            return False
+
+    def add(self, token: int, data: bytes) -> str:
+        """Take in the next token; returns what the user can be given now."""
+        self.tokens.append(token)
+        return self._remaining.after(self._stops.push(self._decoder.decode(data)))
+
+    def flush(self) -> str:
+        """The answer is over. Bytes that no character was made of are dropped: the answer was cut inside of one."""
+        return self._remaining.after(self._stops.flush())
+
+
+def _decoder() -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder("utf-8")("replace")

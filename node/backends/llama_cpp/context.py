@@ -1,0 +1,156 @@
+"""The keys and values of several texts at once, and the decoding of batches over them. Used only in the child, on one thread.
+
+Load and decode stay on the same thread: OpenMP otherwise counts one thread too many and decoding falls to a seventh.
+
+Every text (a sequence, in llama.cpp's words) has a part of the memory to itself. In one that all share, attention looks at the
+cells of everybody, and sixteen conversations take half as long again. The price: the texts of one batch must have consecutive
+numbers, or llama.cpp computes them one group after the other.
+"""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+import llama_cpp as ll
+import numpy as np
+import numpy.typing as npt
+
+from node.backends.llama_cpp.model import LoadFailed, Model
+
+NUMERICS_BYTES = 16
+ABORTED = 2  # What llama_decode returns when the abort callback said so.
+
+Logits = npt.NDArray[np.float32]
+
+
+class Aborted(Exception):
+    """The work was stopped inside of a decode. What its rows left in the memory must be forgotten; then it goes on."""
+
+
+class AbortFlag:
+    """What llama.cpp asks between two graph nodes whether to go on. It can be raised from any thread, without Python in between.
+
+    The callback is C's own `atoi` on a text of one digit: no interpreter lock is taken, and it costs nothing.
+    """
+
+    def __init__(self) -> None:
+        self._digit = ctypes.create_string_buffer(b"0", 2)
+        atoi = ctypes.cast(ctypes.CDLL(None).atoi, ll.ggml_abort_callback)
+        self.callback, self.data = atoi, ctypes.cast(self._digit, ctypes.c_void_p)
+
+    def __bool__(self) -> bool:
+        return self._digit.value == b"1"
+
+    def up(self) -> None:
+        self._digit.value = b"1"
+
+    def down(self) -> None:
+        self._digit.value = b"0"
+
+
+# How keys and values are kept. With flash attention a token gets the same bits from these, alone or among others, as one of a
+# long prompt or by itself, with any number of threads. f16 does not: from 64 tokens of one text on, and for a single long text on
+# several threads, llama.cpp takes other kernels.
+FORMATS = {"q8_0": ll.GGML_TYPE_Q8_0, "bf16": 30}  # GGML_TYPE_BF16, which the bindings do not name.
+BITS = {"q8_0": 8.5, "bf16": 16.0}
+ROWS_MAX = 256  # Of one batch.
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One token to decode: where it stands in which sequence, and whether what follows it is wanted."""
+
+    sequence: int
+    position: int
+    token: int
+    wanted: bool
+
+
+class Context:
+    """The memory of `sequences` texts of up to `tokens` tokens each."""
+
+    def __init__(self, model: Model, sequences: int, tokens: int, threads: int, form: str, abort: AbortFlag) -> None:
+        """Raises LoadFailed. All of the memory is taken now."""
+        self.form = form
+        self._abort = abort
+        self._vocabulary_size = model.vocabulary_size
+        params = ll.llama_context_default_params()
+        params.n_seq_max = sequences
+        params.n_ctx = sequences * tokens
+        params.n_batch = params.n_ubatch = max(min(ROWS_MAX, params.n_ctx), sequences)
+        params.n_threads = params.n_threads_batch = threads
+        params.kv_unified = False
+        params.type_k = params.type_v = FORMATS[form]
+        params.flash_attn_type = ll.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        params.no_perf = True
+        context = ll.llama_init_from_model(model.handle, params)
+        if not context:
+            raise LoadFailed("llama.cpp cannot make a context for it; is there enough memory?")
+        self._context = context
+        self._memory = ll.llama_get_memory(context)
+        ll.llama_set_abort_callback(context, abort.callback, abort.data)
+        self.sequences = sequences
+        self.tokens = min(int(ll.llama_n_ctx_seq(context)), tokens)
+        self.rows_max = int(ll.llama_n_batch(context))
+        # Flat memory behind the batch: one store for all rows, where the library's own helpers take one for each field of each.
+        self._tokens = np.zeros(self.rows_max, np.int32)
+        self._positions = np.zeros(self.rows_max, np.int32)
+        self._sequences = np.zeros(self.rows_max, np.int32)
+        self._counts = np.ones(self.rows_max, np.int32)
+        self._wanted = np.zeros(self.rows_max, np.int8)
+        self._pointers = self._sequences.ctypes.data + 4 * np.arange(self.rows_max, dtype=np.uintp)
+        self._batch = ll.llama_batch()
+        self._batch.token = self._tokens.ctypes.data_as(ctypes.POINTER(ll.llama_token))
+        self._batch.pos = self._positions.ctypes.data_as(ctypes.POINTER(ll.llama_pos))
+        self._batch.n_seq_id = self._counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        self._batch.seq_id = ctypes.cast(self._pointers.ctypes.data, ctypes.POINTER(ctypes.POINTER(ll.llama_seq_id)))
+        self._batch.logits = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+
+    def close(self) -> None:
+        """Give the memory back. Nothing else may be called after it."""
+        ll.llama_free(self._context)
+
+    @property
+    def numerics(self) -> bytes:
+        """Equal for engines that compute the same bits: the library's build, the processor's instructions, the format."""
+        # Neither threads nor what else is in a batch are among them: they change nothing (`make bench ARGS=resume`).
+        form = f"{self.form} flash partitioned".encode()
+        parts = (ll.__version__.encode(), ll.llama_print_system_info() or b"", form)
+        return sha256(b"\0".join(parts)).digest()[:NUMERICS_BYTES]
+
+    def decode(self, rows: Sequence[Row]) -> None:
+        """Compute these, at most `rows_max`, in ascending order of sequence and position.
+
+        Raises Aborted, or LoadFailed when the library gives up; in both cases the memory may hold some of the rows.
+        """
+        code = ABORTED
+        if not self._abort:
+            count = self._batch.n_tokens = len(rows)
+            self._tokens[:count] = [row.token for row in rows]
+            self._positions[:count] = [row.position for row in rows]
+            self._sequences[:count] = [row.sequence for row in rows]
+            self._wanted[:count] = [row.wanted for row in rows]
+            code = ll.llama_decode(self._context, self._batch)
+        if code == ABORTED:
+            raise Aborted
+        if code != 0:
+            raise LoadFailed(f"llama.cpp cannot go on with it (llama_decode returned {code})")
+
+    def logits(self, row: int) -> Logits:
+        """What follows a wanted row of the last batch: a view, valid until the next one."""
+        return np.ctypeslib.as_array(ll.llama_get_logits_ith(self._context, row), (self._vocabulary_size,))
+
+    def forget(self, sequence: int, keep: int) -> int:
+        """Forget a sequence from a position on. Returns how many tokens it still has: recurrent models forget all or nothing."""
+        if ll.llama_memory_seq_rm(self._memory, sequence, keep, -1):
+            return keep
+        ll.llama_memory_seq_rm(self._memory, sequence, -1, -1)
+        return 0
+
+    def copy(self, source: int, target: int, keep: int) -> int:
+        """Let a sequence begin with the first tokens of another; what it had is gone. Returns how many it has now."""
+        ll.llama_memory_seq_rm(self._memory, target, -1, -1)
+        # Between parts of the memory only whole texts can be copied.
+        ll.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        return self.forget(target, keep)

@@ -1,0 +1,116 @@
+"""One GGUF model as llama.cpp loads it: its vocabulary, its template, what it is. Used only in the child, on one thread."""
+
+import ctypes
+import os
+from pathlib import Path
+
+import llama_cpp as ll
+
+
+class LoadFailed(Exception):
+    """The engine cannot load or run the file. The message is for people and completes "FILE: …"."""
+
+
+class TooLong(Exception):
+    """The input does not fit the model's context. The message is for people."""
+
+
+class Model:
+    """The weights, and what turns text into tokens and back."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises LoadFailed. What the library says meanwhile goes to stderr."""
+        ll.llama_backend_init()
+        params = ll.llama_model_default_params()
+        params.n_gpu_layers = 0
+        model = ll.llama_model_load_from_file(os.fsencode(path), params)
+        if not model:
+            raise LoadFailed("llama.cpp cannot load it")
+        self.handle = model
+        if ll.llama_model_has_encoder(model) or not ll.llama_model_has_decoder(model):
+            raise LoadFailed("it is no model that continues text (an encoder)")
+        self._vocab = ll.llama_model_get_vocab(model)
+        self.vocabulary_size = int(ll.llama_vocab_n_tokens(self._vocab))
+        if self.vocabulary_size < 2:
+            raise LoadFailed("it has no vocabulary")
+        self.trained_tokens = max(int(ll.llama_model_n_ctx_train(model)), 1)  # The longest text that it was trained with.
+        self._piece = ctypes.create_string_buffer(256)
+
+    def cache_bytes(self, bits: float) -> float:
+        """What the keys and values of one token take, at so many bits for each number."""
+        layers, heads = int(ll.llama_model_n_layer(self.handle)), int(ll.llama_model_n_head_kv(self.handle))
+        usual = int(ll.llama_model_n_embd(self.handle)) // max(int(ll.llama_model_n_head(self.handle)), 1)
+        lengths = [self._number(f"attention.{part}_length", usual) for part in ("key", "value")]
+        return max(layers, 1) * max(heads, 1) * sum(lengths) * bits / 8
+
+    def _number(self, name: str, usual: int) -> int:
+        """A number among what the file says of its architecture."""
+        found = self._described("general.architecture")
+        text = self._described(f"{found}.{name}")
+        return int(text) if text.isascii() and text.isdigit() else usual
+
+    def _described(self, key: str) -> str:
+        size = ll.llama_model_meta_val_str(self.handle, key.encode(), self._piece, len(self._piece))
+        return self._piece.value.decode("utf-8", "replace") if size >= 0 else ""
+
+    @property
+    def template(self) -> str | None:
+        """The chat template in the file, if there is one."""
+        found = ll.llama_model_chat_template(self.handle, None)
+        return found.decode("utf-8", "replace") if found else None
+
+    @property
+    def begin(self) -> str:
+        """The text of the token that begins a sequence."""
+        return self._token_text(ll.llama_vocab_bos(self._vocab))
+
+    @property
+    def end(self) -> str:
+        """The text of the token that ends a sequence."""
+        return self._token_text(ll.llama_vocab_eos(self._vocab))
+
+    @property
+    def first_token(self) -> int:
+        """What a sequence without any text begins with."""
+        return max(int(ll.llama_vocab_bos(self._vocab)), 0)
+
+    def control_texts(self) -> list[str]:
+        """The texts of the tokens that are no text but marks, longest first."""
+        marks = (t for t in range(self.vocabulary_size) if ll.llama_vocab_is_control(self._vocab, t))
+        return sorted(filter(None, map(self._token_text, marks)), key=lambda text: (-len(text), text))
+
+    def tokenize(self, text: str) -> list[int]:
+        """Tokens with the tokenizer's own beginning, once, and with marks such as `<|im_end|>` understood."""
+        if ll.llama_vocab_get_add_bos(self._vocab) and self.begin:
+            text = text.removeprefix(self.begin)
+        return self._tokenize(text, True)
+
+    def tokenize_plain(self, text: str) -> list[int]:
+        """Tokens of a part of a text: no beginning, and what looks like a mark is only text."""
+        return self._tokenize(text, False)
+
+    def _tokenize(self, text: str, with_marks: bool) -> list[int]:
+        data = text.encode("utf-8", "replace")
+        size = len(data) + 8  # Never more tokens than bytes, but for those that the tokenizer adds.
+        tokens = (ll.llama_token * size)()
+        count = ll.llama_tokenize(self._vocab, data, len(data), tokens, size, with_marks, with_marks)
+        if count < 0:
+            raise TooLong(f"the tokenizer makes {-count} tokens of {len(data)} bytes")
+        return list(tokens[:count])
+
+    def is_end(self, token: int) -> bool:
+        """Whether a model that draws this has ended its answer."""
+        return bool(ll.llama_vocab_is_eog(self._vocab, token))
+
+    def bytes_of(self, token: int) -> bytes:
+        """What a token says. Raises ValueError for one that the model does not have."""
+        if not 0 <= token < self.vocabulary_size:
+            raise ValueError(f"the model has no token {token}")
+        size = ll.llama_token_to_piece(self._vocab, token, self._piece, len(self._piece), 0, False)
+        if size < 0:
+            self._piece = ctypes.create_string_buffer(-size)
+            size = ll.llama_token_to_piece(self._vocab, token, self._piece, len(self._piece), 0, False)
+        return self._piece.raw[: max(size, 0)]
+
+    def _token_text(self, token: int) -> str:
+        return ll.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace") if token >= 0 else ""

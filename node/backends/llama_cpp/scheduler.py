@@ -1,0 +1,216 @@
+"""Continuous batching: every step gives each answer its next token, and in the time that is left reads on in new prompts.
+
+A place in the context's memory keeps what it has computed when its answer is over, and a new text that begins alike starts from
+there, or from a copy of it if the place is still in use. A text whose beginning another one is just having computed waits for that.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from node.backends.llama_cpp.context import Aborted, Context, Logits, Row
+from node.backends.llama_cpp.model import LoadFailed
+from node.backends.llama_cpp.sampling import BrokenLogits
+
+READ_S = 0.22  # What reading may take of a step while others wait for their next token,
+READ_ALONE_S = 0.5  # and while nobody does: a newcomer may.
+READ_MIN = 16  # Rows of a batch of reading, however slow: the processor computes about as many at a time.
+READ_TOGETHER = 32  # Rows up to which several prompts are read in one batch: one of them would cost nearly as much.
+SAVED_MIN = 8  # Tokens that a text must save by a copy, which moves a whole place, or by waiting for another one to be read.
+GAP_STEPS = 4  # Places that stay empty between others for so long are closed; before, a newcomer may take them.
+RATE_WEIGHT = 0.3  # Of the newest batch in the rate of reading.
+
+
+@dataclass(eq=False, slots=True)
+class Text:
+    """One text that grows: a prompt of at least one token, perhaps the beginning of its answer, and what `choose` adds.
+
+    `choose` is given the logits after the last token and returns the next one; it may raise BrokenLogits.
+    """
+
+    tokens: list[int]
+    choose: Callable[[Logits], int]
+    place: "Place | None" = None
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """One sequence's part of the memory: the tokens whose keys and values it holds, and who uses it."""
+
+    number: int
+    held: list[int] = field(default_factory=list)
+    text: Text | None = None
+    used: int = 0  # The step that it was taken in last.
+
+    @property
+    def unread(self) -> int:
+        """Tokens of its text that are still to be computed; with one, it grows."""
+        return len(self.text.tokens) - len(self.held) if self.text is not None else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """A text has its next token. Or it cannot have one: `broken` says why, and it is out."""
+
+    text: Text
+    token: int
+    broken: str = ""
+
+
+class Scheduler:
+    """Texts that grow side by side in one context."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._places = [Place(number) for number in range(context.sequences)]
+        self._waiting: list[Text] = []
+        self._step = 0
+        self._gaps = 0  # Steps in a row that found some.
+        self._rows_per_s = 100.0  # Of reading; measured from the first batch on.
+
+    @property
+    def texts(self) -> list[Text]:
+        """All that are in, those that wait for a place last."""
+        return [*(place.text for place in self._places if place.text is not None), *self._waiting]
+
+    def add(self, text: Text) -> None:
+        """It grows until it is removed. The caller sees to it that it never gets longer than `context.tokens`."""
+        self._waiting.append(text)
+
+    def remove(self, text: Text) -> None:
+        """It is over. What was computed of it stays, for those that begin alike."""
+        if text.place is None:
+            self._waiting.remove(text)
+        else:
+            text.place.text = text.place = None
+
+    def step(self) -> list[Grown]:
+        """The next token of every text that grows; and reading, until the time is up or somebody has a first token.
+
+        Raises Aborted if nothing has grown, and LoadFailed.
+        """
+        self._step += 1
+        self._seat()
+        growing = [place for place in self._places if place.unread == 1]
+        grown = self._compute([(place, 1) for place in self._without_gaps(growing)]) if growing else []
+        until = perf_counter() + (READ_S if growing else READ_ALONE_S)
+        read: list[Grown] = []
+        began = False
+        try:
+            while not read and (reading := [place for place in self._places if place.unread > 1]):
+                room = int(self._rows_per_s * (until - perf_counter()))
+                if room < READ_MIN and began:
+                    break
+                read, began = self._read(reading, max(room, READ_MIN)), True
+        except Aborted:
+            if not grown:
+                raise  # Else the caller must learn of those first.
+        return grown + read
+
+    # --- Computing ----------------------------------------------------------------------------------------------------
+
+    def _read(self, reading: list[Place], room: int) -> list[Grown]:
+        """One batch: the shortest rest and the oldest prompt come first in turn, so that neither waits for the other."""
+        room = min(room, self._context.rows_max)
+        shortest_first = self._step % 2 == 0
+        reading.sort(key=lambda place: (place.unread, place.used) if shortest_first else (place.used, place.unread))
+        parts: list[tuple[Place, int]] = []
+        rows = 0
+        for place in reading:
+            if rows == 0 or rows + place.unread <= min(READ_TOGETHER, room):
+                parts.append((place, min(place.unread, room)))
+                rows += parts[-1][1]
+        began = perf_counter()
+        grown = self._compute(sorted(parts, key=lambda part: part[0].number))
+        self._rows_per_s += RATE_WEIGHT * (rows / (perf_counter() - began) - self._rows_per_s)
+        return grown
+
+    def _compute(self, parts: list[tuple[Place, int]]) -> list[Grown]:
+        """So many tokens of each place, in one batch."""
+        rows: list[Row] = []
+        ends: list[tuple[Place, int]] = []
+        for place, count in parts:
+            assert place.text is not None
+            start, tokens = len(place.held), place.text.tokens
+            last = len(tokens) - 1
+            rows += [Row(place.number, at, tokens[at], at == last) for at in range(start, start + count)]
+            if rows[-1].wanted:
+                ends.append((place, len(rows) - 1))
+        try:
+            self._context.decode(rows)
+        except (Aborted, LoadFailed):
+            for place, _ in parts:
+                del place.held[self._context.forget(place.number, len(place.held)) :]
+            raise
+        for place, count in parts:
+            assert place.text is not None
+            place.held += place.text.tokens[len(place.held) : len(place.held) + count]
+        return [self._grow(place, row) for place, row in ends]
+
+    def _grow(self, place: Place, row: int) -> Grown:
+        text = place.text
+        assert text is not None
+        try:
+            token = text.choose(self._context.logits(row))
+        except BrokenLogits as error:
+            self.remove(text)
+            return Grown(text, -1, str(error))
+        text.tokens.append(token)
+        return Grown(text, token)
+
+    # --- Places -------------------------------------------------------------------------------------------------------
+
+    def _seat(self) -> None:
+        """Give places to those that wait, in their order. Who begins like a text that is being read waits for that."""
+        for text in list(self._waiting):
+            free = [place for place in self._places if place.text is None]
+            if not free:
+                return
+            best = max(self._places, key=lambda place: (_common(place.held, text.tokens), place.text is None))
+            shared = _common(best.held, text.tokens)
+            being_read = [place.text.tokens for place in self._places if place.text is not None and place.unread > 1]
+            if any(_common(tokens, text.tokens) >= shared + SAVED_MIN for tokens in being_read):
+                continue
+            self._waiting.remove(text)
+            if best.text is None and (2 * shared >= len(best.held) or len(free) == 1):
+                place = best
+            else:
+                place = min(free, key=lambda place: (place is best, len(place.held) > 0, place.used, place.number))
+                if shared >= SAVED_MIN:
+                    self._copy(best, place, shared)
+            place.text, text.place, place.used = text, place, self._step
+            # The last token is computed in any case: what follows it is wanted.
+            shared = min(_common(place.held, text.tokens), len(text.tokens) - 1)
+            del place.held[self._context.forget(place.number, shared) :]
+
+    def _copy(self, source: Place, target: Place, count: int) -> None:
+        target.held = source.held[: self._context.copy(source.number, target.number, count)]
+
+    def _without_gaps(self, growing: list[Place]) -> list[Place]:
+        """The same texts, in places without others between them if that has lasted: else a batch is computed in pieces."""
+        first, last = growing[0], growing[-1]
+        gap = next((place for place in self._places[first.number : last.number] if place.text is None), None)
+        self._gaps = self._gaps + 1 if gap is not None else 0
+        if gap is None or self._gaps < GAP_STEPS:
+            return growing
+        text = last.text
+        assert text is not None
+        others = [place for place in self._places if place.text is None]
+        refuge = min(others, key=lambda place: (len(place.held) > 0, place.used))
+        if refuge is not gap and gap.held:
+            self._copy(gap, refuge, len(gap.held))
+            refuge.used = gap.used
+        self._copy(last, gap, len(last.held))
+        gap.text, text.place, gap.used = text, gap, last.used
+        last.text = None
+        last.held = last.held[: self._context.forget(last.number, 0)]
+        return sorted([*growing[:-1], gap], key=lambda place: place.number)
+
+
+def _common(one: list[int], other: list[int]) -> int:
+    """How many tokens two texts have in common from their beginning on."""
+    same, differ = 0, min(len(one), len(other)) + 1
+    while differ - same > 1:  # Halving compares slices, which the interpreter does quickly.
+        middle = (same + differ) // 2
+        same, differ = (middle, differ) if one[same:middle] == other[same:middle] else (same, middle)
+    return same

@@ -1,0 +1,267 @@
+"""Texts that grow side by side: the same bits as alone, beginnings computed once, nobody left out. With a real model."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from node.backends.llama_cpp.context import Aborted, AbortFlag, Context, Logits, Row
+from node.backends.llama_cpp.model import Model
+from node.backends.llama_cpp.sampling import BrokenLogits
+from node.backends.llama_cpp.scheduler import GAP_STEPS, Scheduler, Text
+
+PLACES = 16
+TOKENS = 1024
+GROWTH = 8
+LAST = 3  # No token that a model continues with.
+STORY = "The starlings gather over the reed bed, turn and fold like smoke, and settle all at once. "
+
+
+class CountingContext(Context):
+    """A context that remembers how many rows each batch had."""
+
+    batches: list[int]
+
+    def decode(self, rows: list[Row]) -> None:  # type: ignore[override]
+        super().decode(rows)
+        self.batches.append(len(rows))
+
+
+class Best:
+    """Takes the best token, and keeps all logits."""
+
+    def __init__(self) -> None:
+        self.seen: list[Logits] = []
+
+    def __call__(self, logits: Logits) -> int:
+        self.seen.append(logits.copy())
+        return int(logits.argmax())
+
+
+@pytest.fixture(scope="module")
+def model(smollm2: Path) -> Model:
+    return Model(smollm2)
+
+
+@pytest.fixture(scope="module")
+def whole(model: Model) -> Iterator[CountingContext]:
+    with closing(CountingContext(model, PLACES, TOKENS, 1, "q8_0", AbortFlag())) as context:
+        yield context
+
+
+@pytest.fixture
+def context(whole: CountingContext) -> CountingContext:
+    """The same memory for every test, empty."""
+    for place in range(PLACES):
+        whole.forget(place, 0)
+    whole.batches = []
+    return whole
+
+
+def texts(model: Model, count: int, beginning: str = "") -> list[Text]:
+    """Texts of several lengths."""
+    return [Text(model.tokenize(f"{beginning}{number}. {STORY * (number % 3)}Once upon a time"), Best()) for number in range(count)]
+
+
+def grow(scheduler: Scheduler, wanted: list[Text], growth: int = GROWTH) -> dict[Text, list[int]]:
+    """So many tokens more of each; who has them is out."""
+    grown: dict[Text, list[int]] = {text: [] for text in wanted}
+    for _ in range(2_000):
+        for each in scheduler.step():
+            grown[each.text].append(each.token)
+            if len(grown[each.text]) == growth:
+                scheduler.remove(each.text)
+        if all(len(tokens) == growth for tokens in grown.values()):
+            return grown
+    raise AssertionError("somebody waits for ever")
+
+
+def alone(context: Context, text: Text) -> tuple[list[int], np.ndarray]:
+    """What a text grows to by itself, token by token, where nothing is held: tokens and logits."""
+    context.forget(0, 0)
+    best, tokens = Best(), list(text.tokens)
+    for at in range(len(tokens) + GROWTH - 1):
+        context.decode([Row(0, at, tokens[at], True)])
+        if at >= len(text.tokens) - 1:
+            tokens.append(best(context.logits(0)))
+    return tokens[len(text.tokens) :], np.array(best.seen)
+
+
+@pytest.mark.parametrize(("form", "count"), [("q8_0", 5), ("q8_0", 18), ("bf16", 3)])
+def test_texts_grow_side_by_side_as_they_grow_alone_to_the_last_bit(model: Model, form: str, count: int) -> None:
+    wanted = texts(model, count)
+    with closing(Context(model, PLACES, TOKENS, 1, form, AbortFlag())) as context:
+        expected = [alone(context, text) for text in wanted]
+        context.forget(0, 0)
+        scheduler = Scheduler(context)
+        for text in wanted:
+            scheduler.add(text)
+        grown = grow(scheduler, wanted)
+    for text, (tokens, logits) in zip(wanted, expected, strict=True):
+        assert grown[text] == tokens
+        assert np.array_equal(np.array(text.choose.seen), logits)  # type: ignore[attr-defined]
+    assert scheduler.texts == []
+
+
+def test_neither_cancels_nor_held_beginnings_change_a_bit(model: Model, context: CountingContext) -> None:
+    dice = Random(4)
+    samples = texts(model, 8)
+    expected = {tuple(text.tokens): alone(context, text)[0] for text in samples}
+    context.forget(0, 0)
+    scheduler = Scheduler(context)
+    begun: dict[Text, tuple[int, ...]] = {}
+    ended = 0
+    for _ in range(150):
+        if len(scheduler.texts) < 20 and dice.random() < 0.5:
+            tokens = dice.choice(samples).tokens
+            text = Text(list(tokens), Best())
+            begun[text] = tuple(tokens)
+            scheduler.add(text)
+        if scheduler.texts and dice.random() < 0.15:
+            scheduler.remove(dice.choice(scheduler.texts))
+        for each in scheduler.step():
+            tokens = each.text.tokens[len(begun[each.text]) :]
+            assert tokens == expected[begun[each.text]][: len(tokens)]
+            if len(tokens) == GROWTH:
+                ended += 1
+                scheduler.remove(each.text)
+    assert ended > 10
+
+
+def test_what_was_read_is_not_read_again(model: Model, context: CountingContext) -> None:
+    tokens = model.tokenize(STORY * 20)
+    scheduler = Scheduler(context)
+    for _ in range(2):
+        text = Text(list(tokens), Best())
+        scheduler.add(text)
+        grow(scheduler, [text], 1)
+    assert sum(context.batches) == len(tokens) + 1
+
+
+def test_a_beginning_that_several_share_is_read_once(model: Model, context: CountingContext) -> None:
+    shared = STORY * 15
+    wanted = texts(model, 8, shared)
+    scheduler = Scheduler(context)
+    for text in wanted:
+        scheduler.add(text)
+    grow(scheduler, wanted, 1)
+    rest = sum(len(text.tokens) - 1 for text in wanted) - 7 * len(model.tokenize(shared))
+    assert sum(context.batches) < rest + 40, "each reads its own rest, and one the beginning"
+
+
+def test_a_long_prompt_lets_the_others_go_on(model: Model, context: CountingContext) -> None:
+    wanted = texts(model, 4)
+    scheduler = Scheduler(context)
+    for text in wanted:
+        scheduler.add(text)
+    for _ in range(10):
+        scheduler.step()
+    long = Text([*model.tokenize(STORY * 30), LAST], Best())
+    scheduler.add(long)
+    steps = 0
+    while long.tokens[-1] == LAST:
+        grown = [each.text for each in scheduler.step()]
+        steps += 1
+        assert set(wanted) <= set(grown)
+    assert steps >= 3
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one(model: Model, context: CountingContext) -> None:
+    scheduler = Scheduler(context)
+    long = Text(model.tokenize(STORY * 30), Best())
+    short = Text(model.tokenize("Once"), Best())
+    scheduler.add(long)
+    scheduler.step()
+    scheduler.add(short)
+    first = next(each.text for _ in range(50) for each in scheduler.step())
+    assert first is short
+
+
+def test_places_between_others_are_closed_and_nothing_changes(model: Model, context: CountingContext) -> None:
+    wanted = texts(model, 4)
+    expected = alone(context, wanted[3])[0]
+    context.forget(0, 0)
+    scheduler = Scheduler(context)
+    for text in wanted:
+        scheduler.add(text)
+    while len(wanted[3].tokens) < len(texts(model, 4)[3].tokens) + 3:
+        scheduler.step()
+    places = [text.place.number for text in wanted if text.place is not None]
+    assert places == [0, 1, 2, 3]
+    scheduler.remove(wanted[1])
+    for _ in range(GAP_STEPS + 1):
+        scheduler.step()
+    assert [text.place.number for text in wanted if text.place is not None] == [0, 2, 1]
+    while len(wanted[3].tokens) < len(texts(model, 4)[3].tokens) + GROWTH:
+        scheduler.step()
+    assert wanted[3].tokens[-GROWTH:] == expected
+    again = Text(list(texts(model, 4)[1].tokens), Best())
+    scheduler.add(again)
+    context.batches = []
+    scheduler.step()
+    assert sum(context.batches) <= 4, "what the closed place had held was moved, not lost"
+
+
+@pytest.fixture
+def stoppable(model: Model) -> Iterator[tuple[Context, AbortFlag]]:
+    """A small context, and what stops it."""
+    flag = AbortFlag()
+    with closing(Context(model, 4, TOKENS, 1, "q8_0", flag)) as context:
+        yield context, flag
+
+
+def test_what_is_stopped_in_a_batch_goes_on_as_if_nothing_had_happened(
+    model: Model, stoppable: tuple[Context, AbortFlag]
+) -> None:
+    context, flag = stoppable
+    wanted = texts(model, 3)
+    expected = [alone(context, text)[0] for text in wanted]
+    context.forget(0, 0)
+    scheduler = Scheduler(context)
+    for text in wanted:
+        scheduler.add(text)
+    for _ in range(6):
+        scheduler.step()
+        flag.up()
+        with pytest.raises(Aborted):
+            scheduler.step()
+        flag.down()
+    while min(len(text.choose.seen) for text in wanted) < GROWTH:  # type: ignore[attr-defined]
+        scheduler.step()
+    starts = [len(text.tokens) for text in texts(model, 3)]
+    assert [text.tokens[start : start + GROWTH] for text, start in zip(wanted, starts, strict=True)] == expected
+
+
+def test_a_token_that_came_before_the_stop_is_told(model: Model, stoppable: tuple[Context, AbortFlag]) -> None:
+    context, flag = stoppable
+
+    def stop(logits: Logits) -> int:
+        flag.up()
+        return int(logits.argmax())
+
+    short, long = Text(model.tokenize("Once upon"), stop), Text(model.tokenize(STORY * 30), Best())
+    scheduler = Scheduler(context)
+    scheduler.add(short)
+    assert [each.text for each in scheduler.step()] == [short]
+    flag.down()
+    scheduler.add(long)
+    assert [each.token for each in scheduler.step()] == short.tokens[-1:]
+    flag.down()
+    assert [each.token for each in scheduler.step()] == short.tokens[-1:]
+
+
+def test_a_text_that_cannot_go_on_leaves_the_others_alone(model: Model, context: CountingContext) -> None:
+    def broken(logits: Logits) -> int:
+        raise BrokenLogits("no numbers")
+
+    good, bad = texts(model, 1)[0], Text(model.tokenize("Hello"), broken)
+    scheduler = Scheduler(context)
+    scheduler.add(bad)
+    scheduler.add(good)
+    told = [each for _ in range(5) for each in scheduler.step() if each.text is bad]
+    assert [each.broken for each in told] == ["no numbers"]
+    assert scheduler.texts == [good]
+    assert len(good.choose.seen) >= 3  # type: ignore[attr-defined]
