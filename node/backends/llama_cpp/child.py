@@ -41,7 +41,7 @@ def serve(path: Path, threads: int, guards: list[str], source: int, sink: int) -
     """Load the model, say so, and answer for ever. Raises _CannotLoad."""
     try:
         # Not before: loading these starts threads, which would be outside of the sandbox.
-        from node.backends.llama_cpp.context import BITS, AbortFlag, Context
+        from node.backends.llama_cpp.context import BITS, AbortFlag, Context, form_for
         from node.backends.llama_cpp.model import LoadFailed, Model
         from node.backends.llama_cpp.prompts import ChatTemplate, Refused
         from node.backends.llama_cpp.room import conversations, free_bytes
@@ -58,17 +58,18 @@ def serve(path: Path, threads: int, guards: list[str], source: int, sink: int) -
     template, note = None, "it has no chat template, so it only completes text"
     try:
         model = Model(path)
-        tokens, form = min(model.trained_tokens, CONTEXT_TOKENS_MAX), "q8_0"
+        tokens, form = min(model.trained_tokens, CONTEXT_TOKENS_MAX), form_for(model)
         count = conversations(model.cache_bytes(BITS[form]) * tokens, free_bytes())
         context = Context(model, count, tokens, threads, form, abort)
         if model.template is not None:
-            template, note = ChatTemplate(model.template, model.begin, model.end, model.control_texts()), ""
+            try:
+                template, note = ChatTemplate(model.template, model.begin, model.end, model.control_texts()), ""
+            except Refused as error:
+                note = f"{error}; so it only completes text"
+        worker = Worker(model, context, template, sink)
+        worker.warm_up()
     except LoadFailed as error:
         raise _CannotLoad(str(error)) from error
-    except Refused as error:
-        note = f"{error}; so it only completes text"
-    worker = Worker(model, context, template, sink)
-    worker.warm_up()
     skills = ["chat", "summarize", "complete"] if template else ["complete"]
     worker.say(pipe.Ready(context.tokens, context.sequences, skills, guards, note, context.numerics))
     worker.flush()

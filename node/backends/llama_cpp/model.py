@@ -36,17 +36,20 @@ class Model:
         self.trained_tokens = max(int(ll.llama_model_n_ctx_train(model)), 1)  # The longest text that it was trained with.
         self._piece = ctypes.create_string_buffer(256)
 
+    @property
+    def head_lengths(self) -> tuple[int, int]:
+        """How many numbers the key, and the value, of one head are."""
+        usual = int(ll.llama_model_n_embd(self.handle)) // max(int(ll.llama_model_n_head(self.handle)), 1)
+        return self._number("attention.key_length", usual), self._number("attention.value_length", usual)
+
     def cache_bytes(self, bits: float) -> float:
         """What the keys and values of one token take, at so many bits for each number."""
         layers, heads = int(ll.llama_model_n_layer(self.handle)), int(ll.llama_model_n_head_kv(self.handle))
-        usual = int(ll.llama_model_n_embd(self.handle)) // max(int(ll.llama_model_n_head(self.handle)), 1)
-        lengths = [self._number(f"attention.{part}_length", usual) for part in ("key", "value")]
-        return max(layers, 1) * max(heads, 1) * sum(lengths) * bits / 8
+        return max(layers, 1) * max(heads, 1) * sum(self.head_lengths) * bits / 8
 
     def _number(self, name: str, usual: int) -> int:
         """A number among what the file says of its architecture."""
-        found = self._described("general.architecture")
-        text = self._described(f"{found}.{name}")
+        text = self._described(f"{self._described('general.architecture')}.{name}")
         return int(text) if text.isascii() and text.isdigit() else usual
 
     def _described(self, key: str) -> str:

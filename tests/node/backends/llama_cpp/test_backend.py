@@ -1,6 +1,7 @@
 """The backend for GGUF files, with real models in real child processes."""
 
 import os
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +76,16 @@ async def test_a_model_without_template_only_completes(tmp_path: Path, surroundi
         with pytest.raises(BackendError, match="base does complete") as raised:
             await ask(backend, request("chat", "Hi", model="base"))
         assert not raised.value.retryable
+
+
+async def test_a_model_with_heads_of_another_length_answers(tmp_path: Path, surroundings: Surroundings) -> None:
+    """Sixteen numbers, where the usual format of keys and values keeps thirty-two together."""
+    lengths = {"attention.head_count": 36, "attention.head_count_kv": 12, "rope.dimension_count": 16}
+    other = {f"llama.{name}": struct.pack("<II", 4, number) for name, number in lengths.items()}
+    async with running(backend := LlamaCppBackend(str(small_model(tmp_path / "nonsense.gguf", None, **other)), surroundings)):
+        answer = await ask(backend, request("complete", "Hi"))
+        assert answer.text == (await ask(backend, request("complete", "Hi"))).text != ""
+    assert "bf16" in backend.log.read_text(errors="replace")
 
 
 async def test_a_hostile_template_costs_the_model_its_chat(tmp_path: Path, surroundings: Surroundings) -> None:
