@@ -41,7 +41,7 @@ def serve(path: Path, threads: int, guards: list[str], source: int, sink: int) -
     """Load the model, say so, and answer for ever. Raises _CannotLoad."""
     try:
         # Not before: loading these starts threads, which would be outside of the sandbox.
-        from node.backends.llama_cpp.context import BITS, AbortFlag, Context, form_for
+        from node.backends.llama_cpp.context import BITS, NUMERICS_BYTES, AbortFlag, Context, form_for
         from node.backends.llama_cpp.model import LoadFailed, Model
         from node.backends.llama_cpp.prompts import ChatTemplate, Refused
         from node.backends.llama_cpp.room import conversations, free_bytes
@@ -67,11 +67,13 @@ def serve(path: Path, threads: int, guards: list[str], source: int, sink: int) -
             except Refused as error:
                 note = f"{error}; so it only completes text"
         worker = Worker(model, context, template, sink)
-        worker.warm_up()
+        exact = worker.warm_up()
     except LoadFailed as error:
         raise _CannotLoad(str(error)) from error
     skills = ["chat", "summarize", "complete"] if template else ["complete"]
-    worker.say(pipe.Ready(context.tokens, context.sequences, skills, guards, note, context.numerics))
+    # What nobody can compute again is equal to nobody's.
+    numerics = context.numerics if exact else os.urandom(NUMERICS_BYTES)
+    worker.say(pipe.Ready(context.tokens, context.sequences, skills, guards, note, numerics))
     worker.flush()
     worker.run(requests, abort)
 

@@ -21,6 +21,7 @@ from node.backends.llama_cpp.sampling import draw
 from node.backends.llama_cpp.scheduler import Grown, Scheduler, Text
 from node.backends.summaries import summary_turns
 
+WARM_UP = "Every evening the starlings gather over the reed bed, turn and fold like smoke."  # More tokens than any kernel minds.
 PIECE_INTERVAL_S = 0.02  # At most 50 pieces a second; a reader sees no difference, and every node on the way does.
 
 
@@ -101,12 +102,22 @@ class Worker:
                     self._end(call, "failed", str(error))
             self.flush()
 
-    def warm_up(self) -> None:
-        """Pages and buffers are touched once, so that the first user does not wait for it. Raises LoadFailed."""
-        rows = [Row(place, 0, self._model.first_token, True) for place in range(self._context.sequences)]
-        self._context.decode(rows)
+    def warm_up(self) -> bool:
+        """Whether a token has the same bits alone as among others. Raises LoadFailed.
+
+        For many kinds of weights llama.cpp has other kernels for several rows than for one, and which depends on the processor.
+        Pages and buffers are touched by it, so that the first user does not wait for that.
+        """
+        text = [self._model.first_token, *self._model.tokenize_plain(WARM_UP)]
+        rows = [Row(0, at, token, True) for at, token in enumerate(text[: self._context.tokens])]
         for row in rows:
-            self._context.forget(row.sequence, 0)
+            self._context.decode([row])
+        alone = self._context.logits(0).copy()
+        self._context.forget(0, 0)
+        self._context.decode(rows)
+        exact = np.array_equal(alone, self._context.logits(len(rows) - 1))
+        self._context.forget(0, 0)
+        return bool(exact)
 
     def say(self, said: pipe.Said) -> None:
         """Put it with what is sent by the next flush."""

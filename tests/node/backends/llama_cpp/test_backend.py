@@ -2,9 +2,11 @@
 
 import os
 import struct
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import llama_cpp
 import pytest
 import trio
 
@@ -12,6 +14,8 @@ from node.backends import BackendError, GenerationRequest, Surroundings
 from node.backends.contract import ask, check_backend, running
 from node.backends.llama_cpp import process
 from node.backends.llama_cpp.backend import LlamaCppBackend
+from node.backends.llama_cpp.context import AbortFlag, Context, Row
+from node.backends.llama_cpp.model import Model
 from protocol.messages import Turn
 from tests.node.backends.llama_cpp.gguf_files import DAMAGED, SMOLLM2, small_model
 
@@ -86,6 +90,29 @@ async def test_a_model_with_heads_of_another_length_answers(tmp_path: Path, surr
         answer = await ask(backend, request("complete", "Hi"))
         assert answer.text == (await ask(backend, request("complete", "Hi"))).text != ""
     assert "bf16" in backend.log.read_text(errors="replace")
+
+
+async def test_numerics_are_equal_only_where_bits_are(tmp_path: Path, surroundings: Surroundings) -> None:
+    """Weights in Q8_0 are multiplied otherwise when there are several rows, on most processors."""
+    plain, path = small_model(tmp_path / "plain.gguf", None), tmp_path / "q8_0.gguf"
+    params = llama_cpp.llama_model_quantize_default_params()
+    params.ftype, params.allow_requantize = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, True
+    assert llama_cpp.llama_model_quantize(os.fsencode(plain), os.fsencode(path), params) == 0
+    model = Model(path)
+    tokens = model.tokenize("Every evening the starlings gather over the reed bed and settle all at once.")
+    with closing(Context(model, 1, 64, 1, "q8_0", AbortFlag())) as context:
+        rows = [Row(0, at, token, True) for at, token in enumerate(tokens)]
+        for row in rows:
+            context.decode([row])
+        alone = context.logits(0).copy()
+        context.forget(0, 0)
+        context.decode(rows)
+        exact = bool((alone == context.logits(len(rows) - 1)).all())
+    found = []
+    for _ in range(2):
+        async with running(LlamaCppBackend(str(path), surroundings)) as capabilities:
+            found.append(capabilities[0].numerics)
+    assert (found[0] == found[1]) is exact
 
 
 async def test_a_hostile_template_costs_the_model_its_chat(tmp_path: Path, surroundings: Surroundings) -> None:
