@@ -21,6 +21,7 @@ from node.assembly import assemble
 from node.backends import Surroundings
 from node.backends.references import open_backend, without_secrets
 from node.clock import Clock
+from node.cores import model_threads
 from node.desk import Desk, JoinError, Nameplate, contact_of
 from node.driver import Driver
 from node.exits import ExitCode, Failure
@@ -47,7 +48,6 @@ log = logging.getLogger(__name__)
 READY_FD_VARIABLE = "SWARM_READY_FD"
 LAST_WORDS_S = 0.3  # For answers that end because the node stops, and for the Goodbyes to be queued.
 CARRIED_MAX = 32  # Neighbours that a relay carries for; as many as it has.
-THREADS_MAX = 8  # Of one model, unless the settings say otherwise; more cores only heat a shared machine.
 
 Report = Callable[..., None]
 
@@ -107,7 +107,7 @@ async def _live(
         CARRIED_MAX if settings.node.relay == "serve" else 0,
         settings.node.upnp,
     )
-    threads = settings.offer.threads or min(THREADS_MAX, max(1, (os.cpu_count() or 2) - 1))
+    threads = settings.offer.threads or model_threads()
     kept = settings.journal
     journal = Journal(home.journal, keep_days=kept.keep_days, entries_max=kept.entries_max) if kept.entries_max else None
     recorder = Recorder(journal, lambda: time.time_ns() // 1_000_000, texts=kept.texts)

@@ -1,4 +1,8 @@
-"""`swarm models`: show and add this node's own models."""
+"""`swarm models`: show, add and try this node's own models."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,9 +12,14 @@ from node.cli.options import VerbGroup, pass_terminal
 from node.cli.reading import read, read_list
 from node.cli.references import checked_reference
 from node.cli.tables import model_trouble, models_table
-from node.cli.terminal import Terminal, plain, short_path
+from node.cli.terminal import Terminal, plain, short_path, table
 from node.exits import Failure
 from node.views import ModelView
+
+if TYPE_CHECKING:
+    from node.backends import Surroundings
+    from node.backends.trial import Trial
+    from protocol.messages import Capability
 
 LOAD_S = 600.0  # A model of some gigabytes from a slow disk, and its self-test.
 
@@ -18,7 +27,7 @@ LOAD_S = 600.0  # A model of some gigabytes from a slow disk, and its self-test.
 @click.group(cls=VerbGroup, invoke_without_command=True)
 @click.pass_context
 def command(context: click.Context) -> None:
-    """Show and add this node's own models."""
+    """Show, add and try this node's own models."""
     if context.invoked_subcommand is None:
         context.invoke(show)
 
@@ -64,3 +73,72 @@ def add(terminal: Terminal, ref: str, once: bool) -> None:
     terminal.out(models_table([model]))
     if kept:
         terminal.say(f"Kept in {short_path(terminal.home.config_file)}.")
+
+
+@command.command("bench")
+@click.argument("ref")
+@click.option("--threads", type=click.IntRange(1, 1024), help="Threads of the model; without it, what the node would take.")
+@pass_terminal
+def bench(terminal: Terminal, ref: str, threads: int | None) -> None:
+    """Measure what this machine can do with a model.
+
+    REF is as for `add`. Nothing is kept, and no node needs to run; one that works at the same time takes its share.
+    """
+    import trio
+
+    from node.backends import BackendError, Surroundings
+    from node.cores import model_threads
+    from node.settings import load
+
+    wanted = checked_reference(ref)
+    threads = threads or load(terminal.home, {}, environ=terminal.environ).offer.threads or model_threads()
+    terminal.say(f"Loading {plain(wanted)} with {threads} thread{'' if threads == 1 else 's'} …")
+    with tempfile.TemporaryDirectory(prefix="starlings-bench-") as folder:
+        try:
+            load_s, capability, found = trio.run(_bench, terminal, wanted, Surroundings(Path(folder), threads))
+        except* BackendError as group:
+            raise Failure("model_failed", f"{plain(wanted)} cannot be used: {_first(group)}") from None
+    if terminal.json:
+        trials = [
+            {
+                "at_once": each.at_once,
+                "tokens_per_second": round(each.tokens_per_second, 1),
+                "first_text_ms": round(each.first_text_s * 1000),
+            }
+            for each in found
+        ]
+        about = {"model": capability.model, "skill": capability.skill, "threads": threads, "load_s": round(load_s, 2)}
+        room = {"slots": capability.slots, "context_tokens": capability.context_tokens}
+        terminal.record({"schema": "swarm.models.bench/1", **about, **room, "trials": trials})
+        return
+    header = ["AT ONCE", "TOK/S", "EACH", "FIRST"]
+    speeds = [(str(each.at_once), each.tokens_per_second, each.first_text_s) for each in found]
+    rows = [[crowd, f"{speed:.0f}", f"{speed / int(crowd):.0f}", f"{first_s:.2f} s"] for crowd, speed, first_s in speeds]
+    terminal.out(table(header, rows, right=header))
+
+
+async def _bench(terminal: Terminal, ref: str, surroundings: "Surroundings") -> "tuple[float, Capability, list[Trial]]":
+    """Load, and try until all is known. Raises BackendError in a group."""
+    import trio
+
+    from node.backends.references import open_backend
+    from node.backends.trial import trials
+
+    found = []
+    async with trio.open_nursery() as nursery:
+        began = trio.current_time()
+        backend = open_backend(ref, surroundings)
+        capability, *_ = await nursery.start(backend.run)
+        load_s = trio.current_time() - began
+        room = f"{capability.slots} at once, {capability.context_tokens} tokens each"
+        terminal.say(f"Loaded and tried in {load_s:.1f} s: {capability.skill}, {room}.")
+        async for each in trials(backend, capability):
+            found.append(each)
+            terminal.say(f"{each.at_once} at once: {each.tokens_per_second:.0f} tokens a second")
+        nursery.cancel_scope.cancel()
+    return load_s, capability, found
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> Exception | BaseExceptionGroup[Exception]:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner

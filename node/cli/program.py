@@ -39,7 +39,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
         "skills": ("node.cli.skills", "Show what can be asked for, and who offers it."),
     },
     "Models": {
-        "models": ("node.cli.models", "Show and add this node's own models."),
+        "models": ("node.cli.models", "Show, add and try this node's own models."),
     },
     "Simulate": {
         "sim": ("node.cli.sim", "Run the swarm in a simulated world."),

@@ -225,3 +225,23 @@ def test_colours_are_drawn_only_where_wanted(swarm: Run, control: Control, monke
     assert "\x1b[" in swarm("--color", "always", "status").out
     assert "\x1b[" not in swarm("--color", "never", "status").out
     assert json.loads(swarm("--color", "always", "status", "--json").out)
+
+
+def test_a_model_is_tried_without_a_node(swarm: Run) -> None:
+    ran = swarm("models", "bench", "echo:slots=4", "--threads", "1")
+    assert ran.code == ExitCode.DONE
+    header, *rows = ran.out.splitlines()
+    assert header.split() == ["AT", "ONCE", "TOK/S", "EACH", "FIRST"]
+    assert [row.split()[0] for row in rows] == ["1", "2", "4"]
+    assert "4 at once" in ran.err
+    record = json.loads(swarm("models", "bench", "echo:slots=2", "--json").out)
+    assert (record["schema"], record["slots"], [each["at_once"] for each in record["trials"]]) == (
+        "swarm.models.bench/1", 2, [1, 2],
+    )  # fmt: skip
+
+
+def test_a_model_that_cannot_be_tried_says_why(swarm: Run, home: Home) -> None:
+    (home.data / "no.gguf").write_bytes(b"<html>")
+    ran = swarm("models", "bench", f"{home.data}/no.gguf")
+    assert ran.code == ExitCode.FAILED
+    assert "is not a GGUF file" in ran.err

@@ -9,7 +9,7 @@ from tests.conftest import Golden
 from tests.node.cli.conftest import Run
 
 NAMES = [name for section in COMMANDS.values() for name in section]
-PATHS = ["", *(name for name in NAMES if name != "sim"), "models ls", "models add", "config show", "config path"]
+PATHS = ["", *(name for name in NAMES if name != "sim"), "models ls", "models add", "models bench", "config show", "config path"]
 
 
 @pytest.mark.parametrize("path", PATHS)
