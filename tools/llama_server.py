@@ -4,6 +4,7 @@ Prints the program's path on stdout; what it does meanwhile goes to stderr. Buil
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -27,6 +28,7 @@ def main() -> int:
     built = cache_folder().parent / "llama-server" / fingerprint(wanted(pins), Path(__file__).read_text(encoding="utf-8"))
     program = built / "bin/llama-server"
     if not program.exists():
+        shutil.rmtree(built, ignore_errors=True)  # What was interrupted belongs to a source that is gone.
         with tempfile.TemporaryDirectory() as name:
             download = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-build-isolation", "--no-binary", ":all:"]
             _run(*download, "--require-hashes", "-r", str(PINS), "-d", name)
@@ -34,8 +36,9 @@ def main() -> int:
                 archive.extractall(name, filter="data")
             source = next(Path(name).glob("*/vendor/llama.cpp"))
             defines = [*((option, "OFF") for option in OPTIONS), ("CMAKE_BUILD_TYPE", "Release"), *recipe.defines]
-            _run("cmake", "-S", str(source), "-B", str(built), *(f"-D{key}={value}" for key, value in defines))
-            _run("cmake", "--build", str(built), "--target", "llama-server", "--parallel")
+            # Ninja, because CMake lets make start as many compilers as there are files.
+            _run("cmake", "-G", "Ninja", "-S", str(source), "-B", str(built), *(f"-D{key}={value}" for key, value in defines))
+            _run("cmake", "--build", str(built), "--target", "llama-server")
     print(program)
     return 0
 
