@@ -79,10 +79,11 @@ class Scheduler:
 
     def remove(self, text: Text) -> None:
         """It is over. What was computed of it stays, for those that begin alike."""
-        if text.place is None:
+        place, text.place = text.place, None
+        if place is None:
             self._waiting.remove(text)
         else:
-            text.place.text = text.place = None
+            place.text = None
 
     def step(self) -> list[Grown]:
         """The next token of every text that grows; and reading, until the time is up or somebody has a first token.
