@@ -13,7 +13,7 @@ SETUP := $(PYTHON) tools/setup.py $(if $(filter no,$(ENGINE)),--no-engine)
 .PHONY: help demo test test-slow check format sim bench bench-engine setup setup-dev engine pins clean
 
 help: ## List what can be run
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: setup ## Three real nodes on this machine answer two questions
 	@$(BIN)/python tools/demo.py

@@ -44,7 +44,6 @@ class Rival:
 
     name: str
     place: str
-    model: str
     headers: dict[str, str]
 
 
@@ -55,7 +54,6 @@ class Asked:
     tokens: int
     first_s: float
     gaps_s: list[float]
-    ended_s: float
 
 
 def measure(folder: Path) -> list[Figure]:
@@ -74,7 +72,7 @@ def _rivals(folder: Path, threads: int) -> Iterator[list[Rival]]:
     with real_nodes(folder) as start:
         node = start.start("node", models=(MODEL,), **{"offer.threads": threads})
         headers = {"authorization": f"Bearer {node.key}", "content-type": "application/json"}
-        rivals = [Rival("node", node.api.removeprefix("http://"), MODEL, headers)]
+        rivals = [Rival("node", node.api.removeprefix("http://"), headers)]
         servers = []
         try:
             for name, tuning in TUNINGS.items():
@@ -86,7 +84,7 @@ def _rivals(folder: Path, threads: int) -> Iterator[list[Rival]]:
                 ]  # fmt: skip
                 with (folder / f"{port}.log").open("wb") as log:
                     servers.append(subprocess.Popen(command, stdout=log, stderr=log))
-                rivals.append(Rival(name, f"127.0.0.1:{port}", MODEL, {"content-type": "application/json"}))
+                rivals.append(Rival(name, f"127.0.0.1:{port}", {"content-type": "application/json"}))
                 _wait_healthy(rivals[-1])
             yield rivals
         finally:
@@ -111,7 +109,7 @@ def _wait_healthy(rival: Rival) -> None:
 
 def _ask(rival: Rival, prompt: str, tokens: int = TOKENS) -> Asked:
     body = {
-        "model": rival.model, "messages": [{"role": "user", "content": prompt}], "max_tokens": tokens, "temperature": 0,
+        "model": MODEL, "messages": [{"role": "user", "content": prompt}], "max_tokens": tokens, "temperature": 0,
         "stream": True, "stream_options": {"include_usage": True},
     }  # fmt: skip
     connection = http.client.HTTPConnection(rival.place, timeout=300)
@@ -131,7 +129,7 @@ def _ask(rival: Rival, prompt: str, tokens: int = TOKENS) -> Asked:
     connection.close()
     gaps = [later - earlier for earlier, later in pairwise(times)]
     ended_s = perf_counter() - began
-    return Asked(counted, times[0] if times else ended_s, gaps, ended_s)  # It may have nothing to say.
+    return Asked(counted, times[0] if times else ended_s, gaps)  # It may have nothing to say.
 
 
 def _together(jobs: Sequence[Callable[[], Asked]]) -> list[Asked]:

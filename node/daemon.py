@@ -24,7 +24,7 @@ from node.clock import Clock
 from node.cores import model_threads
 from node.desk import Desk, JoinError, Nameplate, contact_of
 from node.driver import Driver
-from node.exits import ExitCode, Failure
+from node.exits import ExitCode, Failure, first_error
 from node.libp2p.transport import Libp2pTransport
 from node.logs import configure
 from node.models import Models
@@ -84,7 +84,7 @@ def _run(report: Report) -> None:
         try:
             trio.run(_live, home, settings, identity, seed, name, api_key, report)
         except BaseExceptionGroup as group:
-            raise _first(group) from None
+            raise first_error(group) from None
 
 
 async def _live(
@@ -132,7 +132,7 @@ async def _live(
         try:
             addresses = await nursery.start(transport.run, driver.post)
         except* ListenError as error:
-            raise Failure("port_taken", str(_first(error)), exit=ExitCode.ALREADY_HELD) from None
+            raise Failure("port_taken", str(first_error(error)), exit=ExitCode.ALREADY_HELD) from None
         report("listening", addresses=list(addresses))
         nursery.start_soon(driver.run)
         await nursery.start(models.run, settings.offer.models)
@@ -142,7 +142,7 @@ async def _live(
             app = make_app(desk, rules, recorder, node.detached)
             port = await nursery.start(serve, app, (settings.api.host, settings.api.port), home.socket)
         except* ApiBindError as error:
-            raise Failure("port_taken", str(_first(error)), exit=ExitCode.ALREADY_HELD) from None
+            raise Failure("port_taken", str(first_error(error)), exit=ExitCode.ALREADY_HELD) from None
         host = f"[{settings.api.host}]" if ":" in settings.api.host else settings.api.host
         desk.plate = Nameplate(
             program_version(), settings.swarm.current, f"http://{host}:{port}", addresses, settings.node.mdns
@@ -247,14 +247,6 @@ def _tell(report: Report, failure: Failure) -> None:
     report("error", code=failure.code, message=failure.message, hint=failure.hint, exit=int(failure.exit))
     said = [] if in_log else [f"swarm: {failure.message}"]
     print(*said, *([failure.hint] if failure.hint else []), sep="\n", file=sys.stderr)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first exception that is not a group: nurseries wrap what they raise."""
-    first: BaseException = group
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return first
 
 
 if __name__ == "__main__":

@@ -74,3 +74,11 @@ _EXITS = {
 def exit_for(code: str) -> ExitCode:
     """The exit code for the name of an error, of `protocol.errors` or of the control API. Names without one are FAILED."""
     return _EXITS.get(code, ExitCode.FAILED)
+
+
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first exception that is not a group: nurseries wrap what they raise."""
+    first: BaseException = group
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first

@@ -13,7 +13,7 @@ from node.cli.reading import read, read_list
 from node.cli.references import checked_reference
 from node.cli.tables import model_trouble, models_table
 from node.cli.terminal import Terminal, plain, short_path, table
-from node.exits import Failure
+from node.exits import Failure, first_error
 from node.views import ModelView
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def bench(terminal: Terminal, ref: str, threads: int | None) -> None:
         try:
             load_s, capability, found = trio.run(_bench, terminal, wanted, Surroundings(Path(folder), threads))
         except* BackendError as group:
-            raise Failure("model_failed", f"{plain(wanted)} cannot be used: {_first(group)}") from None
+            raise Failure("model_failed", f"{plain(wanted)} cannot be used: {first_error(group)}") from None
     if terminal.json:
         trials = [
             {
@@ -137,8 +137,3 @@ async def _bench(terminal: Terminal, ref: str, surroundings: "Surroundings") -> 
             terminal.say(f"{each.at_once} at once: {each.tokens_per_second:.0f} tokens a second")
         nursery.cancel_scope.cancel()
     return load_s, capability, found
-
-
-def _first(group: BaseExceptionGroup[Exception]) -> Exception | BaseExceptionGroup[Exception]:
-    inner = group.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner

@@ -169,12 +169,12 @@ class Pair:
         self.do(self.near, StopGenerating(attempt))
 
 
-def askers(rate_per_s: int = 4, deadline_s: int = 12) -> str:
-    """Tables of four members who ask."""
+def askers(rate_per_s: int = 4, deadline_s: int = 12, count: int = 4) -> str:
+    """Tables of members who ask."""
     return f"""
 [[members]]
 name = "asker"
-count = 4
+count = {count}
 [[workload]]
 skills = ["chat"]
 by = "asker"

@@ -4,7 +4,7 @@ import pytest
 
 from simulations.play import play
 from simulations.truth import CHANGES_MAX, Loads
-from tests.simulations.small import scenario
+from tests.simulations.small import askers, scenario
 
 SPREAD = """
 [[members]]
@@ -12,17 +12,7 @@ name = "worker"
 count = 6
 skills = ["chat"]
 tokens_per_second = [5, 60]
-[[members]]
-name = "asker"
-count = 2
-[[workload]]
-skills = ["chat"]
-by = "asker"
-rate_per_s = 2
-from_s = 8
-tokens = [8, 32]
-deadline_s = 12
-"""
+""" + askers(rate_per_s=2, count=2)
 
 
 def test_a_load_is_remembered_for_as_long_as_news_travels() -> None:

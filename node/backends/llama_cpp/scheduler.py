@@ -167,8 +167,8 @@ class Scheduler:
             free = [place for place in self._places if place.text is None]
             if not free:
                 return
-            best = max(self._places, key=lambda place: (_common(place.held, text.tokens), place.text is None))
-            shared = _common(best.held, text.tokens)
+            held = [(_common(place.held, text.tokens), place) for place in self._places]
+            shared, best = max(held, key=lambda found: (found[0], found[1].text is None))
             being_read = [place.text.tokens for place in self._places if place.text is not None and place.unread > 1]
             if any(_common(tokens, text.tokens) >= shared + SAVED_MIN for tokens in being_read):
                 continue
