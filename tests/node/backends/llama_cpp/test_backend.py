@@ -92,11 +92,12 @@ async def test_a_model_with_heads_of_another_length_answers(tmp_path: Path, surr
     assert "bf16" in backend.log.read_text(errors="replace")
 
 
-async def test_numerics_are_equal_only_where_bits_are(tmp_path: Path, surroundings: Surroundings) -> None:
-    """Weights in Q8_0 are multiplied otherwise when there are several rows, on most processors."""
-    plain, path = small_model(tmp_path / "plain.gguf", None), tmp_path / "q8_0.gguf"
+@pytest.mark.parametrize("kind", ["Q8_0", "BF16"])
+async def test_numerics_are_equal_only_where_bits_are(kind: str, tmp_path: Path, surroundings: Surroundings) -> None:
+    """Some weights are multiplied otherwise when there are several rows: BF16 with AVX-512. Which, depends on the processor."""
+    plain, path = small_model(tmp_path / "plain.gguf", None), tmp_path / f"{kind}.gguf"
     params = llama_cpp.llama_model_quantize_default_params()
-    params.ftype, params.allow_requantize = llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, True
+    params.ftype, params.allow_requantize = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind}"), True
     assert llama_cpp.llama_model_quantize(os.fsencode(plain), os.fsencode(path), params) == 0
     model = Model(path)
     tokens = model.tokenize("Every evening the starlings gather over the reed bed and settle all at once.")
