@@ -15,7 +15,7 @@ from node.backends import BackendError, GenerationRequest, Piece, Surroundings
 from node.backends.contract import ask, running
 from node.backends.llama_cpp.backend import LlamaCppBackend
 from node.backends.references import resolve
-from protocol.messages import Turn
+from protocol.messages import Sampling, Turn
 from tests.node.backends.llama_cpp.gguf_files import small_model
 
 REQUESTS = int(os.environ.get("REQUESTS", "10000"))
@@ -65,7 +65,7 @@ async def _measure(folder: Path) -> list[Figure]:
 
 
 def _request(backend: LlamaCppBackend, text: str, tokens: int) -> GenerationRequest:
-    return GenerationRequest("complete", backend.model, (Turn("user", text),), tokens, 0.0, 1.0, 1, ())
+    return GenerationRequest("complete", backend.model, (Turn("user", text),), tokens, Sampling(seed=1), ())
 
 
 async def _crowd(backend: LlamaCppBackend) -> Run:

@@ -10,7 +10,7 @@ import trio
 from benchmarks.figures import Figure, at_most, percentile
 from node.backends import Backend, GenerationRequest, Surroundings
 from node.backends.references import open_backend
-from protocol.messages import Turn
+from protocol.messages import Sampling, Turn
 from tests.processes import RealNode, real_nodes
 
 ROUNDS = 400
@@ -44,7 +44,7 @@ async def _in_turns(folder: Path, asker: RealNode, worker: RealNode) -> tuple[li
     asker_client, worker_client = Client(asker), Client(worker)
     async with trio.open_nursery() as nursery:
         (capability, *_) = await nursery.start(backend.run)
-        request = GenerationRequest("chat", capability.model, (Turn("user", TEXT),), 64, 0.0, 1.0, 0, ())
+        request = GenerationRequest("chat", capability.model, (Turn("user", TEXT),), 64, Sampling(), ())
         for number in range(WARM_UP + ROUNDS):
             samples = await _direct_s(backend, request), asker_client.first_token_s(), worker_client.first_token_s()
             if number >= WARM_UP:

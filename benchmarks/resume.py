@@ -11,7 +11,7 @@ from benchmarks.figures import Figure, percentile
 from node.backends import Backend, GenerationRequest, Piece, Surroundings
 from node.backends.contract import Answer, ask, running
 from node.backends.references import open_backend
-from protocol.messages import Capability, Turn
+from protocol.messages import Capability, Sampling, Turn
 
 MODEL = "smollm2-135m"
 TOKENS = 64
@@ -99,7 +99,7 @@ async def _differing(backend: Backend, wholes: list[_Whole], cuts: int, *, with_
 async def _prefill(one: Backend, other: Backend, offered: tuple[Capability, ...]) -> list[Figure]:
     """How long it takes to go on with a long answer where nothing of it is in the cache."""
     turns = (Turn("user", "Tell me a long story about a flock of starlings."),)
-    request = GenerationRequest("chat", offered[0].model, turns, LONG_TOKENS, 0.0, 1.0, 1, ())
+    request = GenerationRequest("chat", offered[0].model, turns, LONG_TOKENS, Sampling(seed=1), ())
     whole = await ask(one, request)
     assert len(whole.tokens) > LONG_TOKENS / 2, "the model has less to say than it had; ask it something else"
     rates, waits = [], []

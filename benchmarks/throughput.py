@@ -10,7 +10,7 @@ import trio
 from benchmarks.figures import Figure, at_most, percentile
 from node.backends import GenerationRequest, Surroundings
 from node.backends.references import open_backend
-from protocol.messages import Turn
+from protocol.messages import Sampling, Turn
 from tests.processes import RealNode, real_nodes
 
 ROUNDS = 12
@@ -40,7 +40,7 @@ async def _in_turns(folder: Path, asker: RealNode) -> tuple[list[float], list[fl
     backend = open_backend(MODEL, Surroundings(folder, 1))
     async with trio.open_nursery() as nursery:
         (capability, *_) = await nursery.start(backend.run)
-        request = GenerationRequest("chat", capability.model, (Turn("user", TEXT),), TOKENS, 0.0, 1.0, 0, ())
+        request = GenerationRequest("chat", capability.model, (Turn("user", TEXT),), TOKENS, Sampling(), ())
         for number in range(1 + ROUNDS):
             samples = []
             turns = ["direct", "through"] if number % 2 else ["through", "direct"]

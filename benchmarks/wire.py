@@ -7,7 +7,17 @@ from time import perf_counter
 from benchmarks.figures import Figure
 from protocol.identity import Identity
 from protocol.link import Link
-from protocol.messages import AttemptId, Message, TaskAccepted, TaskFailed, TaskId, TaskPiece, TaskRequest, Turn
+from protocol.messages import (
+    AttemptId,
+    Message,
+    Sampling,
+    TaskAccepted,
+    TaskFailed,
+    TaskId,
+    TaskPiece,
+    TaskRequest,
+    Turn,
+)
 from protocol.replay import ReplayWindow
 
 ROUNDS = 2000
@@ -44,4 +54,4 @@ def _carry(from_link: Link, to_link: Link, message: Message) -> float:
 
 def _request(attempt: AttemptId) -> TaskRequest:
     turns = (Turn("user", "How many birds does each starling follow?"),)
-    return TaskRequest(attempt, TaskId(bytes(16)), "chat", "", turns, 64, 0.0, 1.0, 0, (), 30_000)
+    return TaskRequest(attempt, TaskId(bytes(16)), "chat", "", turns, 64, Sampling(), (), 30_000)

@@ -30,7 +30,7 @@ from node.views import (
 from protocol import errors
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId, node_from_text, node_text
-from protocol.messages import TaskId
+from protocol.messages import Logprob, TaskId
 from swarm.effects import (
     AttemptFailed,
     Conclude,
@@ -57,9 +57,10 @@ PING_LIMIT_S = 10.0  # A dial, and the answer of a neighbour that is about to be
 
 @dataclass(frozen=True, slots=True)
 class AskText:
-    """The next text of the answer."""
+    """The next text of the answer, and how likely its tokens were if the task demands it."""
 
     text: str
+    logprobs: tuple[Logprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +191,7 @@ class Desk:
     def tell(self, effect: Reply | Conclude | Notify) -> None:
         """The member's word to its users. Never blocks."""
         match effect:
-            case Reply(task, text):
+            case Reply(task, text, logprobs):
                 ask = self._asks.get(task)
                 if ask is not None:
                     now = self._clock()
@@ -198,7 +199,7 @@ class Desk:
                         ask.gap_s = max(ask.gap_s or 0.0, now - ask.said_at)
                     ask.said_at = now
                     self._recorder.said(task, text)
-                    ask.tell(AskText(text))
+                    ask.tell(AskText(text, logprobs))
             case Conclude(task, outcome):
                 ask = self._asks.pop(task, None)
                 if ask is not None:

@@ -161,8 +161,8 @@ class Models:
         if backend is None:
             return GenerationFailed(request.attempt, errors.BACKEND_FAILED.number, f"{model} is gone")
         asked = GenerationRequest(
-            request.skill, model, request.turns, request.tokens_max, request.temperature, request.top_p, request.seed,
-            request.stops, request.delivered, request.delivered_tokens,
+            request.skill, model, request.turns, request.tokens_max, request.sampling, request.stops,
+            request.delivered, request.delivered_tokens, request.demands,
         )  # fmt: skip
         async with self._parallel:
             began = trio.current_time()
@@ -224,7 +224,8 @@ async def _gathered(receiving: trio.MemoryReceiveChannel[str | Piece], posted_at
 def _joined(attempt: AttemptId, pieces: list[str | Piece]) -> PieceGenerated:
     text = "".join(piece.text if isinstance(piece, Piece) else piece for piece in pieces)
     tokens = tuple(token for piece in pieces if isinstance(piece, Piece) for token in piece.tokens)
-    return PieceGenerated(attempt, text, tokens)
+    logprobs = tuple(each for piece in pieces if isinstance(piece, Piece) for each in piece.logprobs)
+    return PieceGenerated(attempt, text, tokens, logprobs)
 
 
 def _leaves(group: BaseExceptionGroup[BackendError]) -> list[BackendError]:

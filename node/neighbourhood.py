@@ -63,6 +63,7 @@ def skill_views(member: Member) -> list[SkillView]:
                     first_token_ms=offered.first_token_ms,
                     context_tokens=offered.context_tokens,
                     labels=list(offered.labels),
+                    features=list(offered.features),
                     description=offered.description,
                 )
             )

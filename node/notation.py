@@ -70,12 +70,9 @@ def on_loopback_only(address: str) -> bool:
 
 
 def model_file(ref: str) -> Path | None:
-    """The file that a model reference names, if it names one: `x.gguf`, `~/x.gguf`, `llama_cpp:x.gguf`."""
-    match = _BACKEND.fullmatch(ref)
-    text = match[2] if match else ref
-    if "://" in text or not text.lower().endswith(".gguf"):
-        return None
-    return Path(text)
+    """The file that a model reference names, if it names one: `x.gguf`, `~/x.gguf`, `llama_cpp:x.gguf`, `llama_cpp:NAME=x.gguf`."""
+    _, text = _around_file(ref)
+    return None if "://" in text or not text.lower().endswith(".gguf") else Path(text)
 
 
 def absolute_reference(ref: str, folder: Path) -> str:
@@ -83,6 +80,16 @@ def absolute_reference(ref: str, folder: Path) -> str:
     file = model_file(ref)
     if file is None:
         return ref
+    before, _ = _around_file(ref)
+    return before + str(folder / file.expanduser())
+
+
+def _around_file(ref: str) -> tuple[str, str]:
+    """What stands before the file in a reference, and the file, if it is one: backend and name go with it."""
     match = _BACKEND.fullmatch(ref)
-    prefix = f"{match[1]}:" if match else ""
-    return prefix + str(folder / file.expanduser())
+    if match is None:
+        return "", ref
+    name, equals, path = match[2].partition("=")
+    if equals and name and "/" not in name:
+        return f"{match[1]}:{name}=", path
+    return f"{match[1]}:", match[2]

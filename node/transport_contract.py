@@ -16,7 +16,7 @@ from node.transport_bench import ALICE, BOB, CAROL, OTHER_SWARM, SWARM, Bench, W
 from protocol import codec, framing
 from protocol.identity import Identity
 from protocol.link import Link
-from protocol.messages import AdvertPull, Hello, Ping, TaskPiece, TaskRequest, Turn
+from protocol.messages import AdvertPull, Hello, Ping, Sampling, TaskPiece, TaskRequest, Turn
 from protocol.replay import ReplayWindow
 from swarm.effects import Dial
 from swarm.events import (
@@ -37,7 +37,7 @@ from swarm.values import MEMBERSHIP, Contact, Subject
 async def check_messages_arrive_in_order(bench: Bench) -> None:
     async with linked(bench) as (alice, bob):
         attempt = b"\7" * 16
-        request = TaskRequest(attempt, attempt, "chat", "", (Turn("user", "x" * 60_000),), 9, 0.0, 1.0, 0, (), 9_000)
+        request = TaskRequest(attempt, attempt, "chat", "", (Turn("user", "x" * 60_000),), 9, Sampling(), (), 9_000)
         sent = [Ping(0), request, *map(Ping, range(1, 600)), AdvertPull("chat", 3)]
         for message in sent:
             alice.transport.send(bob.node, message)
@@ -155,7 +155,7 @@ async def check_a_peer_that_does_not_read_is_dropped(bench: Bench) -> None:
         link = await _greeted(bench, pipe, ALICE)
         alice = (await bob.next(NeighbourUp)).node
         attempt = b"\5" * 16
-        ask = TaskRequest(attempt, attempt, "chat", "", (Turn("user", "?"),), 9, 0.0, 1.0, 0, (), 9_000)
+        ask = TaskRequest(attempt, attempt, "chat", "", (Turn("user", "?"),), 9, Sampling(), (), 9_000)
         await pipe.write(link.send(ask, bench.clock()))
         await bob.next(Received)
         sent = 0

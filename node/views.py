@@ -70,6 +70,7 @@ class SkillView:
     context_tokens: int
     labels: list[str]
     description: str
+    features: list[str] = field(default_factory=list)  # What its worker honours besides: `schema`, `logprobs`, …
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ Model = Annotated[str, Text(lim.MODEL_BYTES_MAX)]
 Reason = Annotated[str, Text(lim.REASON_BYTES_MAX)]
 Address = Annotated[str, Text(lim.ADDRESS_BYTES_MAX)]
 Label = Annotated[str, Text(lim.LABEL_BYTES_MAX)]
+Feature = Annotated[str, Text(lim.FEATURE_BYTES_MAX)]
 Milliseconds = Annotated[int, Whole(lim.DEADLINE_MS_MAX)]
 Tokens = Annotated[int, Whole(lim.CONTEXT_TOKENS_MAX)]
 Token = Annotated[int, Whole(2**31 - 1)]
@@ -64,7 +65,7 @@ class Capability:
     `digest` is the SHA-256 of the model's file, or empty where there is no file. `tokens_per_second` and `first_token_ms`
     were measured at load by the worker itself: claims, until a requester has seen for itself. `numerics` is equal for two
     workers that compute the same bits (engine build, instruction set, formats of keys and values), and empty for one that
-    cannot go on from the middle of an answer.
+    cannot go on from the middle of an answer. `features` names the fields of Demands that its worker honours.
     """
 
     skill: Skill
@@ -77,6 +78,7 @@ class Capability:
     labels: Annotated[tuple[Label, ...], Many(lim.LABELS_MAX)]
     description: Annotated[str, Text(lim.DESCRIPTION_BYTES_MAX)]
     numerics: Annotated[bytes, Blob(0, lim.NUMERICS_BYTES_MAX)] = b""
+    features: Annotated[tuple[Feature, ...], Many(lim.FEATURES_MAX)] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,83 @@ class Turn:
 
     role: Annotated[str, Text(16)]
     text: Annotated[str, Text(lim.TURN_BYTES_MAX)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How each token is drawn; section 13 says in which order these act. Temperature 0 takes the likeliest.
+
+    `top_k` 0, `top_p` 1, `min_p` 0, `repeat_penalty` 1 and the other penalties 0 change nothing. `seed` 0 means the worker's
+    choice.
+    """
+
+    temperature: Annotated[float, Real(0.0, 2.0)] = 0.0
+    top_p: Annotated[float, Real(0.0, 1.0)] = 1.0
+    top_k: Annotated[int, Whole(lim.TOP_K_MAX)] = 40
+    min_p: Annotated[float, Real(0.0, 1.0)] = 0.05
+    repeat_penalty: Annotated[float, Real(lim.REPEAT_PENALTY_MIN, lim.REPEAT_PENALTY_MAX)] = 1.0
+    presence_penalty: Annotated[float, Real(-2.0, 2.0)] = 0.0
+    frequency_penalty: Annotated[float, Real(-2.0, 2.0)] = 0.0
+    seed: Annotated[int, Whole(2**32 - 1)] = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Demands:
+    """What not every worker can do. Each field that is set needs a worker whose capability names it among its `features`.
+
+    `schema`: the answer is JSON of this JSON Schema. `grammar`: it is of this grammar, in GBNF. `options`: it is the likeliest
+    of these texts. `forced`: it is this text; `forced_tokens` are what that is made of, if it is known. Of these four at most
+    one is set. `logprobs`: log-probabilities travel with the answer, and with each of them one less than so many alternatives.
+    """
+
+    schema: Annotated[str, Text(lim.FORMAT_BYTES_MAX)] = ""
+    grammar: Annotated[str, Text(lim.FORMAT_BYTES_MAX)] = ""
+    options: Annotated[tuple[Annotated[str, Text(lim.OPTION_BYTES_MAX)], ...], Many(lim.OPTIONS_MAX)] = ()
+    forced: Annotated[str, Text(lim.DELIVERED_BYTES_MAX)] = ""
+    forced_tokens: Annotated[tuple[Token, ...], Many(lim.DELIVERED_TOKENS_MAX)] = ()
+    logprobs: Annotated[int, Whole(lim.LOGPROBS_MAX)] = 0
+
+    @property
+    def features(self) -> frozenset[str]:
+        """What a worker must honour."""
+        return frozenset(name for name in FEATURES if getattr(self, name))
+
+    @property
+    def has_logprobs(self) -> bool:
+        """Whether log-probabilities come with the answer."""
+        return bool(self.logprobs or self.options)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        texts = (self.schema, self.grammar, *self.options, self.forced)
+        return sum(len(text.encode()) for text in texts) + 5 * len(self.forced_tokens)
+
+
+FEATURES = ("schema", "grammar", "options", "forced", "logprobs")
+"""The fields of Demands that are features; `forced_tokens` go with `forced`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A token, or an option, that stood at this place; natural logarithm of its probability."""
+
+    data: Annotated[bytes, Blob(0, lim.OPTION_BYTES_MAX)]
+    logprob: Annotated[float, Real(lim.LOGPROB_MIN, 0.0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Logprob:
+    """How likely a token was by the model alone, before anything in Sampling acts, and the likeliest at its place, best first."""
+
+    data: Annotated[bytes, Blob(0, lim.OPTION_BYTES_MAX)]
+    logprob: Annotated[float, Real(lim.LOGPROB_MIN, 0.0)]
+    top: Annotated[tuple[Alternative, ...], Many(lim.OPTIONS_MAX)] = ()
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        return 16 + len(self.data) + sum(16 + len(other.data) for other in self.top)
 
 
 # --- Link: kinds 1 to 15 ----------------------------------------------------------------------------------------------
@@ -272,7 +351,7 @@ class ReachAnswer(Message):
 @_message(32, sealed=True)
 @dataclass(frozen=True, slots=True)
 class TaskRequest(Message):
-    """Places one attempt of a task on a worker. An empty `model` means any; `seed` 0 means the worker's choice.
+    """Places one attempt of a task on a worker. An empty `model` means any.
 
     `delivered` is the beginning of the answer that another worker gave before it was lost, and `delivered_tokens` the tokens
     that it was made of. The worker goes on from there and sends only what follows.
@@ -284,13 +363,12 @@ class TaskRequest(Message):
     model: Model
     turns: Annotated[tuple[Turn, ...], Many(lim.TURNS_MAX)]
     tokens_max: Annotated[int, Whole(lim.TOKENS_MAX)]
-    temperature: Annotated[float, Real(0.0, 2.0)]
-    top_p: Annotated[float, Real(0.0, 1.0)]
-    seed: Annotated[int, Whole(2**32 - 1)]
+    sampling: Sampling
     stops: Annotated[tuple[Annotated[str, Text(lim.STOP_BYTES_MAX)], ...], Many(lim.STOPS_MAX)]
     deadline_ms: Milliseconds
     delivered: Annotated[str, Text(lim.DELIVERED_BYTES_MAX)] = ""
     delivered_tokens: Annotated[tuple[Token, ...], Many(lim.DELIVERED_TOKENS_MAX)] = ()
+    demands: Demands = Demands()
 
 
 @_message(33, sealed=True)
@@ -319,13 +397,14 @@ class TaskPiece(Message):
     """The next piece of the answer's text. `index` counts from 0 without gaps.
 
     `tokens` are those drawn since the piece before: with them another worker of the same model can go on exactly here. Empty
-    where there are none to tell.
+    where there are none to tell. `logprobs` are theirs if the request demands them; of `options` there is one, with all of them.
     """
 
     attempt: Annotated[AttemptId, Id16]
     index: Annotated[int, Whole(2**31 - 1)]
     text: Annotated[str, Text(lim.PIECE_BYTES_MAX)]
     tokens: Annotated[tuple[Token, ...], Many(lim.PIECE_TOKENS_MAX)] = ()
+    logprobs: Annotated[tuple[Logprob, ...], Many(lim.PIECE_TOKENS_MAX)] = ()
 
 
 @_message(36, sealed=True)

@@ -116,7 +116,7 @@ class EveryTaskEndsOnce:
 
 
 class WorkersKeepTheirSlots:
-    """No model does more at once than it has slots, and none does one attempt twice."""
+    """No model does more at once than it has slots, none does one attempt twice, and none does what it does not offer."""
 
     def __init__(self) -> None:
         self._begun: dict[AttemptId, Process] = {}
@@ -138,7 +138,11 @@ class WorkersKeepTheirSlots:
         attempt = effect.request.attempt
         if self._begun.get(attempt) is process:
             raise Violation("an attempt is generated twice at once")
-        slots = max(offered.slots for offered in process.machine.capabilities if offered.model == effect.model)
+        needed, skill = effect.request.demands.features, effect.request.skill
+        offers = [offered for offered in process.machine.capabilities if offered.model == effect.model]
+        if not any(offered.skill == skill and needed.issubset(offered.features) for offered in offers):
+            raise Violation(f"{effect.model} of {process.machine.name} does not offer {skill} with {sorted(needed)}")
+        slots = max(offered.slots for offered in offers)
         # World and member agree on what has ended: ends reach both in the same moment.
         if sum(generation.model == effect.model for generation in process.generations.values()) >= slots:
             raise Violation(f"{effect.model} of {process.machine.name} does more than its {slots} slots allow")

@@ -20,6 +20,7 @@ Whole = Annotated[int, Meta(ge=0)]
 Some = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+Feature = Literal["schema", "grammar", "options", "forced", "logprobs"]
 Range = tuple[Annotated[float, Meta(ge=0)], Annotated[float, Meta(ge=0)]]
 """The least and the most; what lies between is drawn."""
 
@@ -55,6 +56,8 @@ class MembersTable(Table, frozen=True, kw_only=True):
     skills: list[str] = []
     skills_each: Whole = 0
     """How many of `skills` each draws; 0 means all."""
+    features: list[Feature] = []
+    """Demands that each honours, whatever its skill."""
     model: str = "micro"
     models: Some = 1
     """Skills are dealt out over so many models, each with slots of its own."""
@@ -94,6 +97,8 @@ class WorkloadTable(Table, frozen=True, kw_only=True):
     skills: list[str]
     by: str = ""
     """Group of members who ask; empty: everyone."""
+    demands: list[Feature] = []
+    """What each task demands of its worker."""
     requesters: Whole = 0
     """Only the first so many of the group; 0: all."""
     rate_per_s: Annotated[float, Meta(ge=0)] = 0.0

@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from functools import partial
 from random import Random
+from typing import Any
 
-from protocol.messages import TaskId, Turn
+from protocol.messages import Demands, Sampling, TaskId, Turn
 from simulations.machines import Machine
 from simulations.scenario import WorkloadTable
 from simulations.world import World
 from swarm.events import AskCancelled, Asked
 from swarm.values import Privacy, Task
+
+DEMANDS: dict[str, Any] = {"schema": "{}", "grammar": 'root ::= "0"', "options": ("0", "1"), "forced": "0", "logprobs": 1}
+"""What each demand looks like; virtual models answer as always."""
 
 
 class Workload:
@@ -51,13 +55,12 @@ class Workload:
             turns=(Turn("user", question),),
             model="",
             tokens_max=dice.randint(*table.tokens),
-            temperature=0.0,
-            top_p=1.0,
-            seed=0,
+            sampling=Sampling(),
             stops=(),
             deadline_s=table.deadline_s,
             privacy=Privacy.SWARM,
             worker=None,
+            demands=Demands(**{feature: DEMANDS[feature] for feature in table.demands}),
         )
         impatient, patience_s = dice.random() < table.cancelled, dice.uniform(*table.patience_s)
         process = machine.process

@@ -316,7 +316,7 @@ class World:
         capabilities = tuple(
             Capability(
                 skill, model, sha256(model.encode()).digest(), table.context_tokens, speed * table.claims, first_ms,
-                table.slots, (), "", NUMERICS,
+                table.slots, (), "", NUMERICS, tuple(table.features),
             )
             for skill, model in zip(skills, cycle(models), strict=False)
         )

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from protocol.identity import NodeId
-from protocol.messages import AttemptId, Message, TaskId, TaskRequest
+from protocol.messages import AttemptId, Logprob, Message, TaskId, TaskRequest
 from swarm.values import AttemptWhy, Contact, Outcome, Routing, Subject
 
 # --- Timers: data, never cancelled. One that has lost its reason finds nothing when it fires. ------------------------
@@ -299,10 +299,11 @@ class StopGenerating:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The next text of the answer, for the user."""
+    """The next text of the answer, for the user, and how likely its tokens were if the task demands it."""
 
     task: TaskId
     text: str
+    logprobs: tuple[Logprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

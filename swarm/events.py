@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from protocol.identity import NodeId
-from protocol.messages import AttemptId, Capability, Message, TaskId
+from protocol.messages import AttemptId, Capability, Logprob, Message, TaskId
 from swarm.effects import Timer
 from swarm.values import Contact, Subject, Task, Usage
 
@@ -147,6 +147,7 @@ class PieceGenerated:
     attempt: AttemptId
     text: str
     tokens: tuple[int, ...] = ()
+    logprobs: tuple[Logprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

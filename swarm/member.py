@@ -170,8 +170,8 @@ class Member:
                 return self._received(sender, message, now)
             case TimerFired(timer):
                 return self._fired(timer, now)
-            case PieceGenerated(attempt, text, tokens):
-                return self.serving.generated(attempt, text, tokens)
+            case PieceGenerated(attempt, text, tokens, logprobs):
+                return self.serving.generated(attempt, text, tokens, logprobs)
             case GenerationFinished(attempt, usage):
                 return self.serving.finished(attempt, usage, now) + self._load_changed(now)
             case GenerationFailed(attempt, code, reason):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId
-from protocol.messages import Capability, TaskId, Turn
+from protocol.messages import Capability, Demands, Sampling, TaskId, Turn
 
 HALF_DONE = 0.5  # Of the attempts that are at work, the part of one that has no more to be waited for, on the average.
 
@@ -20,7 +20,7 @@ class Privacy(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a user asks for. `model` empty: any. `worker`: only this one. `seed` 0: the worker's choice.
+    """What a user asks for. `model` empty: any. `worker`: only this one.
 
     `begun_by` is set while a part of the answer is delivered already: only the same model can go on from there.
     """
@@ -30,13 +30,12 @@ class Task:
     turns: tuple[Turn, ...]
     model: str
     tokens_max: int
-    temperature: float
-    top_p: float
-    seed: int
+    sampling: Sampling
     stops: tuple[str, ...]
     deadline_s: float
     privacy: Privacy
     worker: NodeId | None
+    demands: Demands = Demands()  # noqa: RUF009 It is frozen.
     begun_by: Capability | None = None
 
 

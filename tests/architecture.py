@@ -40,8 +40,8 @@ WORLDLY = {
 }  # fmt: skip
 OUTSIDE_OF_RUNS = {"simulations/play.py": {"time"}, "simulations/revisions.py": {"subprocess"}}
 
-ENGINE = ("node/backends/llama_cpp/model.py", "node/backends/llama_cpp/context.py")
-IN_CHILD = ("child", "worker", "answer", "scheduler", "context")
+ENGINE = tuple(f"node/backends/llama_cpp/{name}.py" for name in ("model", "context", "batch", "embedder"))
+IN_CHILD = ("child", "worker", "answer", "scheduler", "context", "embedder", "formats", "mailbox", "sampling", "ballot")
 CHILD = (*(f"node/backends/llama_cpp/{name}.py" for name in IN_CHILD), "tests/node/backends/", "benchmarks/")
 
 # Packages that one place alone may import.
@@ -53,6 +53,8 @@ ONLY_IN = {
     "node.backends.llama_cpp.model": CHILD,
     "node.backends.llama_cpp.context": CHILD,
     "node.backends.llama_cpp.worker": CHILD,
+    "node.backends.llama_cpp.embedder": CHILD,
+    "node.backends.llama_cpp.formats": CHILD,
 }
 BUILTINS_BANNED = {
     "breakpoint",

@@ -10,6 +10,7 @@ from protocol.messages import (
     AttemptId,
     Capability,
     Message,
+    Sampling,
     Signed,
     TaskId,
     Turn,
@@ -95,4 +96,6 @@ def advert(
 def task(**changes: object) -> Task:
     fields: dict[str, object] = {"text": "hello"}
     turns = (Turn("user", str({**fields, **changes}["text"])),)
-    return Task(TaskId(b"t" * 16), "chat", turns, "", 64, 0.7, 0.95, 0, (), 30.0, Privacy.SWARM, None)
+    return Task(
+        TaskId(b"t" * 16), "chat", turns, "", 64, Sampling(temperature=0.7, top_p=0.95), (), 30.0, Privacy.SWARM, None
+    )

@@ -38,7 +38,7 @@ def _generated(name: str) -> str:
     return _TEXT.split(f"<!-- generated: {name} -->")[1].split("<!-- end -->")[0]
 
 
-LIMITS = {row[0]: int(row[1]) for row in _rows(_generated("limits"))}
+LIMITS = {row[0]: float(row[1]) if "." in row[1] else int(row[1]) for row in _rows(_generated("limits"))}
 EXCHANGE = {(row[0], row[1], row[2]): row[3] for row in _rows(_generated("exchange"))}
 LAYOUTS: dict[str, list[list[str]]] = {}
 KINDS: dict[int, tuple[str, bool]] = {}
@@ -202,7 +202,7 @@ def _fields(name: str, parts: Any) -> Fields:
 
 
 def _typed(rule: str, value: Any) -> Any:
-    numbers = [int(number) for number in re.findall(r"\d+", rule.split(" of ")[0])]
+    numbers = [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", rule.split(" of ")[0])]
     fits = False
     if rule == "boolean":
         fits = type(value) is bool

@@ -13,7 +13,7 @@ from protocol.bounds import Blob, Many, Real, Text, Whole
 from protocol.codec import PASSED_ON
 from protocol.errors import ERROR_CODES
 from protocol.exchange import TRANSITIONS
-from protocol.messages import MESSAGES, Capability, Digest, Signed, Turn
+from protocol.messages import MESSAGES, Alternative, Capability, Demands, Digest, Logprob, Sampling, Signed, Turn
 
 SPEC = Path(__file__).parent.parent / "SPEC.md"
 WIDTH = 120
@@ -54,7 +54,7 @@ def _messages() -> str:
         parts.append(f"#### {kind} {cls.__name__} ({'sealed' if cls.SEALED else 'bare'})")
         parts.append(_described(cls))
     parts.append("### Parts")
-    for part in (Capability, Digest, Turn):
+    for part in (Alternative, Capability, Demands, Digest, Logprob, Sampling, Turn):
         parts += [f"#### {part.__name__}", _described(part)]
     return "\n\n".join(parts)
 
@@ -84,7 +84,7 @@ def _type(hint: Any) -> str:
         case Whole(highest):
             return f"whole number up to {highest}"
         case Real(minimum, maximum):
-            return f"real number {minimum:.0f} to {maximum:.0f}"
+            return f"real number {_number(minimum)} to {_number(maximum)}"
         case Many(items_max):
             return f"list up to {items_max} of {_type(get_args(inner)[0])}"
     raise AssertionError(bound)
@@ -101,6 +101,10 @@ def _codes() -> str:
         for code in ERROR_CODES.values()
     ]
     return _table(("number", "name", "", "meaning"), *rows)
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if value.is_integer() else str(value)
 
 
 def _limits() -> str:

@@ -11,7 +11,7 @@ from protocol.bounds import Blob, Many, Real, Text, Whole
 from protocol.envelope import NONCE_BYTES, SWARM_BYTES, Header
 from protocol.genesis import swarm_id
 from protocol.identity import Identity, NodeId
-from protocol.messages import MESSAGES, Advert, AttemptId, Message, Signed, TaskId, TaskRequest, Turn
+from protocol.messages import MESSAGES, Advert, AttemptId, Message, Sampling, Signed, TaskId, TaskRequest, Turn
 
 ADA, BOB, EVE = (Identity(bytes([number]) * 32) for number in (1, 2, 3))
 SWARM = swarm_id("tests")
@@ -118,7 +118,9 @@ def chunks_of(data: bytes) -> st.SearchStrategy[list[bytes]]:
 def task_request(attempt: bytes, text: str = "hello") -> TaskRequest:
     """An ordinary request, for tests that need one."""
     turns = (Turn("user", text),)
-    return TaskRequest(AttemptId(attempt), TaskId(bytes(16)), "chat", "", turns, 64, 0.7, 0.95, 0, (), 30_000)
+    return TaskRequest(
+        AttemptId(attempt), TaskId(bytes(16)), "chat", "", turns, 64, Sampling(temperature=0.7, top_p=0.95), (), 30_000
+    )
 
 
 def _signed(issuer: Identity, message: Message, nonce: bytes, sent_at_ms: int, lifetime_ms: int) -> Signed[Message]:

@@ -94,7 +94,7 @@ def test_another_worker_of_the_same_model_goes_on_in_mid_answer() -> None:
     bob.tell(NeighbourDown(bob.first.node, "gone"))
     (request,) = bob.said(TaskRequest, bob.second)
     assert (request.delivered, request.delivered_tokens, request.turns) == ("The sky", (1, 2), bob.request.turns)
-    assert request.seed == bob.request.seed > 0
+    assert request.sampling.seed == bob.request.sampling.seed > 0
     bob.hear(TaskAccepted(request.attempt, "m", 0), bob.second)
     bob.hear(TaskPiece(request.attempt, 0, " is blue.", (3,)), bob.second)
     bob.hear(TaskFinished(request.attempt, 1, "stop", 1, 3, 0, 0, 0), bob.second)

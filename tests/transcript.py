@@ -33,6 +33,7 @@ from protocol.messages import (
     ReachAnswer,
     ReachAsk,
     Rumours,
+    Sampling,
     TaskId,
     Turn,
 )
@@ -144,9 +145,7 @@ class _Player:
             turns=(Turn("user", text),),
             model=wishes.get("model", ""),
             tokens_max=int(wishes.get("tokens", "64")),
-            temperature=0.0,
-            top_p=1.0,
-            seed=0,
+            sampling=Sampling(),
             stops=(),
             deadline_s=float(wishes.get("deadline", "60")),
             privacy=Privacy(wishes.get("privacy", "swarm")),
@@ -159,7 +158,7 @@ class _Player:
 
     def _do_route(self, name: str, skill: str) -> None:
         node = self._world.nodes[name]
-        task = Task(TaskId(b"dry run"), skill, (), "", 64, 0.0, 1.0, 0, (), 60.0, Privacy.SWARM, None)
+        task = Task(TaskId(b"dry run"), skill, (), "", 64, Sampling(), (), 60.0, Privacy.SWARM, None)
         routing: Routing = node.member.route(task)
         self._lines += [f"{node.name}  {self._teller.routing(routing)}"]
 

@@ -7,21 +7,41 @@ import msgspec
 from starlette.responses import Response
 
 from node.api.errors import ApiError, error_body, failed_task
+from node.api.gathering import Gathered
 from node.api.streaming import Headers
 from node.desk import AskEnded, AskItem, AskRouted, AskText
 from node.views import AnswerView
-from protocol.messages import TaskId
+from protocol.messages import Alternative, Logprob, TaskId
+
+CHAT_PREFIX = "chatcmpl"
 
 _encode = msgspec.json.Encoder().encode
 
 
-class ChatChunks:
-    """The dialect of /v1/chat/completions with `stream`.
+class Chunks:
+    """What the dialects of OpenAI's streams have in common.
 
     All that stays the same in a chunk is encoded once; a piece of text costs one JSON string. The model that is named
     is the first that was chosen, so that it does not change within one answer. The `swarm` object, which may be longer than
     the answer, comes in its last chunk, and only to clients that ask for it or for usage.
     """
+
+    object: str
+    """What a chunk calls itself."""
+    prefix: str
+    """Of the answer's id."""
+
+    def opening(self) -> bytes:
+        """What comes before the first text."""
+        raise NotImplementedError
+
+    def text(self, item: AskText) -> bytes:
+        """A piece of the answer."""
+        raise NotImplementedError
+
+    def last(self, finish: bytes, more: bytes) -> bytes:
+        """The chunk that says why the answer has ended."""
+        raise NotImplementedError
 
     def __init__(self, task: TaskId, model: str, created: int, *, include_usage: bool, include_swarm: bool) -> None:
         self._task = task
@@ -45,10 +65,10 @@ class ChatChunks:
         out: list[bytes] = []
         if not self._begun:
             self._begin(items)
-            out.append(self._chunk(b'{"role":"assistant","content":""}', b"null"))
+            out.append(self.opening())
         for item in items:
             if isinstance(item, AskText):
-                out.append(self._chunk(b'{"content":' + _encode(item.text) + b"}", b"null"))
+                out.append(self.text(item))
             elif isinstance(item, AskEnded):
                 out.append(self._end(item))
         return b"".join(out)
@@ -70,41 +90,60 @@ class ChatChunks:
         self._begun = True
         self._learn(items)
         head = {
-            "id": completion_id(self._task),
-            "object": "chat.completion.chunk",
+            "id": f"{self.prefix}-{self._task.hex()}",
+            "object": self.object,
             "created": self._created,
             "model": self._model,
         }
         # The opened object goes on with its choices.
         self._prefix = b"data: " + _encode(head)[:-1] + b',"choices":'
 
-    def _chunk(self, delta: bytes, finish: bytes, more: bytes = b"") -> bytes:
-        choice = b'{"index":0,"delta":%b,"logprobs":null,"finish_reason":%b}' % (delta, finish)
+    def chunk(self, content: bytes, finish: bytes, logprobs: bytes = b"null", more: bytes = b"") -> bytes:
+        """One event. `content` is the field that holds it, `more` are further fields of the whole."""
+        choice = b'{"index":0,%b,"logprobs":%b,"finish_reason":%b}' % (content, logprobs, finish)
         return self._prefix + b"[" + choice + b"]" + more + self._suffix
 
     def _end(self, end: AskEnded) -> bytes:
         if end.code is not None:
             return self.broken(failed_task(end.code, end.answer.reason, end.answer))
         swarm = b',"swarm":' + _encode(end.answer) if self._include_swarm else b""
-        last = self._chunk(b"{}", _encode(finish_reason(end.answer)), swarm)
+        last = self.last(_encode(finish_reason(end.answer)), swarm)
         usage = b""
         if self._include_usage:
             usage = self._prefix + b'[],"usage":' + _encode(usage_of(end.answer)) + b"}\n\n"
         return last + usage + b"data: [DONE]\n\n"
 
 
-def completion(task: TaskId, model: str, created: int, text: str, answer: AnswerView) -> Response:
+class ChatChunks(Chunks):
+    """The dialect of /v1/chat/completions with `stream`."""
+
+    object = "chat.completion.chunk"
+    prefix = CHAT_PREFIX
+
+    def opening(self) -> bytes:
+        return self.chunk(b'"delta":{"role":"assistant","content":""}', b"null")
+
+    def text(self, item: AskText) -> bytes:
+        logprobs = _encode(chat_logprobs(item.logprobs)) if item.logprobs else b"null"
+        return self.chunk(b'"delta":{"content":' + _encode(item.text) + b"}", b"null", logprobs)
+
+    def last(self, finish: bytes, more: bytes) -> bytes:
+        return self.chunk(b'"delta":{}', finish, more=more)
+
+
+def completion(task: TaskId, model: str, created: int, gathered: Gathered) -> Response:
     """The whole answer in one object."""
+    answer = gathered.answer
     body: dict[str, Any] = {
-        "id": completion_id(task),
+        "id": f"{CHAT_PREFIX}-{task.hex()}",
         "object": "chat.completion",
         "created": created,
         "model": answer.model or model,
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": text, "refusal": None},
-                "logprobs": None,
+                "message": {"role": "assistant", "content": gathered.text, "refusal": None},
+                "logprobs": chat_logprobs(gathered.logprobs) if gathered.logprobs else None,
                 "finish_reason": finish_reason(answer),
             }
         ],
@@ -116,8 +155,18 @@ def completion(task: TaskId, model: str, created: int, text: str, answer: Answer
     return response
 
 
-def completion_id(task: TaskId) -> str:
-    return f"chatcmpl-{task.hex()}"
+def chat_logprobs(logprobs: Sequence[Logprob]) -> dict[str, Any]:
+    """As OpenAI words them: `token` is text, in which a part of a character cannot be told, `bytes` has it whole."""
+    content = [{**_entry(each), "top_logprobs": [_entry(other) for other in each.top]} for each in logprobs]
+    return {"content": content, "refusal": None}
+
+
+def _entry(each: Logprob | Alternative) -> dict[str, Any]:
+    return {"token": token_text(each.data), "logprob": each.logprob, "bytes": list(each.data)}
+
+
+def token_text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
 
 
 def task_headers(task: TaskId, node: str, name: str, model: str) -> Headers:

@@ -1,18 +1,23 @@
 """What OpenAI's clients send to /v1/chat/completions, and what of it can be done here."""
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 
-from node.api.errors import ApiError, bad_request
-from node.api.tasks import DEADLINE_S_MAX, Wishes
-from protocol.messages import Turn
-
-Temperature = Annotated[float, msgspec.Meta(ge=0.0, le=2.0)]
-TopP = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-TokenCount = Annotated[int, msgspec.Meta(ge=1)]
-DeadlineS = Annotated[float, msgspec.Meta(gt=0.0, le=DEADLINE_S_MAX)]
-PrivacyName = Literal["local", "swarm"]
+from node.api.errors import bad_request
+from node.api.fields import (
+    Alternatives,
+    ResponseFormat,
+    SamplingFields,
+    SwarmWishes,
+    TokenCount,
+    demands_of,
+    sampling_of,
+    schema_of,
+    unsupported,
+)
+from node.api.tasks import Wishes
+from protocol.messages import Demands, Turn
 
 # Tools know `developer` as the newer word for `system`.
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -37,31 +42,20 @@ class StreamOptions(msgspec.Struct):
     include_swarm: bool | None = None  # Ours: how the answer came about, in its last chunk.
 
 
-class ResponseFormat(msgspec.Struct):
-    type: str = "text"
-
-
-class SwarmWishes(msgspec.Struct, forbid_unknown_fields=True):
-    """The request's `swarm` object. A misspelt field is refused: a privacy that is not heard would be broken."""
-
-    skill: str | None = None
-    deadline_s: DeadlineS | None = None
-    privacy: PrivacyName | None = None
-
-
-class ChatRequest(msgspec.Struct):
+class ChatRequest(SamplingFields, kw_only=True):
     """The fields that are known. Others are ignored, as all servers do."""
 
     messages: list[ChatMessage]
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
     max_tokens: TokenCount | None = None
     max_completion_tokens: TokenCount | None = None
     stop: str | list[str] | None = None
-    seed: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: Alternatives | None = None
+    response_format: ResponseFormat | None = None
+    grammar: str | None = None
     swarm: SwarmWishes | None = None
     # Known, and refused where they would change the answer.
     n: int | None = None
@@ -69,11 +63,6 @@ class ChatRequest(msgspec.Struct):
     functions: list[Any] | None = None
     modalities: list[str] | None = None
     audio: Any = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = None
-    response_format: ResponseFormat | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
     logit_bias: dict[str, Any] | None = None
 
 
@@ -92,12 +81,22 @@ def wishes_of(request: ChatRequest) -> Wishes:
     stop = request.stop or []
     return Wishes(
         tokens_max=request.max_completion_tokens or request.max_tokens,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        seed=request.seed,
+        **sampling_of(request),
         stops=[stop] if isinstance(stop, str) else stop,
         deadline_s=swarm.deadline_s,
         privacy=swarm.privacy,
+        demands=_demands_of(request, swarm),
+    )
+
+
+def _demands_of(request: ChatRequest, swarm: SwarmWishes) -> Demands:
+    if request.top_logprobs and not request.logprobs:
+        raise bad_request("top_logprobs: needs logprobs.", "top_logprobs")
+    return demands_of(
+        schema=schema_of(request.response_format),
+        grammar=request.grammar or "",
+        options=swarm.options or (),
+        logprobs=1 + (request.top_logprobs or 0) if request.logprobs else 0,
     )
 
 
@@ -105,7 +104,7 @@ def _turn(number: int, message: ChatMessage) -> Turn:
     place = f"messages[{number}]"
     role = _ROLES.get(message.role)
     if message.role in ("tool", "function") or message.tool_calls:
-        raise _unsupported(f"{place}.role" if role is None else f"{place}.tool_calls", "no model here calls tools")
+        raise unsupported(f"{place}.role" if role is None else f"{place}.tool_calls", "no model here calls tools")
     if role is None:
         raise bad_request(f'{place}.role: "{message.role[:32]}" is not one of {", ".join(_ROLES)}.', f"{place}.role")
     return Turn(role, _text(place, message.content))
@@ -120,33 +119,21 @@ def _text(place: str, content: str | list[Part] | None) -> str:
     for number, part in enumerate(content):
         text = part.text if part.type == "text" else part.refusal if part.type == "refusal" else None
         if text is None:
-            raise _unsupported(f"{place}.content[{number}]", f'a part of type "{part.type[:32]}" is not text')
+            raise unsupported(f"{place}.content[{number}]", f'a part of type "{part.type[:32]}" is not text')
         texts.append(text)
     return "".join(texts)
 
 
 def _refuse_unsupported(request: ChatRequest) -> None:
     if request.n not in (None, 1):
-        raise _unsupported("n", "one request makes one answer")
+        raise unsupported("n", "one request makes one answer")
     if request.tools:
-        raise _unsupported("tools", "no model here calls tools")
+        raise unsupported("tools", "no model here calls tools")
     if request.functions:
-        raise _unsupported("functions", "no model here calls functions")
+        raise unsupported("functions", "no model here calls functions")
     if any(modality != "text" for modality in request.modalities or ()):
-        raise _unsupported("modalities", "answers are text")
+        raise unsupported("modalities", "answers are text")
     if request.audio is not None:
-        raise _unsupported("audio", "answers are text")
-    if request.logprobs or request.top_logprobs:
-        raise _unsupported("logprobs" if request.logprobs else "top_logprobs", "probabilities do not travel")
-    if request.response_format is not None and request.response_format.type != "text":
-        raise _unsupported("response_format", "answers are free text")
-    if request.presence_penalty:
-        raise _unsupported("presence_penalty", "workers do not know penalties")
-    if request.frequency_penalty:
-        raise _unsupported("frequency_penalty", "workers do not know penalties")
+        raise unsupported("audio", "answers are text")
     if request.logit_bias:
-        raise _unsupported("logit_bias", "workers do not know biases")
-
-
-def _unsupported(param: str, why: str) -> ApiError:
-    return ApiError(400, "unsupported_parameter", f"{param} is not supported: {why}. Leave it out.", param=param)
+        raise unsupported("logit_bias", "tokens have other numbers in each model")

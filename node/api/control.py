@@ -1,6 +1,7 @@
 """The control side of the API, under /swarm/v1/: what the command line shows and does."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from starlette.background import BackgroundTask
@@ -9,16 +10,25 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from node.api.bodies import read_json
-from node.api.chat_answers import chosen, task_headers
-from node.api.chat_requests import DeadlineS, PrivacyName, Temperature, TokenCount, TopP
+from node.api.chat_answers import chosen, task_headers, token_text
 from node.api.errors import ApiError, bad_request, error_body
+from node.api.fields import (
+    Alternatives,
+    DeadlineS,
+    PrivacyName,
+    SamplingFields,
+    TokenCount,
+    demands_of,
+    json_text,
+    sampling_of,
+)
 from node.api.names import resolve, worker_of
 from node.api.streaming import EventStream, Headers
 from node.api.tasks import Service, Wishes, make_task
 from node.api.waiting import Awaited
 from node.desk import AskEnded, AskItem, AskRouted, AskText, JoinError, PingError
 from node.metrics import exposition
-from protocol.messages import TaskId, Turn
+from protocol.messages import Logprob, TaskId, Turn
 from swarm.values import Task
 
 _ROLES = ("system", "user", "assistant")
@@ -30,7 +40,7 @@ class AskTurn(msgspec.Struct, forbid_unknown_fields=True):
     text: str
 
 
-class AskBody(msgspec.Struct, forbid_unknown_fields=True):
+class AskBody(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     """A task as the command line words it: `turns`, or `text` for a single one of the user."""
 
     text: str | None = None
@@ -39,12 +49,14 @@ class AskBody(msgspec.Struct, forbid_unknown_fields=True):
     model: str | None = None
     peer: str | None = None
     tokens_max: TokenCount | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    seed: int | None = None
     stops: list[str] | None = None
     deadline_s: DeadlineS | None = None
     privacy: PrivacyName | None = None
+    schema: dict[str, Any] | None = None
+    grammar: str | None = None
+    options: list[str] | None = None
+    forced: str | None = None
+    logprobs: Alternatives | None = None
 
 
 class ModelBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -90,7 +102,8 @@ class AskEvents:
 
     def _event(self, item: AskItem) -> bytes:
         if isinstance(item, AskText):
-            return b'event: text\ndata: {"text":' + _encode(item.text) + b"}\n\n"
+            logprobs = b',"logprobs":' + _encode(told(item.logprobs)) if item.logprobs else b""
+            return b'event: text\ndata: {"text":' + _encode(item.text) + logprobs + b"}\n\n"
         if isinstance(item, AskRouted):
             return b"event: route\ndata: " + _encode(item.route) + b"\n\n"
         return b"event: end\ndata: " + _encode(item.answer) + b"\n\n"
@@ -183,14 +196,31 @@ def asked_task(service: Service, body: AskBody) -> Task:
     wanted = resolve(service.desk, body.model or "", skill=body.skill or "", peer=body.peer or "")
     wishes = Wishes(
         tokens_max=body.tokens_max,
-        temperature=body.temperature,
-        top_p=body.top_p,
-        seed=body.seed or None,  # As on the wire, 0 is the worker's choice.
+        **{**sampling_of(body), "seed": body.seed or None},  # As on the wire, 0 is the worker's choice.
         stops=body.stops or (),
         deadline_s=body.deadline_s,
         privacy=body.privacy,
+        demands=demands_of(
+            schema=json_text(body.schema),
+            grammar=body.grammar or "",
+            options=body.options or (),
+            forced=body.forced or "",
+            logprobs=0 if body.logprobs is None else 1 + body.logprobs,
+        ),
     )
     return make_task(service, wanted, _turns(body), wishes)
+
+
+def told(logprobs: Sequence[Logprob]) -> list[dict[str, Any]]:
+    """As `swarm ask --json` shows them."""
+    return [
+        {
+            "text": token_text(each.data),
+            "logprob": each.logprob,
+            "top": [[token_text(other.data), other.logprob] for other in each.top],
+        }
+        for each in logprobs
+    ]
 
 
 def _turns(body: AskBody) -> list[Turn]:

@@ -11,16 +11,13 @@ from starlette.types import ASGIApp
 from node.api import chat_requests
 from node.api.bodies import read_json
 from node.api.chat_answers import ChatChunks, completion
-from node.api.errors import ApiError, failed_task
+from node.api.errors import ApiError
+from node.api.gathering import gather
 from node.api.names import AUTO, PEER_PREFIX, known_names, resolve
-from node.api.streaming import EventStream, next_batch, raise_if_failed
+from node.api.streaming import EventStream
 from node.api.tasks import Service, make_task
 from node.api.waiting import Awaited
-from node.desk import AskEnded, AskText
-from protocol import errors as codes
 from swarm.values import Task
-
-ANSWER_BYTES_MAX = 4 * 1024 * 1024  # Far over the longest honest answer of 32,768 tokens; gathering must end somewhere.
 
 _OWNER = "swarm"
 
@@ -56,19 +53,7 @@ async def get_model(service: Service, request: Request) -> Response:
 
 
 async def _complete(service: Service, task: Task, name: str, created: int) -> Response:
-    texts: list[str] = []
-    room = ANSWER_BYTES_MAX
-    async with service.desk.ask(task) as items:
-        while True:
-            for item in await next_batch(items, float("inf")):
-                if isinstance(item, AskText):
-                    texts.append(item.text)
-                    room -= len(item.text.encode())
-                    if room < 0:
-                        raise failed_task(codes.STREAM_BROKEN, "The worker sent more text than any answer has.", None)
-                elif isinstance(item, AskEnded):
-                    raise_if_failed(item)
-                    return completion(task.id, name, created, "".join(texts), item.answer)
+    return completion(task.id, name, created, await gather(service.desk, task))
 
 
 def _model(name: str, service: Service) -> dict[str, Any]:

@@ -136,7 +136,9 @@ def _joined(batch: Sequence[AskItem]) -> list[AskItem]:
     joined: list[AskItem] = []
     for is_text, run in groupby(batch, lambda item: isinstance(item, AskText)):
         if is_text:
-            joined.append(AskText("".join(item.text for item in run if isinstance(item, AskText))))
+            texts = [item for item in run if isinstance(item, AskText)]
+            logprobs = tuple(logprob for item in texts for logprob in item.logprobs)
+            joined.append(AskText("".join(item.text for item in texts), logprobs))
         else:
             joined.extend(run)
     return joined

@@ -11,13 +11,12 @@ from node.desk import Desk
 from node.detached import Detached
 from node.recording import Recorder
 from protocol import limits as lim
-from protocol.messages import TaskId, Turn
+from protocol.messages import Demands, Sampling, TaskId, Turn
 from swarm.values import Privacy, Task
 
 TOKENS_DEFAULT = 512  # A long answer of a small model; more is asked for by name.
 TEMPERATURE_DEFAULT = 0.7  # Of free talk. Guess: small models wander at OpenAI's 1.0.
 FREE_SKILLS = ("chat", "complete")  # For all others the likeliest answer is the best.
-TOP_P_DEFAULT = 1.0
 DEADLINE_S_MAX = lim.DEADLINE_MS_MAX / 1000
 SEED_MAX = 2**32 - 1
 
@@ -45,31 +44,50 @@ class Service:
 class Wishes:
     """How a task shall be done; None is the default."""
 
-    tokens_max: int | None
-    temperature: float | None
-    top_p: float | None
-    seed: int | None
-    stops: Sequence[str]
-    deadline_s: float | None
-    privacy: str | None
+    tokens_max: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    stops: Sequence[str] = ()
+    deadline_s: float | None = None
+    privacy: str | None = None
+    demands: Demands = Demands()  # noqa: RUF009 It is frozen.
 
 
 def make_task(service: Service, wanted: Wanted, turns: Sequence[Turn], wishes: Wishes) -> Task:
     """A task with a fresh id. Raises ApiError 400 for what no wire can carry; too many tokens are clamped instead."""
-    _check_turns(turns)
+    _check_turns(turns, wishes.demands.size)
     return Task(
         id=TaskId(service.draw(16)),
         skill=wanted.skill,
         turns=tuple(turns),
         model=wanted.model,
         tokens_max=min(_or(wishes.tokens_max, TOKENS_DEFAULT), lim.TOKENS_MAX),
-        temperature=_or(wishes.temperature, TEMPERATURE_DEFAULT if wanted.skill in FREE_SKILLS else 0.0),
-        top_p=_or(wishes.top_p, TOP_P_DEFAULT),
-        seed=_seed(wishes.seed),
+        sampling=_sampling(wanted, wishes),
         stops=_stops(wishes.stops),
         deadline_s=min(_or(wishes.deadline_s, service.rules.deadline_s), DEADLINE_S_MAX),
         privacy=Privacy(wishes.privacy) if wishes.privacy else Privacy.SWARM,
         worker=wanted.worker,
+        demands=wishes.demands,
+    )
+
+
+def _sampling(wanted: Wanted, wishes: Wishes) -> Sampling:
+    usual = Sampling(TEMPERATURE_DEFAULT if wanted.skill in FREE_SKILLS else 0.0)
+    return Sampling(
+        temperature=_or(wishes.temperature, usual.temperature),
+        top_p=_or(wishes.top_p, usual.top_p),
+        top_k=min(_or(wishes.top_k, usual.top_k), lim.TOP_K_MAX),
+        min_p=_or(wishes.min_p, usual.min_p),
+        repeat_penalty=_or(wishes.repeat_penalty, usual.repeat_penalty),
+        presence_penalty=_or(wishes.presence_penalty, usual.presence_penalty),
+        frequency_penalty=_or(wishes.frequency_penalty, usual.frequency_penalty),
+        seed=_seed(wishes.seed),
     )
 
 
@@ -93,12 +111,13 @@ def _stops(stops: Sequence[str]) -> tuple[str, ...]:
     return kept
 
 
-def _check_turns(turns: Sequence[Turn]) -> None:
+def _check_turns(turns: Sequence[Turn], more: int) -> None:
+    """`more` bytes go into the same message."""
     if not turns:
         raise bad_request("The conversation is empty.", "turns")
     if len(turns) > lim.TURNS_MAX:
         raise _too_long(f"{len(turns)} turns, {lim.TURNS_MAX} allowed")
-    total = 0
+    total = more
     for number, turn in enumerate(turns):
         size = len(turn.text.encode())
         if size > lim.TURN_BYTES_MAX:

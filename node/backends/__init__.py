@@ -7,7 +7,7 @@ from typing import Protocol
 
 import trio
 
-from protocol.messages import Capability, Turn
+from protocol.messages import Capability, Demands, Logprob, Sampling, Turn
 
 
 class BackendError(Exception):
@@ -23,7 +23,7 @@ class BackendError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One thing to generate, as a backend sees it. `seed` 0: the backend's choice. `model` is one of its own.
+    """One thing to generate, as a backend sees it. `model` is one of its own, and `demands` are among the features that it offers.
 
     `delivered` is the beginning of the answer that the user has already, from another worker, and `delivered_tokens` what it was
     made of, if that is known. Only what follows is to be sent; `tokens_max` counts the whole answer.
@@ -33,23 +33,24 @@ class GenerationRequest:
     model: str
     turns: tuple[Turn, ...]
     tokens_max: int
-    temperature: float
-    top_p: float
-    seed: int
-    stops: tuple[str, ...]
+    sampling: Sampling
+    stops: tuple[str, ...] = ()
     delivered: str = ""
     delivered_tokens: tuple[int, ...] = ()
+    demands: Demands = Demands()  # noqa: RUF009 It is frozen.
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Text with the tokens drawn since the piece before, so that another worker with the same model can go on after it.
 
-    Tokens whose text is held back (half a character, what may be the beginning of a stop string) are among them.
+    Tokens whose text is held back (half a character, what may be the beginning of a stop string) are among them. `logprobs` are
+    theirs, if the request demands them.
     """
 
     text: str
     tokens: tuple[int, ...]
+    logprobs: tuple[Logprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import trio
 import trio.testing
 
 from node.backends import Backend, BackendError, Generated, GenerationRequest, Piece
 from protocol import codec
-from protocol.messages import Advert, Capability, Turn
+from protocol.messages import FEATURES, Advert, Capability, Demands, Sampling, Turn
 
 TEXT = "Every evening the starlings gather over the reed bed, turn and fold like smoke, and settle all at once."
 LOAD_S_MAX = 300.0  # Safety nets against hanging, not demands: a busy machine must not fail the contract.
@@ -58,6 +59,7 @@ async def check_backend(
         await _check_tokens_max(backend, request, reference)
         await _check_stops(backend, request, reference)
         await _check_going_on(backend, request, capabilities[0])
+        await _check_features(backend, request, capabilities[0])
         await _check_refusals(backend, request)
         await _check_crowd(backend, request, reference, capabilities[0].slots)
         await _check_cancel(backend, request, reference, capabilities[0].slots)
@@ -151,7 +153,7 @@ async def _check_stops(backend: Backend, request: GenerationRequest, reference: 
 async def _check_going_on(backend: Backend, request: GenerationRequest, capability: Capability) -> None:
     """Cut an answer after every piece and let the backend go on; also from the text alone, which may lead elsewhere."""
     for temperature in (0.0, 0.8):
-        asked = replace(request, temperature=temperature)
+        asked = replace(request, sampling=replace(request.sampling, temperature=temperature))
         whole = await ask(backend, asked)
         for count in range(1, len(whole.pieces) + 1):
             begun = Answer(whole.pieces[:count], whole.generated)
@@ -173,6 +175,41 @@ async def _check_going_on(backend: Backend, request: GenerationRequest, capabili
                 joined = before + (await ask(backend, ahead)).text
                 _require(joined == whole.text, "it says what tokens say whose text was not delivered")
         await ask(backend, replace(asked, delivered=whole.pieces[0].text))
+
+
+async def _check_features(backend: Backend, request: GenerationRequest, capability: Capability) -> None:
+    """Each demand that the capability says it honours."""
+    _require(set(capability.features) <= set(FEATURES), "features are fields of Demands")
+
+    async def demanded(**demands: Any) -> Answer:
+        return await ask(backend, replace(request, demands=Demands(**demands)))
+
+    if "schema" in capability.features:
+        answer = await demanded(schema='{"enum": ["a", 1, null]}')
+        _require(answer.text in ('"a"', "1", "null"), f"a schema is kept: {answer.text!r}")
+        await _check_refused(backend, replace(request, demands=Demands(schema='{"type":')), "a schema that is no JSON")
+    if "grammar" in capability.features:
+        answer = await demanded(grammar='root ::= "left" | "right"')
+        _require(answer.text in ("left", "right"), f"a grammar is kept: {answer.text!r}")
+        await _check_refused(backend, replace(request, demands=Demands(grammar="root ::= (")), "a grammar that is none")
+    if "logprobs" in capability.features:
+        answer = await demanded(logprobs=3)
+        told = [logprob for piece in answer.pieces for logprob in piece.logprobs]
+        _require(len(told) == len(answer.tokens), "each token's log-probability is told")
+        _require(all(len(each.top) == 2 for each in told), "and so many alternatives less one")
+        _require(all(each.top[0].logprob >= each.top[1].logprob for each in told), "the likeliest first")
+        _require(all(each.logprob <= 0 for each in told), "a probability is 1 at the most")
+        if "forced" in capability.features:
+            again = await demanded(forced=answer.text, forced_tokens=answer.tokens, logprobs=3)
+            _require(again.text == answer.text, "a forced answer is the answer")
+            _require([each for piece in again.pieces for each in piece.logprobs] == told, "and as likely as it was when drawn")
+    if "options" in capability.features:
+        answer = await demanded(options=("yes", "no", "something else"))
+        [chosen] = [logprob for piece in answer.pieces for logprob in piece.logprobs]
+        likeliest = sorted(chosen.top, key=lambda other: -other.logprob)
+        _require(list(chosen.top) == likeliest, "all options are told, the likeliest first")
+        _require({other.data.decode() for other in chosen.top} == {"yes", "no", "something else"}, "no option is left out")
+        _require(answer.text == chosen.top[0].data.decode(), "the answer is the likeliest option")
 
 
 async def _check_refused(backend: Backend, request: GenerationRequest, what: str) -> None:
@@ -252,7 +289,7 @@ async def _check_deaf_reader(backend: Backend, request: GenerationRequest, refer
 
 
 def _request(capability: Capability, text: str, tokens_max: int) -> GenerationRequest:
-    return GenerationRequest(capability.skill, capability.model, (Turn("user", text),), tokens_max, 0.0, 1.0, 7, ())
+    return GenerationRequest(capability.skill, capability.model, (Turn("user", text),), tokens_max, Sampling(seed=7))
 
 
 def _require(kept: bool, sentence: str) -> None:

@@ -5,7 +5,10 @@ lists and whose name does not speak of embeddings. A key comes from the URL (`ht
 variable SWARM_OPENAI_KEY; it is sent to this server and appears in no message and no log.
 """
 
+import json
 import logging
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -19,9 +22,12 @@ from node.backends.stops import StopFilter
 from node.backends.summaries import summary_turns
 from node.backends.words import send
 from protocol.limits import CONTEXT_TOKENS_MAX, MODEL_BYTES_MAX
-from protocol.messages import Capability
+from protocol.messages import Capability, Demands, Sampling, Turn
 
 SLOTS = 4  # Servers queue by themselves; this keeps one node from filling that queue.
+TRIAL_SCHEMA = '{"type":"object","properties":{"wet":{"type":"boolean"}},"required":["wet"],"additionalProperties":false}'
+TRIAL_TOKENS = 32
+TRIAL_PIECES_MAX = 2 * TRIAL_TOKENS + 2  # All of them: nobody reads before the end.
 CONTEXT_TOKENS = 4_096  # Claimed where the server does not tell.
 
 _log = logging.getLogger(__name__)
@@ -45,7 +51,8 @@ class OpenAIHttpBackend:
         offered = self._choose(await self._endpoint.get("/models"))
         self._serving = True
         try:
-            task_status.started(await self._measured(offered))
+            measured = await self._measured(offered)
+            task_status.started(await self._with_features(measured))
             await trio.sleep_forever()
         finally:
             self._serving = False
@@ -106,14 +113,22 @@ class OpenAIHttpBackend:
             "model": self.model,
             "messages": [{"role": role, "content": text} for role, text in turns],
             "max_tokens": request.tokens_max,
-            "temperature": request.temperature,
-            "top_p": request.top_p,
+            "temperature": request.sampling.temperature,
+            "top_p": request.sampling.top_p,
             "stream": True,
         }
         if self._with_usage:
             body["stream_options"] = {"include_usage": True}
-        if request.seed:
-            body["seed"] = request.seed
+        if request.sampling.seed:
+            body["seed"] = request.sampling.seed
+        # What is as usual is not mentioned: servers differ in what they know, and strict ones refuse the rest.
+        usual = Sampling()
+        for name in ("top_k", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty"):
+            if (wanted := getattr(request.sampling, name)) != getattr(usual, name):
+                body[name] = wanted
+        if request.demands.schema:
+            form = {"name": "answer", "schema": _parsed(request.demands.schema), "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
         if request.stops:
             body["stop"] = list(request.stops)
         return body
@@ -149,6 +164,36 @@ class OpenAIHttpBackend:
         # Older servers refuse to count tokens in a stream.
         self._with_usage = False
         return await measure_each(self, both)
+
+
+    async def _with_features(self, offered: tuple[Capability, ...]) -> tuple[Capability, ...]:
+        """Many servers know `response_format`, and many pass over it in silence: it is tried."""
+        turns = (Turn("user", "Is water wet? Answer in JSON."),)
+        asked = GenerationRequest("chat", self.model, turns, TRIAL_TOKENS, Sampling(seed=1), demands=Demands(schema=TRIAL_SCHEMA))
+        sending, receiving = trio.open_memory_channel[str | Piece](TRIAL_PIECES_MAX)
+        try:
+            async with sending, receiving:
+                await self.generate(asked, sending)
+                said = json.loads("".join(map(str, _waiting(receiving))))
+        except (BackendError, ValueError) as error:
+            _log.info("%s: %s keeps to no schema: %s", self.url, self.model, error)
+            return offered
+        if not isinstance(said, dict) or type(said.get("wet")) is not bool:
+            return offered
+        return tuple(replace(each, features=("schema",)) for each in offered)
+
+
+def _waiting(receiving: trio.MemoryReceiveChannel[str | Piece]) -> Iterator[str | Piece]:
+    with suppress(trio.WouldBlock, trio.EndOfChannel):
+        while True:
+            yield receiving.receive_nowait()
+
+
+def _parsed(schema: str) -> object:
+    try:
+        return json.loads(schema)
+    except (ValueError, RecursionError) as error:
+        raise BackendError(f"the schema cannot be read: {error}.", retryable=False) from None
 
 
 async def _flush(stops: StopFilter, pieces: trio.MemorySendChannel[str | Piece]) -> None:

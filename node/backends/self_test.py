@@ -8,7 +8,7 @@ import trio
 
 from node.backends import Backend, BackendError, GenerationRequest, Piece
 from protocol.limits import DEADLINE_MS_MAX
-from protocol.messages import Capability, Turn
+from protocol.messages import Capability, Sampling, Turn
 
 TOKENS_MAX = 24  # Enough for a rate within a few per cent; 0.3 s at the 95 tokens/s of the smallest model on one core.
 AFTER_FIRST_S = 1.5  # A model slower than 16 tokens/s is measured by what it managed until then.
@@ -34,10 +34,7 @@ async def measure(backend: Backend, capability: Capability) -> Capability:
         model=capability.model,
         turns=(Turn("user", text),),
         tokens_max=TOKENS_MAX,
-        temperature=0.0,
-        top_p=1.0,
-        seed=1,
-        stops=(),
+        sampling=Sampling(seed=1),
     )
     send, receive = trio.open_memory_channel[str | Piece](0)
     limit = trio.CancelScope(deadline=trio.current_time() + FIRST_TOKEN_S)

@@ -7,7 +7,7 @@ from statistics import median
 import trio
 
 from node.backends import Backend, GenerationRequest, Piece
-from protocol.messages import Capability, Turn
+from protocol.messages import Capability, Sampling, Turn
 
 TOKENS = 48
 CROWDS = (1, 2, 4, 8, 16)
@@ -38,7 +38,7 @@ async def _trial(backend: Backend, capability: Capability, crowd: int) -> Trial:
         nonlocal tokens
         # No two begin alike, or what was computed for one would serve the others.
         text = f"{crowd}.{number}: tell a story about a flock of starlings that lives near a city, and how it spends the day."
-        request = GenerationRequest(capability.skill, capability.model, (Turn("user", text),), TOKENS, 0.0, 1.0, 1, ())
+        request = GenerationRequest(capability.skill, capability.model, (Turn("user", text),), TOKENS, Sampling(seed=1))
         send, receive = trio.open_memory_channel[str | Piece](0)
         async with trio.open_nursery() as call:
             call.start_soon(_read, receive, began, first_s)

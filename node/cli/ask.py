@@ -37,7 +37,7 @@ def command(terminal: Terminal, /, why: bool, no_stream: bool, detach: bool, **t
     try:
         for name, data in client.stream("/ask", body):
             if name == "text":
-                answer.add(str(data["text"]))
+                answer.add(str(data["text"]), data.get("logprobs", []))
             elif name == "end":
                 end = data
                 break
@@ -61,7 +61,8 @@ def command(terminal: Terminal, /, why: bool, no_stream: bool, detach: bool, **t
         return ending.exit
     answer.finish()
     if terminal.json:
-        terminal.record({"schema": "swarm.answer/1", "text": answer.text, **end})
+        logprobs = {"logprobs": answer.logprobs} if answer.logprobs else {}
+        terminal.record({"schema": "swarm.answer/1", "text": answer.text, **logprobs, **end})
     elif why:
         _explain(terminal, end)
     return ExitCode.DONE
@@ -92,13 +93,15 @@ class _Answer:
         self._streamed = streamed
         self._teeth = not sys.stdout.isatty()  # Into a file or pipe goes exactly what the model wrote.
         self._pieces: list[str] = []
+        self.logprobs: list[Any] = []
 
     @property
     def text(self) -> str:
         return "".join(self._pieces)
 
-    def add(self, text: str) -> None:
+    def add(self, text: str, logprobs: list[Any]) -> None:
         self._pieces.append(text)
+        self.logprobs += logprobs
         if self._streamed:
             self._print(text)
 

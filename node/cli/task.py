@@ -1,5 +1,6 @@
 """What a task is made of on the command line: its text from arguments, files and stdin, and its wishes."""
 
+import json
 import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO, TypeVar
@@ -11,6 +12,19 @@ from node.exits import Failure
 from protocol.limits import TURN_BYTES_MAX
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class Real(click.FloatRange):
+    """A number within bounds; NaN is within none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if number != number:
+            self.fail(f"{value} is no number.", param, ctx)
+        return number
+
+
+SHARE = Real(0, 1)
 
 _OPTIONS = [
     click.argument("text", nargs=-1),
@@ -24,10 +38,19 @@ _OPTIONS = [
     click.option("--local", is_flag=True, help="Never leave this node."),
     click.option("--deadline", type=DURATION, help="When to give up, such as 20s."),
     click.option("--tokens-max", type=click.IntRange(1), metavar="N", help="The longest answer."),
-    click.option("--temperature", type=click.FloatRange(0, 2), metavar="T", help="0: always the likeliest word."),
-    click.option("--top-p", type=click.FloatRange(0, 1), metavar="P", help="Only the likeliest words of this share."),
+    click.option("--temperature", type=Real(0, 2), metavar="T", help="0: always the likeliest word."),
+    click.option("--top-p", type=SHARE, metavar="P", help="Only the likeliest words of this share."),
+    click.option("--top-k", type=click.IntRange(0), metavar="N", help="Only so many of the likeliest words; 0: all."),
+    click.option("--min-p", type=SHARE, metavar="P", help="Only words at least so likely as this share of the best."),
+    click.option("--repeat-penalty", type=Real(0.1, 10), metavar="X", help="Over 1: avoid what was said last."),
+    click.option("--presence-penalty", type=Real(-2, 2), metavar="X", help="Over 0: avoid what the answer has said."),
+    click.option("--frequency-penalty", type=Real(-2, 2), metavar="X", help="The same, the more the more often."),
     click.option("--seed", type=click.IntRange(0, 2**32 - 1), metavar="N", help="For the same dice again; 0: any."),
     click.option("--stop", "stops", multiple=True, metavar="TEXT", help="End the answer before this text. Repeatable."),
+    click.option("--schema", metavar="FILE|JSON", help="The answer is JSON of this JSON Schema."),
+    click.option("--grammar", metavar="FILE", help="The answer is of this grammar, in GBNF."),
+    click.option("--option", "options", multiple=True, metavar="TEXT", help="Choose the likeliest of these. Repeatable."),
+    click.option("--logprobs", type=click.IntRange(0, 20), metavar="N", help="With --json: how likely each token was."),
 ]
 
 
@@ -54,9 +77,26 @@ def turns_of(text: str, system: str | None) -> list[dict[str, str]]:
     return [*([{"role": "system", "text": system}] if system else []), {"role": "user", "text": text}]
 
 
-def wishes_of(*, local: bool, deadline: float | None, stops: tuple[str, ...], **others: Any) -> dict[str, Any]:
+def wishes_of(
+    *,
+    local: bool,
+    deadline: float | None,
+    stops: tuple[str, ...],
+    options: tuple[str, ...],
+    schema: str | None,
+    grammar: str | None,
+    **others: Any,
+) -> dict[str, Any]:
     """What the user wishes besides the text."""
-    wishes = {"deadline_s": deadline, "stops": list(stops), "privacy": "local" if local else None, **others}
+    wishes = {
+        "deadline_s": deadline,
+        "stops": list(stops),
+        "privacy": "local" if local else None,
+        "options": list(options),
+        "schema": _schema(schema) if schema is not None else None,
+        "grammar": _read(grammar) if grammar is not None else None,
+        **others,
+    }
     return {name: value for name, value in wishes.items() if value is not None and value != []}
 
 
@@ -98,6 +138,18 @@ def _read(file: str) -> str:
     except UnicodeDecodeError:
         what = "stdin" if file == "-" else file
         raise Failure("bad_request", f"{what} is not UTF-8 text", hint="Models read text; convert it first.") from None
+
+
+def _schema(text: str) -> dict[str, Any]:
+    """A JSON Schema, or the file that holds one."""
+    what = "--schema" if text.lstrip().startswith("{") else text
+    try:
+        schema = json.loads(text if what == "--schema" else _read(text))
+    except (ValueError, RecursionError) as error:
+        raise Failure("bad_request", f"{what} is no JSON: {error}") from None
+    if not isinstance(schema, dict):
+        raise Failure("bad_request", f"{what} is no JSON Schema", hint='One looks like this: {"type": "object"}')
+    return schema
 
 
 def _bounded(opened: BinaryIO) -> bytes:

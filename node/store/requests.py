@@ -1,12 +1,14 @@
 """A task as bytes and back, so that another run of this node can ask it again."""
 
+from dataclasses import astuple
+
 import msgpack
 
 from protocol.identity import NodeId
-from protocol.messages import TaskId, Turn
+from protocol.messages import Demands, Sampling, TaskId, Turn
 from swarm.values import Privacy, Task
 
-VERSION = 1
+VERSION = 2
 
 
 def pack(task: Task) -> bytes:
@@ -14,8 +16,8 @@ def pack(task: Task) -> bytes:
     turns = [[turn.role, turn.text] for turn in task.turns]
     packed: bytes = msgpack.packb(
         [
-            VERSION, task.skill, turns, task.model, task.tokens_max, task.temperature, task.top_p, task.seed,
-            list(task.stops), task.deadline_s, task.privacy.value, task.worker,
+            VERSION, task.skill, turns, task.model, task.tokens_max, astuple(task.sampling), list(task.stops),
+            task.deadline_s, task.privacy.value, task.worker, astuple(task.demands),
         ]
     )  # fmt: skip
     return packed
@@ -24,14 +26,13 @@ def pack(task: Task) -> bytes:
 def unpack(identity: TaskId, packed: bytes) -> Task:
     """Raises ValueError for bytes that this version did not write."""
     try:
-        version, skill, turns, model, tokens_max, temperature, top_p, seed, stops, deadline_s, privacy, worker = (
-            msgpack.unpackb(packed)
-        )
+        version, *fields = msgpack.unpackb(packed, use_list=False)
         if version != VERSION:
             raise ValueError(f"it has version {version}")
+        skill, turns, model, tokens_max, sampling, stops, deadline_s, privacy, worker, demands = fields
         return Task(
-            identity, skill, tuple(Turn(role, text) for role, text in turns), model, int(tokens_max), float(temperature),
-            float(top_p), int(seed), tuple(stops), float(deadline_s), Privacy(privacy), NodeId(worker) if worker else None,
+            identity, skill, tuple(Turn(role, text) for role, text in turns), model, int(tokens_max), Sampling(*sampling),
+            stops, float(deadline_s), Privacy(privacy), NodeId(worker) if worker else None, Demands(*demands),
         )  # fmt: skip
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise ValueError(f"not a stored request: {error}") from None

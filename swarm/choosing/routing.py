@@ -49,6 +49,11 @@ def eligible(
     fitting = [capability for capability in capabilities if task.model in ("", capability.model)]
     if not fitting:
         return f"offers {capabilities[0].model}, not {task.model}"
+    needed = task.demands.features
+    honouring = [capability for capability in fitting if needed.issubset(capability.features)]
+    if not honouring:
+        return f"cannot do {', '.join(sorted(needed.difference(fitting[0].features)))}"
+    fitting = honouring
     if task.begun_by is not None:
         fitting = [found for found in fitting if can_go_on(found, task.begun_by)]
         if not fitting:

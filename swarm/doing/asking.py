@@ -51,6 +51,7 @@ SILENCE = (errors.UNREACHABLE, errors.ACCEPT_OVERDUE, errors.STALLED, errors.CON
 BUSY_CODES = (errors.BUSY, errors.OVER_QUOTA)  # Refusals that time heals.
 LOOK_AGAIN_MIN_S = 0.01  # A rest of a wait too small to move a clock would be waited for without end.
 ENDS_MAX = 64  # Attempts of one task, refusals included; bounds what its trace holds.
+LOGPROBS_FACTOR = 4  # They are so much longer than the text that they are of.
 OVERTAKEN = "another worker spoke first"
 ENDLESS = "the answer has no end"
 
@@ -91,9 +92,9 @@ class Asking:
             self.failed += 1
             code = errors.SHUTTING_DOWN if self._stopping else errors.TOO_MANY_TASKS
             return [Conclude(task.id, Open(task, now).gave_up(code, "", now))]
-        if task.temperature > 0 and task.seed == 0:
+        if task.sampling.temperature > 0 and task.sampling.seed == 0:
             # Drawn here, so that another worker can go on with the same dice.
-            task = replace(task, seed=self._dice.randrange(1, 2**32))
+            task = replace(task, sampling=replace(task.sampling, seed=self._dice.randrange(1, 2**32)))
         self._budget.task_begun()
         opened = self._open[task.id] = Open(task, now)
         return [SetTimer(task.deadline_s, DeadlinePassed(task.id)), *self._place(opened, "first", now)]
@@ -147,8 +148,9 @@ class Asking:
             reason = f"piece {message.index} came instead of {attempt.pieces}"
             return [_cancel(attempt), *self._over(opened, attempt, errors.BACKEND_FAILED, reason, now)]
         attempt.pieces += 1
-        attempt.bytes += max(PIECE_BYTES_COUNTED, len(message.text.encode()))
-        if attempt.bytes > self._settings.answer_bytes_max:
+        logprobs = message.logprobs if opened.task.demands.has_logprobs else ()
+        attempt.bytes += max(PIECE_BYTES_COUNTED, len(message.text.encode())) + sum(each.size for each in logprobs)
+        if attempt.bytes > self._settings.answer_bytes_max * (LOGPROBS_FACTOR if logprobs else 1):
             self._experience.ended(sender, errors.BACKEND_FAILED, True, now, attempt.begun_at)
             self._end(opened, attempt, errors.BACKEND_FAILED, ENDLESS, now)
             return [_cancel(attempt), *self._give_up(opened, errors.STREAM_BROKEN, ENDLESS, now)]
@@ -161,7 +163,7 @@ class Asking:
         opened.delivered.add(message)
         return [
             *effects,
-            Reply(opened.task.id, message.text),
+            Reply(opened.task.id, message.text, logprobs),
             SetTimer(self._settings.piece_limit_s, PieceOverdue(opened.task.id, attempt.id, attempt.pieces)),
         ]
 

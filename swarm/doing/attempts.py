@@ -69,7 +69,7 @@ class Delivered:
 
     def fits(self, task: Task) -> bool:
         """Whether a request can carry the task and this as well."""
-        texts = sum(len(turn.text.encode()) for turn in task.turns) + self.bytes
+        texts = sum(len(turn.text.encode()) for turn in task.turns) + task.demands.size + self.bytes
         tokens = TOKEN_BYTES_MAX * len(self.tokens)
         return self.bytes <= lim.DELIVERED_BYTES_MAX and texts + tokens + REQUEST_ROOM_BYTES <= lim.BODY_BYTES_MAX
 
@@ -118,9 +118,11 @@ class Open:
         task, delivered = self.task, self.delivered
         left_ms = min(lim.DEADLINE_MS_MAX, max(1, round((self.asked_at + task.deadline_s - now) * 1000)))
         attempt.resumed_tokens = len(delivered.tokens) or (None if delivered.bytes else 0)
+        if task.demands.forced or task.demands.options:
+            attempt.resumed_tokens = None  # Texts that are given are read, which says nothing of how fast it writes.
         return TaskRequest(
-            attempt.id, task.id, task.skill, attempt.worker.model, task.turns, task.tokens_max, task.temperature,
-            task.top_p, task.seed, task.stops, left_ms, "".join(delivered.parts), tuple(delivered.tokens),
+            attempt.id, task.id, task.skill, attempt.worker.model, task.turns, task.tokens_max, task.sampling, task.stops, left_ms,
+            "".join(delivered.parts), tuple(delivered.tokens), task.demands,
         )  # fmt: skip
 
     def ended(self, attempt: Attempt, code: ErrorCode | None, reason: str, now: float) -> None:
@@ -143,6 +145,7 @@ class Open:
             reason = f"{len(self.ends)} {tried} tried; the last, {last.name}: {last.reason or last.code.meaning}"
         if not reason and code is errors.NO_CAPABLE_PEER:
             wanted = f"{self.task.skill} with {self.task.model}" if self.task.model else self.task.skill
+            wanted += "".join(f", {feature}" for feature in sorted(self.task.demands.features))
             reason = f"no known worker can do {wanted}"
         return Outcome(
             code, reason or code.meaning, last.worker if last else None, last.name if last else "", "", None,

@@ -1,6 +1,7 @@
 """The life of one attempt at its worker: admitted or refused, queued, generated, and closed exactly once."""
 
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from protocol import errors
 from protocol import limits as lim
@@ -9,6 +10,7 @@ from protocol.identity import NodeId
 from protocol.messages import (
     AttemptId,
     Capability,
+    Logprob,
     TaskAccepted,
     TaskFailed,
     TaskFinished,
@@ -111,19 +113,23 @@ class Serving:
         service = self._services.get(timer.attempt)
         return [] if service is None else self._stop(timer.attempt, service, errors.DEADLINE_EXCEEDED, now)
 
-    def generated(self, attempt: AttemptId, text: str, tokens: tuple[int, ...] = ()) -> list[Effect]:
+    def generated(
+        self, attempt: AttemptId, text: str, tokens: tuple[int, ...] = (), logprobs: tuple[Logprob, ...] = ()
+    ) -> list[Effect]:
         service = self._services.get(attempt)
         if service is None or service.ending is not None:
             return []
-        effects: list[Effect] = []
         # Half a surrogate pair, as some servers send it, is no text; it must not end this node.
-        parts = _split(text.encode(errors="replace").decode())
+        texts = _split(text.encode(errors="replace").decode())
+        parts = list(zip_longest(texts, _portions(logprobs)))
         # The tokens travel with the last part: only then is their text complete.
         told = tokens if len(tokens) <= lim.PIECE_TOKENS_MAX else ()
-        for part in parts:
-            effects.append(
-                Send(service.requester, TaskPiece(attempt, service.pieces, part, told if part is parts[-1] else ()))
+        effects: list[Effect] = []
+        for number, (part, portion) in enumerate(parts, 1):
+            message = TaskPiece(
+                attempt, service.pieces, part or "", told if number == len(parts) else (), portion or ()
             )
+            effects.append(Send(service.requester, message))
             service.pieces += 1
         return effects
 
@@ -163,18 +169,22 @@ class Serving:
             for offered in self._capabilities
             if offered.skill == request.skill and request.model in ("", offered.model) and offered.slots > 0
         ]
+        able = [offered for offered in fitting if request.demands.features.issubset(offered.features)]
         if self._draining:
             return (errors.DRAINING, ""), ""
         if not fitting:
             wanted = f"{request.skill} with {request.model}" if request.model else request.skill
             return (errors.NO_SUCH_CAPABILITY, f"{wanted} is not offered here"[: lim.REASON_BYTES_MAX]), ""
+        if not able:
+            missing = ", ".join(sorted(request.demands.features.difference(fitting[0].features)))
+            return (errors.NO_SUCH_CAPABILITY, f"{request.skill} with {missing} is not offered here"), ""
         if request.attempt in self._services:
             return (errors.BAD_REQUEST, "this attempt is under way already"), ""
         if not request.turns or any(turn.role not in ROLES for turn in request.turns):
             return (errors.BAD_REQUEST, f"turns are needed, each of {', '.join(ROLES)}"), ""
         if request.deadline_ms == 0:
             return (errors.DEADLINE_EXCEEDED, ""), ""
-        best = max(fitting, key=lambda offered: offered.tokens_per_second)
+        best = max(able, key=lambda offered: offered.tokens_per_second)
         return self._make_room(sender, best, request), best.model
 
     def _make_room(self, sender: NodeId, offered: Capability, request: TaskRequest) -> tuple[ErrorCode, str] | None:
@@ -260,6 +270,18 @@ def _split(text: str) -> list[str]:
     """Parts within PIECE_BYTES_MAX, none empty. A character takes four bytes at the most."""
     step = lim.PIECE_BYTES_MAX // 4
     return [text[at : at + step] for at in range(0, len(text), step)]
+
+
+def _portions(logprobs: tuple[Logprob, ...]) -> list[tuple[Logprob, ...]]:
+    """Parts of about PIECE_BYTES_MAX, in order."""
+    portions: list[tuple[Logprob, ...]] = []
+    begin = size = 0
+    for at, logprob in enumerate(logprobs):
+        size += logprob.size
+        if size >= lim.PIECE_BYTES_MAX or at == len(logprobs) - 1:
+            portions.append(logprobs[begin : at + 1])
+            begin, size = at + 1, 0
+    return portions
 
 
 def _ms(seconds: float) -> int:

@@ -16,7 +16,7 @@ from node.recording import Recorder
 from node.views import AnswerView
 from protocol.genesis import swarm_id
 from protocol.identity import Identity
-from protocol.messages import Capability, TaskId, Turn
+from protocol.messages import Capability, Sampling, TaskId, Turn
 from swarm.events import ContactsFound, Started
 from swarm.settings import Settings
 from swarm.values import MEMBERSHIP, Contact, Privacy, Task
@@ -134,7 +134,7 @@ def task(number: int = 1, *, skill: str = "chat", text: str = "hi", deadline_s: 
     """A plain task."""
     turns = (Turn("user", text),)
     identity = TaskId(number.to_bytes(16, "big"))
-    return Task(identity, skill, turns, model, 64, 0.0, 1.0, 0, (), deadline_s, Privacy.SWARM, None)
+    return Task(identity, skill, turns, model, 64, Sampling(), (), deadline_s, Privacy.SWARM, None)
 
 
 async def answer(node: Node, asked: Task) -> tuple[str, AnswerView]:

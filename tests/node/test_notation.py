@@ -77,6 +77,8 @@ def test_addresses_to_dial_look_like_multiaddrs() -> None:
         ("./sub/x.GGUF", "/here/sub/x.GGUF"),
         ("/abs/x.gguf", "/abs/x.gguf"),
         ("llama_cpp:x.gguf", "llama_cpp:/here/x.gguf"),
+        ("llama_cpp:mine=x.gguf", "llama_cpp:mine=/here/x.gguf"),
+        ("llama_cpp:a/b=x.gguf", "llama_cpp:/here/a/b=x.gguf"),
         ("smollm2-135m", "smollm2-135m"),
         ("echo:", "echo:"),
         ("http://127.0.0.1:11434/v1#llama3", "http://127.0.0.1:11434/v1#llama3"),

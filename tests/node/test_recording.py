@@ -17,7 +17,7 @@ from node.store import requests
 from node.store.journal import Journal
 from node.views import TraceView
 from protocol.identity import Identity
-from protocol.messages import TaskId, Turn
+from protocol.messages import Demands, Sampling, TaskId, Turn
 from swarm.events import Stopping
 from swarm.settings import Settings
 from swarm.values import Privacy, Task
@@ -292,8 +292,9 @@ async def stop(swarm: MemorySwarm, node: Node) -> None:
 def test_a_request_is_the_same_after_it_was_stored() -> None:
     dice = Random(1)
     asked = Task(
-        TaskId(dice.randbytes(16)), "classify:language", (Turn("system", "be brief"), Turn("user", "ĝis")), "m", 7, 0.5, 0.9,
-        2**32 - 1, ("\n", "END"), 12.5, Privacy.LOCAL, Identity(b"\x01" * 32).node,
+        TaskId(dice.randbytes(16)), "classify:language", (Turn("system", "be brief"), Turn("user", "ĝis")), "m", 7,
+        Sampling(0.5, 0.9, 3, 0.0, 1.1, -1.0, 2.0, 2**32 - 1), ("\n", "END"), 12.5, Privacy.LOCAL, Identity(b"\x01" * 32).node,
+        Demands("{}", "", ("a", "b"), "", (), 3),
     )  # fmt: skip
     assert requests.unpack(asked.id, requests.pack(asked)) == asked
     assert requests.unpack(task().id, requests.pack(task())) == task()

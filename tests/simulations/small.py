@@ -5,7 +5,7 @@ from random import Random
 from typing import Any
 
 from protocol.identity import NodeId
-from protocol.messages import AttemptId, Ping, TaskId, TaskRequest, Turn
+from protocol.messages import AttemptId, Ping, Sampling, TaskId, TaskRequest, Turn
 from simulations.machines import Machine, Process
 from simulations.scenario import Scenario, parse
 from simulations.world import World
@@ -160,7 +160,7 @@ class Pair:
         """Let a model of `near` work."""
         attempt = AttemptId(bytes(range(100, 116)))
         turns = (Turn("user", "?"),)
-        request = TaskRequest(attempt, TaskId(b"\xff" * 16), "chat", "", turns, tokens_max, 0.0, 1.0, 0, (), 30_000)
+        request = TaskRequest(attempt, TaskId(b"\xff" * 16), "chat", "", turns, tokens_max, Sampling(), (), 30_000)
         self.do(self.near, Generate(request, "micro"))
         return attempt
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from protocol.identity import NodeId
-from protocol.messages import Advert, AttemptId, Capability, Signed, TaskId, TaskRequest, Turn
+from protocol.messages import Advert, AttemptId, Capability, Sampling, Signed, TaskId, TaskRequest, Turn
 from swarm.values import Privacy, Task, Usage
 
 NOW = 1_700_000_000.0
@@ -37,11 +37,11 @@ def signed(
 
 def task(label: bytes = b"t1", **changes: Any) -> Task:
     turns = (Turn("user", "why is the sky blue?"),)
-    asked = Task(TaskId(label), "chat", turns, "", 64, 0.0, 1.0, 0, (), 30.0, Privacy.SWARM, None)
+    asked = Task(TaskId(label), "chat", turns, "", 64, Sampling(), (), 30.0, Privacy.SWARM, None)
     return replace(asked, **changes)
 
 
 def request(attempt: bytes = b"a1", **changes: Any) -> TaskRequest:
     turns = (Turn("user", "hello"),)
-    asked = TaskRequest(AttemptId(attempt), TaskId(b"t1"), "chat", "", turns, 64, 0.0, 1.0, 0, (), 30_000)
+    asked = TaskRequest(AttemptId(attempt), TaskId(b"t1"), "chat", "", turns, 64, Sampling(), (), 30_000)
     return replace(asked, **changes)

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from protocol import errors
 from protocol.identity import NodeId
-from protocol.messages import AttemptId, TaskAccepted, TaskCancelled, TaskId, TaskRefused, TaskRequest, Turn
+from protocol.messages import AttemptId, Sampling, TaskAccepted, TaskCancelled, TaskId, TaskRefused, TaskRequest, Turn
 from swarm.effects import (
     AttemptFailed,
     Conclude,
@@ -229,7 +229,7 @@ class Histories(RuleBasedStateMachine):
         self.tasks.append((node, task))
         wanted = identity(worker).node if worker else None
         turns = (Turn("user", "hello"),)
-        asked = Task(task, skill, turns, "", 16, 0.0, 1.0, 0, (), deadline_s, privacy, wanted)
+        asked = Task(task, skill, turns, "", 16, Sampling(), (), deadline_s, privacy, wanted)
         self.world.post(node, Asked(asked))
 
     def cancel(self, number: int) -> None:

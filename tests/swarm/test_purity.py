@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from random import Random
 
-from protocol.messages import TaskId, Turn
+from protocol.messages import Sampling, TaskId, Turn
 from protocol.notary import Notary
 from swarm.effects import Effect
 from swarm.events import Asked, ContactsFound, Event, GenerationFinished, PieceGenerated
@@ -42,7 +42,7 @@ def history(seed: int) -> Iterator[list[Told]]:
         roll = dice.randrange(10)
         if roll < 2:
             task = Task(
-                TaskId(step.to_bytes(16, "big")), "chat", (Turn("user", "hi"),), "", 8, 0.0, 1.0, 0, (), 20.0,
+                TaskId(step.to_bytes(16, "big")), "chat", (Turn("user", "hi"),), "", 8, Sampling(), (), 20.0,
                 Privacy.SWARM, None,
             )  # fmt: skip
             world.post(dice.choice(nodes), Asked(task))

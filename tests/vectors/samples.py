@@ -19,11 +19,14 @@ from protocol.messages import (
     AdvertPull,
     AdvertPush,
     AdvertWant,
+    Alternative,
     AttemptId,
     Capability,
+    Demands,
     Digest,
     Goodbye,
     Hello,
+    Logprob,
     Message,
     Ping,
     Pong,
@@ -31,6 +34,7 @@ from protocol.messages import (
     ReachAnswer,
     ReachAsk,
     Rumours,
+    Sampling,
     Signed,
     Suspicion,
     TaskAccepted,
@@ -63,12 +67,13 @@ CAPABILITY = Capability(
     ("English", "Português"),
     "Names a language.",
     bytes(range(8)),
+    ("schema", "logprobs"),
 )
 ADVERT = Advert("kestrel", ("/ip4/192.0.2.7/tcp/4976",), (CAPABILITY,), 64, 3, 0, False, True)
 REQUEST = TaskRequest(
     ATTEMPT, TASK, "chat", "", (Turn("system", "Be brief."), Turn("user", "Why is the sky blue? 🐦")),
-    256, 0.7, 0.95, 4_294_967_295, ("\n\n",), 30_000,
-    "Because air", (4_963, 2_147_483_647),
+    256, Sampling(temperature=0.7, top_p=0.95, seed=4_294_967_295), ("\n\n",), 30_000,
+    "Because air", (4_963, 2_147_483_647), Demands(schema='{"type":"string"}', logprobs=3),
 )  # fmt: skip
 SIGNED = Notary(EVE, SWARM, Random(3)).sign(ADVERT, 60.0, NOW_S)
 PULSE = Pulse(NOW_MS - 1, 3, 1, False, False)
@@ -93,7 +98,10 @@ MESSAGES: tuple[Message, ...] = (
     REQUEST,
     TaskAccepted(ATTEMPT, "smollm2-135m", 2),
     TaskRefused(ATTEMPT, 1, "2 at work, 16 waiting"),
-    TaskPiece(ATTEMPT, 65_536, " scattered", (0, 128, 49_152)),
+    TaskPiece(
+        ATTEMPT, 65_536, " scattered", (0, 128, 49_152),
+        (Logprob(b" scat", -0.25, (Alternative(b" scat", -0.25), Alternative(b"\xf0\x9f", -1.5))), Logprob(b"", 0.0)),
+    ),
     TaskFinished(ATTEMPT, 65_537, "stop", 24, 65_537, 0, 80, 60_000),
     TaskFailed(ATTEMPT, 17, "the model failed while it worked"),
     TaskCancelled(ATTEMPT),

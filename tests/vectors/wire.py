@@ -14,7 +14,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.framing import Form
 from protocol.genesis import swarm_id
 from protocol.identity import Identity
-from protocol.messages import Advert, AdvertPush, Goodbye, Ping, TaskCancelled
+from protocol.messages import Advert, AdvertPush, Goodbye, Ping, Sampling, TaskCancelled
 from protocol.notary import Notary
 from tests.independent_signatures import NEUTRAL, point_bytes
 from tests.vectors.samples import (
@@ -52,7 +52,7 @@ def bodies() -> Any:
 
 
 def _bad_bodies() -> Iterator[tuple[str, bytes]]:
-    ping, request = codec.encode(Ping(7)), codec.encode(replace(REQUEST, temperature=0.5))
+    ping, request = codec.encode(Ping(7)), codec.encode(replace(REQUEST, sampling=Sampling(temperature=0.5)))
     half = b"\xcb" + struct.pack(">d", 0.5)
     yield "nothing", b""
     yield "half a body", ping[:-1]

@@ -17,7 +17,8 @@ class Answer:
     def __init__(self, model: Model, request: pipe.Generate) -> None:
         self._model, self._request = model, request
         self._decoder = _decoder()
-        self._stops, self._remaining = StopFilter(request.stops), Remaining(request.delivered)
+        stops = [] if request.forced else request.stops
+        self._stops, self._remaining = StopFilter(stops), Remaining(request.delivered)
         self._ended = False
         self.tokens: list[int] = []
 
@@ -42,6 +43,13 @@ class Answer:
                 said += self.add(token, self._model.bytes_of(token))
         self._ended = ends < len(tokens)
         return said
+
+    def forced(self) -> list[int]:
+        """The tokens that follow on those that are there, of an answer that is given from outside."""
+        text, tokens = self._request.forced, self._request.forced_tokens
+        if not self._make(tokens, text):
+            tokens = self._model.tokenize_plain(text)
+        return tokens[len(self.tokens) :]
 
     def _make(self, tokens: list[int], text: str) -> bool:
         """Whether the tokens are the model's and say this text, or more."""

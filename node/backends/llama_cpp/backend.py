@@ -1,7 +1,7 @@
 """The backend `llama_cpp`: one GGUF model in a child process that is started again when it dies.
 
 Reference: `llama_cpp:PATH`, or `llama_cpp:NAME=PATH` to offer it by another name than the file's. A model with a usable chat
-template offers `chat`, `summarize` and `complete`; one without (a base model) only `complete`.
+template offers `chat`, `summarize` and `complete`; one without (a base model) only `complete`; one that makes vectors `embed`.
 """
 
 import logging
@@ -20,8 +20,8 @@ from node.backends.llama_cpp import model_file, pipe
 from node.backends.llama_cpp.process import Child, ChildEnded, ModelUnfit
 from node.backends.self_test import measure_each
 from node.backends.words import send
-from protocol.limits import CONTEXT_TOKENS_MAX, NUMERICS_BYTES_MAX, SLOTS_MAX
-from protocol.messages import Capability
+from protocol.limits import CONTEXT_TOKENS_MAX, NUMERICS_BYTES_MAX, SLOTS_MAX, TOKENS_MAX
+from protocol.messages import FEATURES, Capability
 
 RESTARTS_MAX = 5  # In a row. A model that dies more often has gone for good.
 BACKOFF_S, BACKOFF_S_MAX = (
@@ -35,6 +35,7 @@ DESCRIPTIONS = {
     "chat": "Answers in conversation.",
     "summarize": "Sums a text up in a sentence or two.",
     "complete": "Continues a text.",
+    "embed": "Turns a text into a vector.",
 }
 
 _log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ class LlamaCppBackend:
                 async with aclosing(child.answer(request)) as answer:
                     async for item in answer:
                         if isinstance(item, pipe.Ended):
-                            return self._generated(item, request.tokens_max)
+                            return self._generated(item, request)
                         await send(pieces, item)
             except ChildEnded as error:
                 raise BackendError(
@@ -104,12 +105,12 @@ class LlamaCppBackend:
                 raise BackendError(f"{self.model}: the request is too large ({error}).", retryable=False) from None
         raise AssertionError("an answer ends with Ended")
 
-    def _generated(self, ended: pipe.Ended, tokens_max: int) -> Generated:
+    def _generated(self, ended: pipe.Ended, request: GenerationRequest) -> Generated:
         if ended.finish in ("stop", "length"):
             # Counts go on the wire; a child that a hostile file has taken over must not bend them out of bounds.
-            return Generated(
-                ended.finish, _within(ended.tokens_in, CONTEXT_TOKENS_MAX), _within(ended.tokens_out, tokens_max)
-            )
+            given = request.demands.forced or request.demands.options  # Texts that are as long as they are.
+            tokens_out = _within(ended.tokens_out, TOKENS_MAX if given else request.tokens_max)
+            return Generated(ended.finish, _within(ended.tokens_in, CONTEXT_TOKENS_MAX), tokens_out)
         if ended.finish == "refused":
             raise BackendError(f"{self.model}: {ended.reason}.", retryable=False)
         raise BackendError(f"{self.model}: {ended.reason or ended.finish}.")
@@ -186,7 +187,8 @@ class LlamaCppBackend:
         )
         slots = max(1, _within(ready.slots, SLOTS_MAX))
         self._turn = trio.Semaphore(slots)
-        offered = Capability("", self.model, digest, context_tokens, 0.0, 0, slots, (), "", numerics)
+        features = tuple(feature for feature in FEATURES if feature in ready.features)
+        offered = Capability("", self.model, digest, context_tokens, 0.0, 0, slots, (), "", numerics, features)
         self._enter(child)
         passed: tuple[Capability, ...] = ()
         async with trio.open_nursery() as nursery:

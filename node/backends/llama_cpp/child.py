@@ -37,15 +37,18 @@ class _CannotLoad(Exception):
     """The message goes to the user."""
 
 
-def serve(path: Path, threads: int, guards: list[str], source: int, sink: int) -> NoReturn:
+def serve(path: Path, threads: int, guards: list[str], source: int, descriptor: int) -> NoReturn:
     """Load the model, say so, and answer for ever. Raises _CannotLoad."""
     try:
         # Not before: loading these starts threads, which would be outside of the sandbox.
         from node.backends.llama_cpp.context import BITS, NUMERICS_BYTES, AbortFlag, Context, form_for
+        from node.backends.llama_cpp.embedder import TEXTS_MAX, Embedder
+        from node.backends.llama_cpp.formats import Formats
+        from node.backends.llama_cpp.mailbox import Requests, Sink
         from node.backends.llama_cpp.model import LoadFailed, Model
         from node.backends.llama_cpp.prompts import ChatTemplate, Refused
         from node.backends.llama_cpp.room import conversations, free_bytes
-        from node.backends.llama_cpp.worker import Requests, Worker
+        from node.backends.llama_cpp.worker import FEATURES, Worker
     except (ImportError, OSError, RuntimeError) as error:
         raise _CannotLoad(f"engine missing: {error}") from error
     # The parts of a model that is split over several files stand side by side.
@@ -53,12 +56,18 @@ def serve(path: Path, threads: int, guards: list[str], source: int, sink: int) -
     siblings = sorted(path.parent.glob(f"{prefix}-*-of-*.gguf")) if prefix != path.name else []
     guards += restrict_files([path, path.resolve(), *siblings])
     abort = AbortFlag()
-    requests = Requests(source, abort)
+    requests, sink = Requests(source, abort), Sink(descriptor)
     threading.Thread(target=requests.read_forever, name="requests", daemon=True).start()
     template, note = None, "it has no chat template, so it only completes text"
     try:
         model = Model(path)
-        tokens, form = min(model.trained_tokens, CONTEXT_TOKENS_MAX), form_for(model)
+        tokens = min(model.trained_tokens, CONTEXT_TOKENS_MAX)
+        if model.pooling:
+            embedder = Embedder(model, tokens, threads, abort, sink)
+            sink.say(pipe.Ready(tokens, TEXTS_MAX, ["embed"], [], guards, "", b""))
+            sink.flush()
+            embedder.run(requests)
+        form = form_for(model)
         count = conversations(model.cache_bytes(BITS[form]) * tokens, free_bytes())
         context = Context(model, count, tokens, threads, form, abort)
         if model.template is not None:
@@ -66,15 +75,15 @@ def serve(path: Path, threads: int, guards: list[str], source: int, sink: int) -
                 template, note = ChatTemplate(model.template, model.begin, model.end, model.control_texts()), ""
             except Refused as error:
                 note = f"{error}; so it only completes text"
-        worker = Worker(model, context, template, sink)
+        worker = Worker(model, context, template, Formats(model), sink)
         exact = worker.warm_up()
     except LoadFailed as error:
         raise _CannotLoad(str(error)) from error
     skills = ["chat", "summarize", "complete"] if template else ["complete"]
     # What nobody can compute again is equal to nobody's.
     numerics = context.numerics if exact else os.urandom(NUMERICS_BYTES)
-    worker.say(pipe.Ready(context.tokens, context.sequences, skills, guards, note, numerics))
-    worker.flush()
+    sink.say(pipe.Ready(context.tokens, context.sequences, skills, FEATURES, guards, note, numerics))
+    sink.flush()
     worker.run(requests, abort)
 
 

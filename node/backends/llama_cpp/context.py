@@ -9,13 +9,13 @@ numbers, or llama.cpp computes them one group after the other.
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 
 import llama_cpp as ll
 import numpy as np
 import numpy.typing as npt
 
+from node.backends.llama_cpp.batch import Batch, Row
 from node.backends.llama_cpp.model import LoadFailed, Model
 
 NUMERICS_BYTES = 16
@@ -63,16 +63,6 @@ def form_for(model: Model) -> str:
     return "bf16" if any(length % Q8_0_NUMBERS for length in model.head_lengths) else "q8_0"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One token to decode: where it stands in which sequence, and whether what follows it is wanted."""
-
-    sequence: int
-    position: int
-    token: int
-    wanted: bool
-
-
 class Context:
     """The memory of `sequences` texts of up to `tokens` tokens each."""
 
@@ -99,19 +89,7 @@ class Context:
         self.sequences = sequences
         self.tokens = min(int(ll.llama_n_ctx_seq(context)), tokens)
         self.rows_max = int(ll.llama_n_batch(context))
-        # Flat memory behind the batch: one store for all rows, where the library's own helpers take one for each field of each.
-        self._tokens = np.zeros(self.rows_max, np.int32)
-        self._positions = np.zeros(self.rows_max, np.int32)
-        self._sequences = np.zeros(self.rows_max, np.int32)
-        self._counts = np.ones(self.rows_max, np.int32)
-        self._wanted = np.zeros(self.rows_max, np.int8)
-        self._pointers = self._sequences.ctypes.data + 4 * np.arange(self.rows_max, dtype=np.uintp)
-        self._batch = ll.llama_batch()
-        self._batch.token = self._tokens.ctypes.data_as(ctypes.POINTER(ll.llama_token))
-        self._batch.pos = self._positions.ctypes.data_as(ctypes.POINTER(ll.llama_pos))
-        self._batch.n_seq_id = self._counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        self._batch.seq_id = ctypes.cast(self._pointers.ctypes.data, ctypes.POINTER(ctypes.POINTER(ll.llama_seq_id)))
-        self._batch.logits = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        self._batch = Batch(self.rows_max)
 
     def close(self) -> None:
         """Give the memory back. Nothing else may be called after it."""
@@ -132,12 +110,7 @@ class Context:
         """
         code = ABORTED
         if not self._abort:
-            count = self._batch.n_tokens = len(rows)
-            self._tokens[:count] = [row.token for row in rows]
-            self._positions[:count] = [row.position for row in rows]
-            self._sequences[:count] = [row.sequence for row in rows]
-            self._wanted[:count] = [row.wanted for row in rows]
-            code = ll.llama_decode(self._context, self._batch)
+            code = ll.llama_decode(self._context, self._batch.of(rows))
         if code == ABORTED:
             raise Aborted
         if code != 0:

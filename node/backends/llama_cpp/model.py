@@ -16,7 +16,7 @@ class TooLong(Exception):
 
 
 class Model:
-    """The weights, and what turns text into tokens and back."""
+    """The weights, and what turns text into tokens and back. `handle` and `vocabulary` are the library's own pointers."""
 
     def __init__(self, path: Path) -> None:
         """Raises LoadFailed. What the library says meanwhile goes to stderr."""
@@ -27,10 +27,10 @@ class Model:
         if not model:
             raise LoadFailed("llama.cpp cannot load it")
         self.handle = model
-        if ll.llama_model_has_encoder(model) or not ll.llama_model_has_decoder(model):
-            raise LoadFailed("it is no model that continues text (an encoder)")
-        self._vocab = ll.llama_model_get_vocab(model)
-        self.vocabulary_size = int(ll.llama_vocab_n_tokens(self._vocab))
+        if ll.llama_model_has_encoder(model):
+            raise LoadFailed("it is a model with an encoder and a decoder, of which nothing here makes use")
+        self.vocabulary = ll.llama_model_get_vocab(model)
+        self.vocabulary_size = int(ll.llama_vocab_n_tokens(self.vocabulary))
         if self.vocabulary_size < 2:
             raise LoadFailed("it has no vocabulary")
         self.trained_tokens = max(int(ll.llama_model_n_ctx_train(model)), 1)  # The longest text that it was trained with.
@@ -57,6 +57,11 @@ class Model:
         return self._piece.value.decode("utf-8", "replace") if size >= 0 else ""
 
     @property
+    def pooling(self) -> int:
+        """How it makes one vector of a whole text, as llama.cpp counts; 0 for a model that continues text."""
+        return self._number("pooling_type", ll.LLAMA_POOLING_TYPE_NONE)
+
+    @property
     def template(self) -> str | None:
         """The chat template in the file, if there is one."""
         found = ll.llama_model_chat_template(self.handle, None)
@@ -65,26 +70,26 @@ class Model:
     @property
     def begin(self) -> str:
         """The text of the token that begins a sequence."""
-        return self._token_text(ll.llama_vocab_bos(self._vocab))
+        return self._token_text(ll.llama_vocab_bos(self.vocabulary))
 
     @property
     def end(self) -> str:
         """The text of the token that ends a sequence."""
-        return self._token_text(ll.llama_vocab_eos(self._vocab))
+        return self._token_text(ll.llama_vocab_eos(self.vocabulary))
 
     @property
     def first_token(self) -> int:
         """What a sequence without any text begins with."""
-        return max(int(ll.llama_vocab_bos(self._vocab)), 0)
+        return max(int(ll.llama_vocab_bos(self.vocabulary)), 0)
 
     def control_texts(self) -> list[str]:
         """The texts of the tokens that are no text but marks, longest first."""
-        marks = (t for t in range(self.vocabulary_size) if ll.llama_vocab_is_control(self._vocab, t))
+        marks = (t for t in range(self.vocabulary_size) if ll.llama_vocab_is_control(self.vocabulary, t))
         return sorted(filter(None, map(self._token_text, marks)), key=lambda text: (-len(text), text))
 
     def tokenize(self, text: str) -> list[int]:
         """Tokens with the tokenizer's own beginning, once, and with marks such as `<|im_end|>` understood."""
-        if ll.llama_vocab_get_add_bos(self._vocab) and self.begin:
+        if ll.llama_vocab_get_add_bos(self.vocabulary) and self.begin:
             text = text.removeprefix(self.begin)
         return self._tokenize(text, True)
 
@@ -96,24 +101,30 @@ class Model:
         data = text.encode("utf-8", "replace")
         size = len(data) + 8  # Never more tokens than bytes, but for those that the tokenizer adds.
         tokens = (ll.llama_token * size)()
-        count = ll.llama_tokenize(self._vocab, data, len(data), tokens, size, with_marks, with_marks)
+        count = ll.llama_tokenize(self.vocabulary, data, len(data), tokens, size, with_marks, with_marks)
         if count < 0:
             raise TooLong(f"the tokenizer makes {-count} tokens of {len(data)} bytes")
         return list(tokens[:count])
 
     def is_end(self, token: int) -> bool:
         """Whether a model that draws this has ended its answer."""
-        return bool(ll.llama_vocab_is_eog(self._vocab, token))
+        return bool(ll.llama_vocab_is_eog(self.vocabulary, token))
 
     def bytes_of(self, token: int) -> bytes:
         """What a token says. Raises ValueError for one that the model does not have."""
         if not 0 <= token < self.vocabulary_size:
             raise ValueError(f"the model has no token {token}")
-        size = ll.llama_token_to_piece(self._vocab, token, self._piece, len(self._piece), 0, False)
+        size = ll.llama_token_to_piece(self.vocabulary, token, self._piece, len(self._piece), 0, False)
         if size < 0:
             self._piece = ctypes.create_string_buffer(-size)
-            size = ll.llama_token_to_piece(self._vocab, token, self._piece, len(self._piece), 0, False)
+            size = ll.llama_token_to_piece(self.vocabulary, token, self._piece, len(self._piece), 0, False)
         return self._piece.raw[: max(size, 0)]
 
+    @property
+    def ends(self) -> list[int]:
+        """The tokens that end an answer, the usual one first."""
+        usual = max(int(ll.llama_vocab_eos(self.vocabulary)), 0)
+        return [usual, *(t for t in range(self.vocabulary_size) if t != usual and ll.llama_vocab_is_eog(self.vocabulary, t))]
+
     def _token_text(self, token: int) -> str:
-        return ll.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace") if token >= 0 else ""
+        return ll.llama_vocab_get_text(self.vocabulary, token).decode("utf-8", "replace") if token >= 0 else ""

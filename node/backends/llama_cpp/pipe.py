@@ -5,13 +5,16 @@ numbers, so that an engine may work on several at once. The child parses hostile
 frames that are within bounds and of the right types.
 """
 
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import get_type_hints
 
 import msgpack
 
 FRAME_BYTES_MAX = 512 * 1024  # Three times the largest request that fits the wire between nodes.
 _HEAD_BYTES = 4
+
+Told = list[bytes | float]
+"""What is told of one token: its bytes and its log-probability, then the same of each alternative, the likeliest first."""
 
 
 class PipeBroken(Exception):
@@ -20,18 +23,32 @@ class PipeBroken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Parent: begin an answer, or go on after what was `delivered`. `turns` are [role, text]. `seed` 0 means the child's choice."""
+    """Parent: begin an answer, or go on after what was `delivered`. `turns` are [role, text].
+
+    The other fields are those of `protocol.messages.Sampling` and `Demands`.
+    """
 
     call: int
     skill: str
     turns: list[list[str]]
     tokens_max: int
-    temperature: float
-    top_p: float
-    seed: int
-    stops: list[str]
-    delivered: str
-    delivered_tokens: list[int]
+    stops: list[str] = field(default_factory=list)
+    delivered: str = ""
+    delivered_tokens: list[int] = field(default_factory=list)
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 40
+    min_p: float = 0.05
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int = 0
+    schema: str = ""
+    grammar: str = ""
+    options: list[str] = field(default_factory=list)
+    forced: str = ""
+    forced_tokens: list[int] = field(default_factory=list)
+    logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +63,13 @@ class Ready:
     """Child: the model is loaded, and works on `slots` answers at once.
 
     `guards` are the parts of the sandbox that hold; `note` says what does not work, and why; `numerics` is equal for children that
-    compute the same bits of the same model.
+    compute the same bits of the same model, and empty for one that cannot go on in the middle of an answer.
     """
 
     context_tokens: int
     slots: int
     skills: list[str]
+    features: list[str]
     guards: list[str]
     note: str
     numerics: bytes
@@ -66,11 +84,12 @@ class Unfit:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Child: the next text of an answer, and the tokens drawn since the text before."""
+    """Child: the next text of an answer, and the tokens drawn since the text before with what is to be told of them."""
 
     call: int
     text: str
     tokens: list[int]
+    logprobs: list[Told] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +105,13 @@ class Ended:
 
 Said = Generate | Cancel | Ready | Unfit | Piece | Ended
 _KINDS: tuple[type[Said], ...] = (Generate, Cancel, Ready, Unfit, Piece, Ended)
-_TYPES = {kind: [get_type_hints(kind)[field.name] for field in fields(kind)] for kind in _KINDS}
+_TYPES = {kind: {each.name: get_type_hints(kind)[each.name] for each in fields(kind)} for kind in _KINDS}
 
 
 def pack(said: Said) -> bytes:
     """One frame, whole."""
-    body: bytes = msgpack.packb([_KINDS.index(type(said)), *astuple(said)], unicode_errors="replace")
+    parts = [getattr(said, name) for name in _TYPES[type(said)]]
+    body: bytes = msgpack.packb([_KINDS.index(type(said)), *parts], unicode_errors="replace")
     if len(body) > FRAME_BYTES_MAX:
         raise PipeBroken(f"a frame of {len(body)} bytes, {FRAME_BYTES_MAX} allowed")
     return len(body).to_bytes(_HEAD_BYTES, "big") + body
@@ -129,7 +149,7 @@ def _unpack(body: bytes) -> Said:
     if not isinstance(parts, list) or not parts or type(parts[0]) is not int or not 0 <= parts[0] < len(_KINDS):
         raise PipeBroken("a frame of no known kind")
     kind = _KINDS[parts[0]]
-    if len(parts) - 1 != len(_TYPES[kind]) or not all(map(_fits, parts[1:], _TYPES[kind])):
+    if len(parts) - 1 != len(_TYPES[kind]) or not all(map(_fits, parts[1:], _TYPES[kind].values())):
         raise PipeBroken(f"a {kind.__name__} with fields of other types")
     return kind(*parts[1:])
 
@@ -140,4 +160,11 @@ def _fits(value: object, wanted: object) -> bool:
         return isinstance(value, list) and all(type(item) is inner for item in value)
     if wanted == list[list[str]]:
         return isinstance(value, list) and all(_fits(item, list[str]) for item in value)
+    if wanted == list[Told]:
+        return isinstance(value, list) and all(map(_is_told, value))
     return type(value) is wanted
+
+
+def _is_told(value: object) -> bool:
+    pairs = isinstance(value, list) and len(value) > 0 and len(value) % 2 == 0
+    return pairs and all(type(each) is (float if at % 2 else bytes) for at, each in enumerate(value))

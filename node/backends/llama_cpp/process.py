@@ -13,12 +13,15 @@ import trio
 
 from node.backends import GenerationRequest, Piece
 from node.backends.llama_cpp import pipe
+from protocol.limits import LOGPROB_MIN, OPTION_BYTES_MAX, OPTIONS_MAX
+from protocol.messages import Alternative, Logprob
 
 LOAD_S_MAX = 300.0  # 40 GB from a slow disk. A file that makes the engine loop is given up after it.
 CANCEL_S_MAX = 0.8  # The contract gives a second; a child that does not stop by then is killed.
 FRAMES_WAITING_MAX = 256  # To the child, which reads at once. More means that it is frozen.
 REAP_S_MAX = 5.0  # A killed process is gone in milliseconds, unless the disk under its model hangs.
 TEXT_WAITING_MAX = 1 << 20  # Characters of an answer that nobody reads; the longest answers are a tenth of it.
+LOGPROBS_WAITING_MAX = 1 << 15  # Of an answer that nobody reads; one for each token of the longest.
 
 
 class ChildEnded(Exception):
@@ -36,19 +39,29 @@ class Call:
     number: int
     text: str = ""
     tokens: list[int] = field(default_factory=list)
+    logprobs: list[Logprob] = field(default_factory=list)
     ended: pipe.Ended | None = None
     news: trio.Event = field(default_factory=trio.Event)
 
-    def add(self, text: str, tokens: list[int], ended: pipe.Ended | None) -> None:
-        self.text += text
-        self.tokens += tokens
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something for the reader."""
+        return bool(self.text or self.logprobs)
+
+    def add(self, piece: pipe.Piece) -> None:
+        self.text += piece.text
+        self.tokens += piece.tokens
+        self.logprobs += map(_logprob, piece.logprobs)
+        self.news.set()
+
+    def end(self, ended: pipe.Ended) -> None:
         self.ended = ended
         self.news.set()
 
     def take(self) -> Piece:
         """All that waits."""
-        piece = Piece(self.text, tuple(self.tokens))
-        self.text, self.tokens = "", []
+        piece = Piece(self.text, tuple(self.tokens), tuple(self.logprobs))
+        self.text, self.tokens, self.logprobs = "", [], []
         return piece
 
 
@@ -126,24 +139,12 @@ class Child:
         obey in time, it is killed.
         """
         call = Call(next(self._numbers))
-        asked = pipe.Generate(
-            call.number,
-            request.skill,
-            [[turn.role, turn.text] for turn in request.turns],
-            request.tokens_max,
-            float(request.temperature),
-            float(request.top_p),
-            request.seed,
-            list(request.stops),
-            request.delivered,
-            list(request.delivered_tokens),
-        )
-        frame = pipe.pack(asked)
+        frame = pipe.pack(_asked(call.number, request))
         self._calls[call.number] = call
         try:
             self._tell(frame)
             while True:
-                if call.text:
+                if call.has_news:
                     yield call.take()
                 elif call.ended is not None:
                     yield call.ended
@@ -193,16 +194,16 @@ class Child:
 
     def _hear(self, said: pipe.Said) -> None:
         match said:
-            case pipe.Piece(number, text, tokens):
+            case pipe.Piece(number):
                 call = self._calls.get(number)
                 if call is not None and call.ended is None:
-                    if len(call.text) + len(text) + len(call.tokens) + len(tokens) > TEXT_WAITING_MAX:
+                    call.add(said)
+                    if len(call.text) + len(call.tokens) > TEXT_WAITING_MAX or len(call.logprobs) > LOGPROBS_WAITING_MAX:
                         raise pipe.PipeBroken("an answer without end")
-                    call.add(text, tokens, None)
             case pipe.Ended(number):
                 call = self._calls.get(number)
                 if call is not None and call.ended is None:
-                    call.add("", [], said)
+                    call.end(said)
             case pipe.Ready() | pipe.Unfit():
                 if self._said is None:
                     self._said = said
@@ -220,6 +221,50 @@ class Child:
         if self.signal is not None:
             return f"crashed ({signal_name(self.signal)})"
         return f"ended by itself (exit code {self._process.returncode})"
+
+
+def _asked(number: int, request: GenerationRequest) -> pipe.Generate:
+    sampling, demands = request.sampling, request.demands
+    return pipe.Generate(
+        number,
+        request.skill,
+        [[turn.role, turn.text] for turn in request.turns],
+        request.tokens_max,
+        list(request.stops),
+        request.delivered,
+        list(request.delivered_tokens),
+        float(sampling.temperature),
+        float(sampling.top_p),
+        sampling.top_k,
+        float(sampling.min_p),
+        float(sampling.repeat_penalty),
+        float(sampling.presence_penalty),
+        float(sampling.frequency_penalty),
+        sampling.seed,
+        demands.schema,
+        demands.grammar,
+        list(demands.options),
+        demands.forced,
+        list(demands.forced_tokens),
+        demands.logprobs,
+    )
+
+
+def _logprob(told: pipe.Told) -> Logprob:
+    """As it may travel: a child that a hostile file has taken over must not bend it out of bounds."""
+    (data, logprob), *others = zip(told[::2], told[1::2], strict=True)
+    top = [Alternative(_data(other), _within(share)) for other, share in others[:OPTIONS_MAX]]
+    return Logprob(_data(data), _within(logprob), tuple(top))
+
+
+def _data(value: bytes | float) -> bytes:
+    assert isinstance(value, bytes)
+    return value[:OPTION_BYTES_MAX]
+
+
+def _within(value: bytes | float) -> float:
+    assert isinstance(value, float)
+    return min(max(value, LOGPROB_MIN), 0.0) if value == value else LOGPROB_MIN
 
 
 def signal_name(number: int) -> str:

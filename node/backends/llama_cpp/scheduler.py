@@ -4,11 +4,12 @@ A place in the context's memory keeps what it has computed when its answer is ov
 there, or from a copy of it if the place is still in use. A text whose beginning another one is just having computed waits for that.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from node.backends.llama_cpp.context import Aborted, Context, Logits, Row
+from node.backends.llama_cpp.batch import Row
+from node.backends.llama_cpp.context import Aborted, Context, Logits
 from node.backends.llama_cpp.model import LoadFailed
 from node.backends.llama_cpp.sampling import BrokenLogits
 
@@ -16,6 +17,7 @@ READ_S = 0.22  # What reading may take of a step while others wait for their nex
 READ_ALONE_S = 0.5  # and while nobody does: a newcomer may.
 READ_MIN = 16  # Rows of a batch of reading, however slow: the processor computes about as many at a time.
 READ_TOGETHER = 32  # Rows up to which several prompts are read in one batch: one of them would cost nearly as much.
+WANTED_MAX = 32  # Rows of one text in a batch whose logits are wanted: each takes as many numbers as there are tokens.
 SAVED_MIN = 8  # Tokens that a text must save by a copy, which moves a whole place, or by waiting for another one to be read.
 GAP_STEPS = 4  # Places that stay empty between others for so long are closed; before, a newcomer may take them.
 RATE_WEIGHT = 0.3  # Of the newest batch in the rate of reading.
@@ -25,12 +27,19 @@ RATE_WEIGHT = 0.3  # Of the newest batch in the rate of reading.
 class Text:
     """One text that grows: a prompt of at least one token, perhaps the beginning of its answer, and what `choose` adds.
 
-    `choose` is given the logits after the last token and returns the next one; it may raise BrokenLogits.
+    `choose` is given the logits after the last token and returns the next one; it may raise BrokenLogits. `known`: the last so
+    many tokens are there already, and `choose` is nevertheless given what came before each of them, and returns it.
     """
 
     tokens: list[int]
     choose: Callable[[Logits], int]
+    known: int = 0
     place: "Place | None" = None
+
+    @property
+    def first_wanted(self) -> int:
+        """The position from which on it matters what follows."""
+        return len(self.tokens) - 1 - self.known
 
 
 @dataclass(eq=False, slots=True)
@@ -50,7 +59,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Grown:
-    """A text has its next token. Or it cannot have one: `broken` says why, and it is out."""
+    """A text has its next token, or one that is known. Or it cannot have one: `broken` says why, and it is out."""
 
     text: Text
     token: int
@@ -119,7 +128,7 @@ class Scheduler:
         rows = 0
         for place in reading:
             if rows == 0 or rows + place.unread <= min(READ_TOGETHER, room):
-                parts.append((place, min(place.unread, room)))
+                parts.append((place, min(place.unread, room, _before_too_many(place))))
                 rows += parts[-1][1]
         began = perf_counter()
         grown = self._compute(sorted(parts, key=lambda part: part[0].number))
@@ -129,14 +138,12 @@ class Scheduler:
     def _compute(self, parts: list[tuple[Place, int]]) -> list[Grown]:
         """So many tokens of each place, in one batch."""
         rows: list[Row] = []
-        ends: list[tuple[Place, int]] = []
+        wanted: list[tuple[Place, int]] = []
         for place, count in parts:
             assert place.text is not None
-            start, tokens = len(place.held), place.text.tokens
-            last = len(tokens) - 1
-            rows += [Row(place.number, at, tokens[at], at == last) for at in range(start, start + count)]
-            if rows[-1].wanted:
-                ends.append((place, len(rows) - 1))
+            start, tokens, first = len(place.held), place.text.tokens, place.text.first_wanted
+            wanted += [(place, len(rows) + at - start) for at in range(max(start, first), start + count)]
+            rows += [Row(place.number, at, tokens[at], at >= first) for at in range(start, start + count)]
         try:
             self._context.decode(rows)
         except (Aborted, LoadFailed):
@@ -146,18 +153,23 @@ class Scheduler:
         for place, count in parts:
             assert place.text is not None
             place.held += place.text.tokens[len(place.held) : len(place.held) + count]
-        return [self._grow(place, row) for place, row in ends]
+        return [grown for place, row in wanted for grown in self._grow(place, row)]
 
-    def _grow(self, place: Place, row: int) -> Grown:
+    def _grow(self, place: Place, row: int) -> Iterator[Grown]:
         text = place.text
-        assert text is not None
+        if text is None:
+            return  # It broke at an earlier row.
         try:
             token = text.choose(self._context.logits(row))
         except BrokenLogits as error:
             self.remove(text)
-            return Grown(text, -1, str(error))
-        text.tokens.append(token)
-        return Grown(text, token)
+            yield Grown(text, -1, str(error))
+            return
+        if text.known:
+            text.known -= 1
+        else:
+            text.tokens.append(token)
+        yield Grown(text, token)
 
     # --- Places -------------------------------------------------------------------------------------------------------
 
@@ -180,8 +192,8 @@ class Scheduler:
                 if shared >= SAVED_MIN:
                     self._copy(best, place, shared)
             place.text, text.place, place.used = text, place, self._step
-            # The last token is computed in any case: what follows it is wanted.
-            shared = min(_common(place.held, text.tokens), len(text.tokens) - 1)
+            # What follows is wanted of these, so they are computed in any case.
+            shared = min(_common(place.held, text.tokens), text.first_wanted)
             del place.held[self._context.forget(place.number, shared) :]
 
     def _copy(self, source: Place, target: Place, count: int) -> None:
@@ -206,6 +218,12 @@ class Scheduler:
         last.text = None
         last.held = last.held[: self._context.forget(last.number, 0)]
         return sorted([*growing[:-1], gap], key=lambda place: place.number)
+
+
+def _before_too_many(place: Place) -> int:
+    """How many rows of a place may be computed in one batch, for the logits that are wanted of them."""
+    assert place.text is not None
+    return max(0, place.text.first_wanted - len(place.held)) + WANTED_MAX
 
 
 def _common(one: list[int], other: list[int]) -> int:

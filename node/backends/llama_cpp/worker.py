@@ -1,12 +1,8 @@
 """What the child does once its model is loaded: takes requests, lets the scheduler work on all of them, sends what comes of it."""
 
 import os
-import queue
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import NoReturn
 
 import numpy as np
@@ -14,46 +10,20 @@ import numpy as np
 from node.backends import BackendError
 from node.backends.llama_cpp import pipe
 from node.backends.llama_cpp.answer import Answer
-from node.backends.llama_cpp.context import Aborted, AbortFlag, Context, Row
+from node.backends.llama_cpp.ballot import Ballot
+from node.backends.llama_cpp.batch import Row
+from node.backends.llama_cpp.context import Aborted, AbortFlag, Context
+from node.backends.llama_cpp.formats import FormatRefused, Formats
+from node.backends.llama_cpp.mailbox import Requests, Sink
 from node.backends.llama_cpp.model import LoadFailed, Model, TooLong
 from node.backends.llama_cpp.prompts import ChatTemplate, Refused
-from node.backends.llama_cpp.sampling import draw
+from node.backends.llama_cpp.sampling import Draw, Told
 from node.backends.llama_cpp.scheduler import Grown, Scheduler, Text
 from node.backends.summaries import summary_turns
 
 WARM_UP = "Every evening the starlings gather over the reed bed, turn and fold like smoke."  # More tokens than any kernel minds.
+FEATURES = ["schema", "grammar", "options", "forced", "logprobs"]  # Of `protocol.messages.Demands`.
 PIECE_INTERVAL_S = 0.02  # At most 50 pieces a second; a reader sees no difference, and every node on the way does.
-
-
-class Requests:
-    """What the parent wants, between the thread that reads and the one that works."""
-
-    def __init__(self, source: int, abort: AbortFlag) -> None:
-        self._source, self._abort = source, abort
-        self._come: queue.SimpleQueue[pipe.Generate | pipe.Cancel] = queue.SimpleQueue()
-        self.computing: frozenset[int] = frozenset()
-        """The calls that are worth stopping a batch for, should they be cancelled."""
-
-    def read_forever(self) -> None:
-        """Ends the process, at once and whatever it is doing, when the parent is gone or makes no sense."""
-        unpacker = pipe.Unpacker()
-        try:
-            while chunk := os.read(self._source, 65_536):
-                for said in unpacker.feed(chunk):
-                    if isinstance(said, pipe.Generate | pipe.Cancel):
-                        self._come.put(said)
-                    if isinstance(said, pipe.Cancel) and said.call in self.computing:
-                        self._abort.up()
-        finally:
-            os._exit(0)
-
-    def take(self, wait: bool) -> Iterator[pipe.Generate | pipe.Cancel]:
-        """All that has come; if asked to, wait until something does."""
-        if wait:
-            yield self._come.get()
-        with suppress(queue.Empty):
-            while True:
-                yield self._come.get_nowait()
 
 
 @dataclass(slots=True)
@@ -61,24 +31,40 @@ class Call:
     """One answer on its way."""
 
     number: int
-    answer: Answer
     text: Text
     tokens_in: int
+    answer: Answer
+    draw: Draw
     left: int  # Tokens that it may still have.
     waiting: str = ""  # Text that was not sent yet.
     told: int = 0  # Tokens of the answer that were.
     sent_at: float = 0.0
 
+    @property
+    def tokens_out(self) -> int:
+        return len(self.answer.tokens)
+
+
+@dataclass(slots=True)
+class Choice:
+    """A choice among options on its way: one text after the other."""
+
+    number: int
+    text: Text
+    tokens_in: int
+    ballot: Ballot
+    options: list[str]
+    tokens_out: int = 0
+
 
 class Worker:
     """Answers requests, as many at a time as the scheduler has room for."""
 
-    def __init__(self, model: Model, context: Context, template: ChatTemplate | None, sink: int) -> None:
-        self._model, self._context, self._template, self._sink = model, context, template, sink
+    def __init__(self, model: Model, context: Context, template: ChatTemplate | None, formats: Formats, sink: Sink) -> None:
+        self._model, self._context, self._template, self._formats, self._sink = model, context, template, formats, sink
         self._scheduler = Scheduler(context)
-        self._calls: dict[int, Call] = {}
-        self._by_text: dict[Text, Call] = {}
-        self._out = bytearray()
+        self._calls: dict[int, Call | Choice] = {}
+        self._by_text: dict[Text, Call | Choice] = {}
 
     def run(self, requests: Requests, abort: AbortFlag) -> NoReturn:
         """Until the process is ended."""
@@ -100,7 +86,7 @@ class Worker:
             except LoadFailed as error:
                 for call in list(self._calls.values()):
                     self._end(call, "failed", str(error))
-            self.flush()
+            self._sink.flush()
 
     def warm_up(self) -> bool:
         """Whether a token has the same bits alone as among others. Raises LoadFailed.
@@ -119,17 +105,6 @@ class Worker:
         self._context.forget(0, 0)
         return bool(exact)
 
-    def say(self, said: pipe.Said) -> None:
-        """Put it with what is sent by the next flush."""
-        self._out += pipe.pack(said)
-
-    def flush(self) -> None:
-        """Send all that was said, in one go."""
-        data = memoryview(bytes(self._out))
-        self._out.clear()
-        while data:
-            data = data[os.write(self._sink, data) :]
-
     # --- One call -----------------------------------------------------------------------------------------------------
 
     def _begin(self, request: pipe.Generate) -> None:
@@ -138,21 +113,43 @@ class Worker:
             tokens = self._model.tokenize(self._prompt(request)) or [self._model.first_token]
             if len(tokens) >= self._context.tokens:
                 raise TooLong(f"the input has {len(tokens)} tokens; {self._context.tokens} are the most, answer included")
-            answer = Answer(self._model, request)
-            begun = answer.begun()
-        except (Refused, TooLong, BackendError) as error:
-            self.say(pipe.Ended(request.call, "refused", len(tokens), 0, str(error)))
+            call = self._choice(request, tokens) if request.options else self._call(request, tokens)
+        except (Refused, FormatRefused, TooLong, BackendError) as error:
+            self._sink.say(pipe.Ended(request.call, "refused", len(tokens), 0, str(error)))
             return
-        left = min(request.tokens_max, self._context.tokens - len(tokens)) - len(answer.tokens)
-        seed = request.seed or int.from_bytes(os.urandom(4), "big")
-        dice = np.random.Generator(np.random.PCG64(seed).advance(len(answer.tokens)))  # Each token has taken one step.
-        choose = partial(draw, temperature=request.temperature, top_p=request.top_p, dice=dice)
-        text = Text([*tokens, *answer.tokens], choose)
-        call = Call(request.call, answer, text, len(tokens), left, begun, len(answer.tokens))
-        self._calls[call.number] = self._by_text[text] = call
-        self._scheduler.add(text)
-        if left < 1 or answer.is_over:
+        self._calls[call.number] = self._by_text[call.text] = call
+        self._scheduler.add(call.text)
+        if isinstance(call, Call) and (call.left < 1 or call.answer.is_over):
             self._finish(call)
+
+    def _call(self, request: pipe.Generate, prompt: list[int]) -> Call:
+        answer = Answer(self._model, request)
+        begun = answer.begun()
+        form = None
+        if request.schema or request.grammar:
+            form = self._formats.format(request.schema, request.grammar, answer.tokens)
+        forced = answer.forced() if request.forced else []
+        tokens = [*prompt, *answer.tokens]
+        left = min(request.tokens_max, self._context.tokens - len(prompt)) - len(answer.tokens)
+        if request.forced:
+            left = len(forced)
+            if len(tokens) + left > self._context.tokens:
+                raise TooLong(f"with the answer it has {len(tokens) + left} tokens; {self._context.tokens} are the most")
+        seed = request.seed or int.from_bytes(os.urandom(4), "big")
+        draw = Draw(tokens, len(answer.tokens), request, seed, form, iter(forced) if request.forced else None)
+        tokens += forced[:-1]
+        text = Text(tokens, draw, max(0, len(forced) - 1))
+        return Call(request.call, text, len(prompt), answer, draw, left, begun, len(answer.tokens))
+
+    def _choice(self, request: pipe.Generate, prompt: list[int]) -> Choice:
+        options = [self._model.tokenize_plain(option) for option in request.options]
+        if not all(options):
+            raise Refused("an option has no text")
+        longest = max(map(len, options))
+        if len(prompt) + longest > self._context.tokens:
+            raise TooLong(f"with an option it has {len(prompt) + longest} tokens; {self._context.tokens} are the most")
+        ballot = Ballot(prompt, options)
+        return Choice(request.call, ballot.first(), len(prompt), ballot, request.options)
 
     def _prompt(self, request: pipe.Generate) -> str:
         if not request.turns:
@@ -168,11 +165,17 @@ class Worker:
     def _go_on(self, grown: list[Grown]) -> None:
         """Send what the new tokens say, the first text of an answer at once, then coalesced."""
         for each in grown:
-            call = self._by_text[each.text]
+            call = self._by_text.get(each.text)
+            if call is None:
+                continue  # It was over at an earlier token.
             if each.broken:
                 self._end(call, "failed", each.broken)
+            elif isinstance(call, Choice):
+                if call.ballot.is_read:
+                    self._read_next(call)
             elif self._model.is_end(each.token):
                 call.left = max(call.left, 1)
+                call.draw.told = call.draw.told[:-1]  # The end is no part of the answer.
                 self._finish(call)
             else:
                 call.left -= 1
@@ -181,25 +184,49 @@ class Worker:
                     self._finish(call)
         now = time.monotonic()
         for call in self._calls.values():
-            if call.waiting and now - call.sent_at >= PIECE_INTERVAL_S:
+            if isinstance(call, Call) and now - call.sent_at >= PIECE_INTERVAL_S and (call.waiting or call.draw.told):
                 call.sent_at = now
                 self._send(call)
 
     def _send(self, call: Call) -> None:
-        if call.waiting:
-            self.say(pipe.Piece(call.number, call.waiting, call.answer.tokens[call.told :]))
-            call.waiting, call.told = "", len(call.answer.tokens)
+        if call.waiting or call.draw.told:
+            logprobs = [self._told(told) for told in call.draw.told]
+            self._sink.say(pipe.Piece(call.number, call.waiting, call.answer.tokens[call.told :], logprobs))
+            call.waiting, call.told, call.draw.told = "", len(call.answer.tokens), []
+
+    def _told(self, told: Told) -> pipe.Told:
+        pairs = [(told.token, told.logprob), *told.top]
+        return [part for token, logprob in pairs for part in (self._model.bytes_of(token), logprob)]
+
+    def _read_next(self, call: Choice) -> None:
+        """Read the next option, or say which is the likeliest."""
+        text = call.ballot.next()
+        self._scheduler.remove(call.text)
+        del self._by_text[call.text]
+        if text is not None:
+            call.text = text
+            self._by_text[text] = call
+            self._scheduler.add(text)
+            return
+        ranked = sorted(zip(call.ballot.logprobs, call.options, strict=True), key=lambda pair: -pair[0])
+        best, text_of_best = ranked[0]
+        pairs = [(text_of_best.encode(), best), *((option.encode(), logprob) for logprob, option in ranked)]
+        self._sink.say(pipe.Piece(call.number, text_of_best, [], [[part for pair in pairs for part in pair]]))
+        call.tokens_out = len(self._model.tokenize_plain(text_of_best))
+        del self._calls[call.number]
+        self._sink.say(pipe.Ended(call.number, "stop", call.tokens_in, call.tokens_out, ""))
 
     def _finish(self, call: Call) -> None:
         call.waiting += call.answer.flush()
         self._send(call)
-        self._end(call, "length" if call.left < 1 and not call.answer.is_over else "stop")
+        cut = call.left < 1 and not call.answer.is_over and not call.draw.is_forced
+        self._end(call, "length" if cut else "stop")
 
     def _cancel(self, number: int) -> None:
         if call := self._calls.get(number):
             self._end(call, "cancelled")
 
-    def _end(self, call: Call, finish: str, reason: str = "") -> None:
+    def _end(self, call: Call | Choice, finish: str, reason: str = "") -> None:
         del self._calls[call.number], self._by_text[call.text]
         self._scheduler.remove(call.text)
-        self.say(pipe.Ended(call.number, finish, call.tokens_in, len(call.answer.tokens), reason))
+        self._sink.say(pipe.Ended(call.number, finish, call.tokens_in, call.tokens_out, reason))

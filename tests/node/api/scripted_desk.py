@@ -3,6 +3,7 @@
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import trio
 
@@ -164,8 +165,8 @@ def routed(task: Task, model: str = "smollm2-135m", node: str = HERON, name: str
     return AskRouted(route(task.skill, model, node, name))
 
 
-def done(task: Task, *, finish: str = "stop", tokens_out: int = 2) -> AskEnded:
-    return AskEnded(None, answer(task, None, "", finish=finish, tokens_out=tokens_out))
+def done(task: Task, *, finish: str = "stop", tokens_out: int = 2, model: str = "smollm2-135m") -> AskEnded:
+    return AskEnded(None, replace(answer(task, None, "", finish=finish, tokens_out=tokens_out), model=model))
 
 
 def failed(task: Task, code: ErrorCode, reason: str = "") -> AskEnded:

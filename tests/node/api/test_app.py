@@ -22,7 +22,7 @@ async def test_every_route_says_what_it_is_for_once() -> None:
     assert all(route.purpose and not route.purpose.endswith(".") for route in ROUTES)
 
 
-@pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/v1/embeddings", "/swarm/v1/status/", "/api/tags", "//healthz"])
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/", "/v1/images", "/swarm/v1/status/", "/api/tags", "//healthz"])
 async def test_other_paths_are_404_in_the_shape_of_errors(api: Served, path: str) -> None:
     reply = await api.get(path)
     assert reply.status == 404

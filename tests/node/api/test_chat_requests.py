@@ -12,7 +12,7 @@ from node.api.chat_requests import DECODER, ChatRequest, turns_of, wishes_of
 from node.api.errors import ApiError, error_body
 from node.api.names import Wanted
 from node.api.tasks import Service, make_task
-from protocol.messages import Turn
+from protocol.messages import Demands, Turn
 from tests.node.api.scripted_desk import ScriptedDesk, without_journal
 
 
@@ -66,12 +66,7 @@ def said(*messages: object) -> list[Turn]:
         ("functions", [{"name": "f"}]),
         ("modalities", ["text", "audio"]),
         ("audio", {"voice": "alloy", "format": "wav"}),
-        ("logprobs", True),
-        ("top_logprobs", 3),
-        ("response_format", {"type": "json_object"}),
-        ("response_format", {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}),
-        ("presence_penalty", 0.5),
-        ("frequency_penalty", -0.5),
+        ("response_format", {"type": "xml"}),
         ("logit_bias", {"50256": -100}),
     ],
 )
@@ -99,6 +94,58 @@ async def test_sampling_wishes_are_read() -> None:
         ["a", "b"],
         7,
     )
+
+
+async def test_penalties_and_the_names_of_local_servers_are_read() -> None:
+    fields = {"top_k": 5, "min_p": 0.1, "repeat_penalty": 1.1, "presence_penalty": 0.5, "frequency_penalty": -0.5}
+    wishes = wishes_of(parsed(**fields))
+    assert {name: getattr(wishes, name) for name in fields} == fields
+
+
+PERSON = {"type": "object", "properties": {"name": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "demands"),
+    [
+        ({"response_format": {"type": "json_object"}}, Demands(schema='{"type":"object"}')),
+        ({"response_format": {"type": "json_object", "schema": PERSON}}, Demands(schema=json.dumps(PERSON, separators=(",", ":")))),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "p", "schema": PERSON, "strict": True}}},
+            Demands(schema=json.dumps(PERSON, separators=(",", ":"))),
+        ),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "p"}}}, Demands(schema='{"type":"object"}')),
+        ({"grammar": 'root ::= "a"'}, Demands(grammar='root ::= "a"')),
+        ({"logprobs": True}, Demands(logprobs=1)),
+        ({"logprobs": True, "top_logprobs": 20}, Demands(logprobs=21)),
+        ({"swarm": {"options": ["a", "b"]}}, Demands(options=("a", "b"))),
+    ],
+)
+async def test_demands_are_read(fields: dict, demands: Demands) -> None:
+    assert wishes_of(parsed(**fields)).demands == demands
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        ({"grammar": "x" * 16_385}, "grammar"),
+        ({"grammar": "x", "response_format": {"type": "json_object"}}, "grammar"),
+        ({"swarm": {"options": ["a"] * 65}}, "options"),
+        ({"swarm": {"options": [""]}}, "options"),
+        ({"swarm": {"options": ["x" * 513]}}, "options"),
+        ({"presence_penalty": 2.5}, "presence_penalty"),
+        ({"repeat_penalty": 0}, "repeat_penalty"),
+        ({"min_p": 1.5}, "min_p"),
+        ({"top_k": -1}, "top_k"),
+    ],
+)
+async def test_demands_that_no_wire_can_carry_are_refused(fields: dict, param: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        wishes_of(parsed(**fields))
+    assert (refused.value.status, refused.value.code, refused.value.param) == (400, "bad_request", param)
 
 
 async def test_newer_name_of_max_tokens_wins() -> None:

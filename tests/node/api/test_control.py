@@ -7,7 +7,7 @@ import trio
 from node.desk import AskText
 from node.views import AnswerView, ModelView, PeerView, RouteView, SkillView, StatusView
 from protocol.identity import node_from_text
-from protocol.messages import Turn
+from protocol.messages import Sampling, Turn
 from swarm.values import Privacy
 from tests.node.api.raw_http import Served, events
 from tests.node.api.scripted_desk import HERON, WREN, done, routed
@@ -72,13 +72,13 @@ async def test_every_wish_reaches_the_task(api: Served) -> None:
         task = api.desk.asked.pop()
         assert task.turns == (Turn("system", "s"), Turn("user", "u"))
         assert (task.skill, task.model, task.worker) == ("summarize", "org/tiny-chat", node_from_text(WREN))
-        assert (task.tokens_max, task.temperature, task.top_p, task.seed, task.stops) == (9, 0.0, 0.5, 3, ("#",))
+        assert (task.tokens_max, task.sampling, task.stops) == (9, Sampling(0.0, 0.5, seed=3), ("#",))
         assert (task.deadline_s, task.privacy) == (1.5, Privacy.LOCAL)
 
 
 async def test_seed_zero_is_the_workers_choice(api: Served) -> None:
     await api.post("/swarm/v1/route", {"text": "x", "seed": 0}, unix=True)
-    assert api.desk.asked[0].seed == 0
+    assert api.desk.asked[0].sampling.seed == 0
 
 
 async def test_route_answers_without_sending(api: Served) -> None:

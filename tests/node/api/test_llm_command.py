@@ -64,7 +64,7 @@ async def test_skill_and_options_reach_the_task(api: Served, tmp_path: Path) -> 
     )
     assert ended.returncode == 0, ended.stderr
     task = api.desk.asked[0]
-    assert (task.skill, task.temperature, task.tokens_max) == ("summarize", 0.25, 9)
+    assert (task.skill, task.sampling.temperature, task.tokens_max) == ("summarize", 0.25, 9)
     assert [(turn.role, turn.text) for turn in task.turns] == [("system", "be brief"), ("user", "x")]
 
 

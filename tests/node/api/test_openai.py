@@ -10,6 +10,7 @@ import trio
 
 from node.desk import AskText
 from protocol import errors as codes
+from protocol.messages import Sampling
 from swarm.values import Privacy, Task
 from tests.node.api.raw_http import KEY, Served
 from tests.node.api.scripted_desk import HERON, WREN, Step, done, failed, routed
@@ -106,7 +107,7 @@ async def test_request_reaches_the_task(api: Served, client: openai.AsyncOpenAI)
     task = api.desk.asked[0]
     assert [(turn.role, turn.text) for turn in task.turns] == [("system", "brief"), ("user", "one two three")]
     assert (task.skill, task.model, task.tokens_max, task.stops) == ("summarize", "org/tiny-chat", 9, ("#",))
-    assert (task.temperature, task.top_p, task.seed) == (0.0, 0.9, 5)
+    assert task.sampling == Sampling(0.0, 0.9, seed=5)
     assert (task.deadline_s, task.privacy) == (2.5, Privacy.LOCAL)
 
 
@@ -222,7 +223,7 @@ async def test_cancelled_call_cancels_the_task(api: Served, client: openai.Async
 async def test_answer_that_never_ends_is_given_up(
     api: Served, client: openai.AsyncOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("node.api.openai.ANSWER_BYTES_MAX", 1000)
+    monkeypatch.setattr("node.api.gathering.ANSWER_BYTES_MAX", 1000)
     api.desk.answers = lambda task: [AskText("x" * 1001), trio.Event()]
     with pytest.raises(openai.InternalServerError) as refused:
         await client.chat.completions.create(model="auto", messages=HELLO)

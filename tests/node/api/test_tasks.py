@@ -8,11 +8,10 @@ from node.api.names import Wanted
 from node.api.tasks import PROMPT_BYTES_MAX, TURN_OVERHEAD_BYTES, Service, Wishes, make_task
 from protocol import limits as lim
 from protocol.codec import encode
-from protocol.messages import AttemptId, TaskRequest, Turn
+from protocol.messages import AttemptId, Demands, Sampling, TaskRequest, Turn
 from swarm.values import Privacy, Task
 from tests.node.api.scripted_desk import ScriptedDesk, without_journal
 
-NONE = Wishes(None, None, None, None, (), None, None)
 CHAT = Wanted("chat", "", None)
 HELLO = [Turn("user", "hello")]
 
@@ -20,15 +19,14 @@ HELLO = [Turn("user", "hello")]
 def make(turns=HELLO, wanted=CHAT, **wishes) -> Task:
     desk = ScriptedDesk()
     service = Service(desk, AccessRules("k", deadline_s=45.0), lambda size: b"\x07" * size, 0, *without_journal(desk))
-    defaults = {name: getattr(NONE, name) for name in NONE.__slots__}
-    return make_task(service, wanted, turns, Wishes(**{**defaults, **wishes}))
+    return make_task(service, wanted, turns, Wishes(**wishes))
 
 
 def on_the_wire(task: Task) -> bytes:
     return encode(
         TaskRequest(
-            AttemptId(b"\x01" * 16), task.id, task.skill, task.model, task.turns, task.tokens_max, task.temperature,
-            task.top_p, task.seed, task.stops, round(task.deadline_s * 1000),
+            AttemptId(b"\x01" * 16), task.id, task.skill, task.model, task.turns, task.tokens_max, task.sampling,
+            task.stops, round(task.deadline_s * 1000), demands=task.demands,
         )
     )  # fmt: skip
 
@@ -36,7 +34,7 @@ def on_the_wire(task: Task) -> bytes:
 async def test_task_without_wishes_has_the_defaults() -> None:
     task = make()
     assert task.id == b"\x07" * 16
-    assert (task.tokens_max, task.temperature, task.top_p, task.seed, task.stops) == (512, 0.7, 1.0, 0, ())
+    assert (task.tokens_max, task.sampling, task.stops) == (512, Sampling(0.7), ())
     assert (task.deadline_s, task.privacy, task.worker) == (45.0, Privacy.SWARM, None)
 
 
@@ -44,7 +42,7 @@ async def test_wishes_are_kept() -> None:
     task = make(
         tokens_max=9, temperature=0.0, top_p=0.5, seed=11, stops=["a", "", "b"], deadline_s=3.0, privacy="local"
     )
-    assert (task.tokens_max, task.temperature, task.top_p, task.seed, task.stops) == (9, 0.0, 0.5, 11, ("a", "b"))
+    assert (task.tokens_max, task.sampling, task.stops) == (9, Sampling(0.0, 0.5, seed=11), ("a", "b"))
     assert (task.deadline_s, task.privacy) == (3.0, Privacy.LOCAL)
 
 
@@ -57,7 +55,7 @@ async def test_more_tokens_than_any_answer_has_are_clamped() -> None:
     [(1, 1), (0, 2**32 - 1), (2**32, 2**32 - 1), (-1, 2**32 - 1), (2**32 + 5, 5), (10**30, 10**30 % 2**32)],
 )
 async def test_every_seed_becomes_one_that_the_wire_knows_and_never_the_workers_choice(given: int, sent: int) -> None:
-    assert make(seed=given).seed == sent
+    assert make(seed=given).sampling.seed == sent
     on_the_wire(make(seed=given))
 
 
@@ -78,6 +76,19 @@ async def test_largest_task_fits_the_wire_and_the_next_byte_is_refused() -> None
     with pytest.raises(ApiError) as refused:
         make(turns, wanted)
     assert (refused.value.code, refused.value.status) == ("too_long", 400)
+
+
+async def test_what_is_demanded_counts_as_well() -> None:
+    demands = Demands(schema="s" * lim.FORMAT_BYTES_MAX)
+    room = PROMPT_BYTES_MAX - TURN_OVERHEAD_BYTES - lim.FORMAT_BYTES_MAX
+    turns = [Turn("user", "a" * min(room, lim.TURN_BYTES_MAX))]
+    on_the_wire(make(turns, demands=demands))
+    with pytest.raises(ApiError, match="bytes"):
+        make([*turns, Turn("user", "a" * (room - lim.TURN_BYTES_MAX + 1))], demands=demands)
+
+
+async def test_more_candidates_than_the_wire_knows_are_all() -> None:
+    assert make(top_k=10**9).sampling.top_k == lim.TOP_K_MAX
 
 
 async def test_most_turns_fit_the_wire_and_one_more_is_refused() -> None:

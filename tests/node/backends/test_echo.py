@@ -9,7 +9,7 @@ from trio.testing import MockClock
 from node.backends import BackendError, GenerationRequest, Surroundings
 from node.backends.contract import ask, check_backend, running
 from node.backends.echo import EchoBackend
-from protocol.messages import Turn
+from protocol.messages import Sampling, Turn
 
 
 def echo(argument: str = "") -> EchoBackend:
@@ -17,7 +17,7 @@ def echo(argument: str = "") -> EchoBackend:
 
 
 def request(text: str, *, tokens_max: int = 100) -> GenerationRequest:
-    return GenerationRequest("chat", "echo", (Turn("user", text),), tokens_max, 0.0, 1.0, 0, ())
+    return GenerationRequest("chat", "echo", (Turn("user", text),), tokens_max, Sampling(), ())
 
 
 @pytest.mark.parametrize("argument", ["", "delay_ms=20,slots=1", "words=5,slots=2,first_ms=300"])

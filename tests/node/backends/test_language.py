@@ -11,7 +11,7 @@ from node.backends import BackendError, GenerationRequest, Surroundings
 from node.backends.contract import ask, check_backend, running
 from node.backends.language import MODEL, SKILL, UNKNOWN, LanguageBackend, identify, load, open_language
 from node.backends.language_names import COMMON, NAMES
-from protocol.messages import Turn
+from protocol.messages import Sampling, Turn
 
 MODEL_LOADED, DIGEST = load()
 SURROUNDINGS = Surroundings(Path("unused"), 1)
@@ -35,7 +35,7 @@ async def test_language_keeps_the_contract() -> None:
 )
 async def test_the_answer_names_language_code_and_share(text: str, answer: str) -> None:
     async with running(backend := LanguageBackend(SURROUNDINGS)):
-        request = GenerationRequest(SKILL, MODEL, (Turn("user", text),), 16, 0.0, 1.0, 0, ())
+        request = GenerationRequest(SKILL, MODEL, (Turn("user", text),), 16, Sampling(), ())
         said = (await ask(backend, request)).text
     assert said.startswith(answer)
     assert 0.5 < float(said.removeprefix(answer)) <= 1.0

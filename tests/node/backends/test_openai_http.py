@@ -6,6 +6,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,14 +19,14 @@ from node.backends import BackendError, GenerationRequest, Surroundings
 from node.backends.contract import ask, check_backend, running
 from node.backends.openai_endpoint import KEY_VARIABLE
 from node.backends.openai_http import OpenAIHttpBackend
-from protocol.messages import Turn
-from tests.node.backends.openai_server import Exchange, Server, serving
+from protocol.messages import Demands, Sampling, Turn
+from tests.node.backends.openai_server import Exchange, Server, parrot, serving
 
 SURROUNDINGS = Surroundings(Path("unused"), 1)
 
 
 def request(text: str = "one two three", *, skill: str = "chat", tokens_max: int = 50) -> GenerationRequest:
-    return GenerationRequest(skill, "parrot", (Turn("user", text),), tokens_max, 0.0, 1.0, 7, ())
+    return GenerationRequest(skill, "parrot", (Turn("user", text),), tokens_max, Sampling(seed=7), ())
 
 
 @asynccontextmanager
@@ -65,7 +66,7 @@ async def test_the_request_says_what_was_asked_for() -> None:
     async with backend_and_server() as (backend, server):
         await ask(
             backend,
-            GenerationRequest("chat", "parrot", (Turn("system", "be"), Turn("user", "a")), 9, 0.5, 0.9, 3, ("x",)),
+            GenerationRequest("chat", "parrot", (Turn("system", "be"), Turn("user", "a")), 9, Sampling(0.5, 0.9, seed=3), ("x",)),
         )
         body = server.asked[-1].body
     assert body["messages"] == [{"role": "system", "content": "be"}, {"role": "user", "content": "a"}]
@@ -76,6 +77,40 @@ async def test_the_request_says_what_was_asked_for() -> None:
         3,
         ["x"],
     )
+
+
+async def test_dice_that_are_not_as_usual_are_told_and_others_not() -> None:
+    async with backend_and_server() as (backend, server):
+        await ask(backend, request())
+        assert not {"top_k", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty"} & server.asked[-1].body.keys()
+        await ask(backend, replace(request(), sampling=Sampling(top_k=5, min_p=0.2, repeat_penalty=1.1, presence_penalty=1.0)))
+        body = server.asked[-1].body
+    assert (body["top_k"], body["min_p"], body["repeat_penalty"], body["presence_penalty"]) == (5, 0.2, 1.1, 1.0)
+
+
+async def formatting(exchange: Exchange) -> None:
+    """A server that keeps to a schema: it has one answer for all."""
+    if "response_format" not in exchange.body:
+        await parrot(exchange)
+        return
+    await exchange.begin()
+    for part in ('{"w', 'et": ', "true}"):
+        await exchange.word(part)
+    await exchange.word("", "stop")
+    await exchange.data(b"data: [DONE]\n\n")
+    await exchange.end()
+
+
+async def test_a_server_that_keeps_to_schemas_is_found_out() -> None:
+    async with serving(formatting) as server, running(backend := OpenAIHttpBackend(server.url, SURROUNDINGS)) as offered:
+        assert {capability.features for capability in offered} == {("schema",)}
+        asked = replace(request(), demands=Demands(schema='{"type": "object"}'))
+        assert (await ask(backend, asked)).text == '{"wet": true}'
+        assert server.asked[-1].body["response_format"]["json_schema"]["schema"] == {"type": "object"}
+        with pytest.raises(BackendError, match="the schema cannot be read"):
+            await ask(backend, replace(request(), demands=Demands(schema="{")))
+    async with serving() as server, running(OpenAIHttpBackend(server.url, SURROUNDINGS)) as offered:
+        assert {capability.features for capability in offered} == {()}, "a server that does not listen"
 
 
 async def test_summarize_asks_the_model_for_a_summary() -> None:

@@ -60,6 +60,45 @@ def test_wishes_are_sent_as_they_were_said(swarm: Run, control: Control) -> None
     }
 
 
+def test_what_an_answer_must_look_like_is_sent_from_files_or_as_it_stands(swarm: Run, control: Control, tmp_path: Path) -> None:
+    schema, grammar = tmp_path / "person.json", tmp_path / "yes.gbnf"
+    schema.write_text('{"type": "object"}')
+    grammar.write_text('root ::= "yes"\n')
+    for arguments, expected in (
+        (["--schema", str(schema)], {"schema": {"type": "object"}}),
+        (["--schema", '{"enum": [1]}'], {"schema": {"enum": [1]}}),
+        (["--grammar", str(grammar)], {"grammar": 'root ::= "yes"'}),
+        (["--option", "yes", "--option", "no"], {"options": ["yes", "no"]}),
+        (["--top-k", "3", "--min-p", "0.1", "--repeat-penalty", "1.2"], {"top_k": 3, "min_p": 0.1, "repeat_penalty": 1.2}),
+        (["--presence-penalty", "-1", "--frequency-penalty", "1"], {"presence_penalty": -1.0, "frequency_penalty": 1.0}),
+    ):
+        control.asked.clear()
+        assert swarm("ask", "hi", *arguments).code == ExitCode.DONE
+        assert sent(control) == {"turns": [{"role": "user", "text": "hi"}], **expected}
+
+
+def test_a_schema_that_is_none_is_told_before_anything_is_sent(swarm: Run, control: Control, tmp_path: Path) -> None:
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "half.json").write_text('{"type":')
+    for schema, problem in (
+        (str(tmp_path / "list.json"), "is no JSON Schema"),
+        (str(tmp_path / "half.json"), "is no JSON"),
+        ('{"type":', "--schema is no JSON"),
+        (str(tmp_path / "missing.json"), "cannot be read"),
+    ):
+        ran = swarm("ask", "hi", "--schema", schema)
+        assert (ran.code, problem in ran.err) == (ExitCode.FAILED, True), ran.err
+    assert control.asked == []
+
+
+def test_log_probabilities_come_with_the_json(swarm: Run, control: Control) -> None:
+    told = [{"text": "a", "logprob": -0.5, "top": [["a", -0.5]]}]
+    control.events(("text", {"text": "a", "logprobs": told}), ("text", {"text": "b"}), ("end", asdict(canned.answer())))
+    ran = swarm("ask", "hi", "--logprobs", "1", "--json")
+    assert sent(control)["logprobs"] == 1
+    assert (ran.json["text"], ran.json["logprobs"]) == ("ab", told)
+
+
 def test_a_system_text_comes_first(swarm: Run, control: Control) -> None:
     swarm("ask", "hi", "--system", "be brief")
     assert sent(control)["turns"] == [{"role": "system", "text": "be brief"}, {"role": "user", "text": "hi"}]
@@ -111,7 +150,13 @@ def test_text_that_cannot_be_sent_is_refused_before_sending(swarm: Run, control:
     assert control.asked == []
 
 
-@pytest.mark.parametrize("flag", ["--deadline=soon", "--deadline=0s", "--temperature=3", "--seed=-1", "--tokens-max=0"])
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--deadline=soon", "--deadline=0s", "--temperature=3", "--temperature=nan", "--seed=-1", "--tokens-max=0", "--min-p=2",
+        "--logprobs=21",
+    ],
+)
 def test_a_wish_that_makes_no_sense_is_wrong_usage(swarm: Run, control: Control, flag: str) -> None:
     ran = swarm("ask", "hi", flag)
     assert ran.code == ExitCode.USAGE

@@ -12,6 +12,7 @@ from protocol.errors import CANCELLED
 from protocol.identity import NodeId
 from protocol.messages import (
     AttemptId,
+    Sampling,
     TaskAccepted,
     TaskCancelled,
     TaskFailed,
@@ -81,7 +82,7 @@ class Requester:
         self._answers[attempt], answers = trio.open_memory_channel[object](PIECES + 4)
         turns = (Turn("user", "why"),)
         self._watched.transport.send(
-            self._worker, TaskRequest(attempt, TaskId(attempt), "chat", "", turns, 64, 0.0, 1.0, 0, (), 60_000)
+            self._worker, TaskRequest(attempt, TaskId(attempt), "chat", "", turns, 64, Sampling(), (), 60_000)
         )
         with trio.move_on_after(patience_s if patience_s is not None else float("inf")) as leaving:
             last: object = None

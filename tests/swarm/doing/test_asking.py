@@ -8,6 +8,7 @@ from protocol import errors
 from protocol import limits as lim
 from protocol.identity import NodeId
 from protocol.messages import (
+    Sampling,
     TaskAccepted,
     TaskCancelled,
     TaskFailed,
@@ -43,12 +44,14 @@ CHAT = Subject("chat")
 
 def test_a_task_goes_to_the_worker_that_was_chosen() -> None:
     ada = Ada(BOB)
-    asked = task(turns=(Turn("system", "be brief"), Turn("user", "why?")), seed=7, stops=("\n",))
+    asked = task(turns=(Turn("system", "be brief"), Turn("user", "why?")), sampling=Sampling(seed=7), stops=("\n",))
     deadline, routed, send, overdue, watch = ada.asking.begin(asked, NOW)
     attempt = send.message.attempt
     assert deadline == SetTimer(30.0, DeadlinePassed(T1))
     assert routed == Notify(Routed(T1, ada.choose(asked, [], NOW)))
-    assert send == Send(BOB, TaskRequest(attempt, T1, "chat", "smollm2", asked.turns, 64, 0.0, 1.0, 7, ("\n",), 30_000))
+    assert send == Send(
+        BOB, TaskRequest(attempt, T1, "chat", "smollm2", asked.turns, 64, Sampling(seed=7), ("\n",), 30_000)
+    )
     assert overdue == SetTimer(ada.settings.accept_limit_s, AcceptOverdue(T1, attempt))
     assert watch == SetTimer(ada.settings.watch_after_s, WatchDue(T1, attempt))
     assert (len(attempt), len(ada.asking), ada.asking.workers()) == (16, 1, [BOB])

@@ -4,7 +4,16 @@ import pytest
 
 from protocol import errors
 from protocol import limits as lim
-from protocol.messages import TaskAccepted, TaskCancelled, TaskFailed, TaskPiece, TaskRefused, TaskRequest, Turn
+from protocol.messages import (
+    Sampling,
+    TaskAccepted,
+    TaskCancelled,
+    TaskFailed,
+    TaskPiece,
+    TaskRefused,
+    TaskRequest,
+    Turn,
+)
 from swarm.doing.attempts import Attempt, Delivered, Open
 from swarm.effects import (
     DeadlinePassed,
@@ -382,7 +391,7 @@ def test_the_deadline_and_the_user_end_both_rivals() -> None:
 
 def test_the_dice_of_an_answer_are_the_requesters() -> None:
     """Or nobody could go on with the same ones."""
-    warm = request(ada().asking.begin(task(temperature=0.7), NOW))
-    assert warm.seed > 0
-    assert request(ada().asking.begin(task(temperature=0.7, seed=7), NOW)).seed == 7
-    assert request(ada().asking.begin(task(), NOW)).seed == 0, "there are none at temperature 0"
+    warm = request(ada().asking.begin(task(sampling=Sampling(temperature=0.7)), NOW))
+    assert warm.sampling.seed > 0
+    assert request(ada().asking.begin(task(sampling=Sampling(temperature=0.7, seed=7)), NOW)).sampling.seed == 7
+    assert request(ada().asking.begin(task(), NOW)).sampling.seed == 0, "there are none at temperature 0"

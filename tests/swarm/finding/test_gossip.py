@@ -89,7 +89,8 @@ def test_a_node_that_has_said_more_than_it_knows_is_told() -> None:
 
 def test_a_forged_advert_is_counted_and_believed_by_nobody() -> None:
     ada = Ada()
-    forged = replace(of(BOB), sealed=of(EVE).sealed[:-1] + b"\0")
+    sealed = of(EVE).sealed
+    forged = replace(of(BOB), sealed=sealed[:-1] + bytes([sealed[-1] ^ 1]))
     foreign = Notary(KEYS["bob"], swarm_id("elsewhere"), Random(1)).sign(advert(CHAT), 60.0, NOW)
     assert ada.hears(forged, foreign) == []
     assert ada.gossip.refused == {"forged": 1, "foreign": 1}

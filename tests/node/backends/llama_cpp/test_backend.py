@@ -16,12 +16,12 @@ from node.backends.llama_cpp import process
 from node.backends.llama_cpp.backend import LlamaCppBackend
 from node.backends.llama_cpp.context import AbortFlag, Context, Row
 from node.backends.llama_cpp.model import Model
-from protocol.messages import Turn
+from protocol.messages import Sampling, Turn
 from tests.node.backends.llama_cpp.gguf_files import DAMAGED, SMOLLM2, small_model
 
 
 def request(skill: str, text: str, *, model: str = "nonsense", tokens_max: int = 40) -> GenerationRequest:
-    return GenerationRequest(skill, model, (Turn("user", text),), tokens_max, 0.0, 1.0, 1, ())
+    return GenerationRequest(skill, model, (Turn("user", text),), tokens_max, Sampling(seed=1), ())
 
 
 async def failure_at_load(backend: LlamaCppBackend) -> BackendError:
@@ -59,14 +59,14 @@ async def test_a_real_model_makes_sense(surroundings: Surroundings) -> None:
 
 async def test_answers_depend_on_the_seed_and_not_on_what_the_cache_holds(surroundings: Surroundings) -> None:
     text = "Once upon a time the starlings turned and folded over the reeds like smoke, and one of them said: I never"
-    warm = replace(request("complete", text, model="smollm2"), temperature=0.9, seed=5)
+    warm = replace(request("complete", text, model="smollm2"), sampling=Sampling(temperature=0.9, seed=5))
     async with running(backend := LlamaCppBackend(f"smollm2={SMOLLM2}", surroundings)):
         fresh = await ask(backend, warm)
         again = await ask(backend, warm)
-        other = await ask(backend, replace(warm, seed=6))
+        other = await ask(backend, replace(warm, sampling=Sampling(temperature=0.9, seed=6)))
         await ask(backend, request("complete", text[:57] + " But then", model="smollm2", tokens_max=2))
         part = await ask(backend, warm)
-        unseeded = {(await ask(backend, replace(warm, seed=0, tokens_max=8))).text for _ in range(3)}
+        unseeded = {(await ask(backend, replace(warm, sampling=Sampling(temperature=0.9), tokens_max=8))).text for _ in range(3)}
     assert len(set(fresh.text.split())) > 10
     assert fresh.text == again.text == part.text
     assert other.text != fresh.text
@@ -150,7 +150,7 @@ async def test_answers_at_once_are_those_given_alone_whoever_leaves_meanwhile(su
     asked = [
         replace(
             request("chat", f"Starlings, question {number}: what do they eat?", model="smollm2", tokens_max=4 + number),
-            temperature=0.7 * (number % 2), seed=number + 1, stops=("the",) if number % 3 == 0 else (),
+            sampling=Sampling(0.7 * (number % 2), seed=number + 1), stops=("the",) if number % 3 == 0 else (),
         )
         for number in range(12)
     ]  # fmt: skip

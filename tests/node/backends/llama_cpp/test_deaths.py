@@ -17,7 +17,7 @@ from node.backends import BackendError, GenerationRequest, Surroundings
 from node.backends.contract import ask, running
 from node.backends.llama_cpp import backend as backend_module
 from node.backends.llama_cpp.backend import LlamaCppBackend
-from protocol.messages import Turn
+from protocol.messages import Sampling, Turn
 
 DEADLINE_S = 60.0  # A safety net on a busy machine.
 
@@ -27,7 +27,7 @@ from pathlib import Path
 from node.backends import GenerationRequest, Surroundings
 from node.backends.llama_cpp.backend import LlamaCppBackend
 from node.backends.llama_cpp.process import Child
-from protocol.messages import Turn
+from protocol.messages import Sampling, Turn
 
 moment = sys.argv[3]
 backend = LlamaCppBackend(sys.argv[1], Surroundings(Path(sys.argv[2]), 1))
@@ -51,7 +51,7 @@ async def main():
         say("loaded")
         if moment == "answering":
             send, receive = trio.open_memory_channel(0)
-            request = GenerationRequest("complete", backend.model, (Turn("user", "Hi"),), 4000, 0.0, 1.0, 1, ())
+            request = GenerationRequest("complete", backend.model, (Turn("user", "Hi"),), 4000, Sampling(seed=1), ())
             nursery.start_soon(backend.generate, request, send)
             await receive.receive()
             say("answering")
@@ -62,11 +62,11 @@ trio.run(main)
 
 
 def long_request() -> GenerationRequest:
-    return GenerationRequest("complete", "nonsense", (Turn("user", "Hi"),), 4000, 0.0, 1.0, 1, ())
+    return GenerationRequest("complete", "nonsense", (Turn("user", "Hi"),), 4000, Sampling(seed=1), ())
 
 
 def short_request() -> GenerationRequest:
-    return GenerationRequest("chat", "nonsense", (Turn("user", "Hi"),), 8, 0.0, 1.0, 1, ())
+    return GenerationRequest("chat", "nonsense", (Turn("user", "Hi"),), 8, Sampling(seed=1), ())
 
 
 async def strike(backend: LlamaCppBackend, number: int) -> BackendError:

@@ -10,7 +10,7 @@ import pytest
 from node.backends import GenerationRequest, Surroundings
 from node.backends.contract import Answer, ask, running
 from node.backends.llama_cpp.backend import LlamaCppBackend
-from protocol.messages import Turn
+from protocol.messages import Sampling, Turn
 
 END_OF_TURN = 2  # <|im_end|>
 OTHER = "Tell me about the history of bread in two sentences."
@@ -23,7 +23,7 @@ async def model(path: Path, logs: Path, threads: int = 1) -> AsyncIterator[Llama
 
 
 def wanted(text: str, **changes: object) -> GenerationRequest:
-    asked = GenerationRequest("chat", "smollm2", (Turn("user", text),), 40, 0.0, 1.0, 7, ())
+    asked = GenerationRequest("chat", "smollm2", (Turn("user", text),), 40, Sampling(seed=7), ())
     return replace(asked, **changes)  # type: ignore[arg-type]
 
 
@@ -42,7 +42,7 @@ async def test_an_answer_cut_after_any_token_goes_on_to_the_same_end(
     smollm2: Path, tmp_path: Path, temperature: float
 ) -> None:
     """Also when the worker that goes on has another conversation in its cache."""
-    request = wanted("Why is the sky blue?", temperature=temperature)
+    request = wanted("Why is the sky blue?", sampling=Sampling(temperature, seed=7))
     async with model(smollm2, tmp_path) as one:
         whole = await told_in_pieces(one, request)
         for count in range(1, len(whole.tokens), 3):
@@ -73,7 +73,7 @@ async def test_text_that_is_held_back_is_neither_lost_nor_said_twice(smollm2: Pa
 async def test_characters_of_several_bytes_are_put_together_again(smollm2: Path, tmp_path: Path) -> None:
     """The tokens of an emoji are parts of it; cut between them, nothing of it was delivered."""
     async with model(smollm2, tmp_path) as one:
-        request = wanted("Repeat: 🐦🐦🐦🐦🐦🐦 é 漢字 🐦🐦🐦", tokens_max=40, temperature=0.3)
+        request = wanted("Repeat: 🐦🐦🐦🐦🐦🐦 é 漢字 🐦🐦🐦", tokens_max=40, sampling=Sampling(0.3, seed=7))
         whole = await told_in_pieces(one, request)
         inside = 0
         for count in range(1, len(whole.tokens), 2):

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from node.backends.llama_cpp import pipe
 
 SAID = [
-    pipe.Generate(1, "chat", [["user", "hé"]], 5, 0.7, 0.9, 3, ["\n"], "so", [1, 49_151]),
+    pipe.Generate(1, "chat", [["user", "hé"]], 5, ["\n"], "so", [1, 49_151], 0.7, 0.9, 3, options=["a"], logprobs=2),
     pipe.Cancel(1),
-    pipe.Ready(4096, 16, ["chat"], ["no network"], "", b"bits"),
+    pipe.Ready(4096, 16, ["chat"], ["schema"], ["no network"], "", b"bits"),
     pipe.Unfit("broken"),
-    pipe.Piece(1, "text 😀", [0, 7]),
+    pipe.Piece(1, "text 😀", [0, 7], [[b"text", -0.5, b"text", -0.5, b"\xf0", -2.0], [b"", 0.0]]),
     pipe.Ended(1, "stop", 3, 4, ""),
 ]
 
@@ -48,6 +48,10 @@ def framed(body: bytes) -> bytes:
         msgpack.packb([2, 1, ["chat", 5], [], ""]),
         msgpack.packb([5, 1, "stop", 1, 2, "", "more"]),
         msgpack.packb([4, 1, {"a": 1}]),
+        msgpack.packb([4, 1, "x", [], [[]]]),
+        msgpack.packb([4, 1, "x", [], [[b"x"]]]),
+        msgpack.packb([4, 1, "x", [], [["x", -1.0]]]),
+        msgpack.packb([4, 1, "x", [], [[b"x", -1]]]),
         msgpack.packb([4, 1, "x"]) + b"\x00",
         b"\x91" * 5000,
     ],

@@ -8,10 +8,11 @@ from random import Random
 import numpy as np
 import pytest
 
-from node.backends.llama_cpp.context import Aborted, AbortFlag, Context, Logits, Row
+from node.backends.llama_cpp.batch import Row
+from node.backends.llama_cpp.context import Aborted, AbortFlag, Context, Logits
 from node.backends.llama_cpp.model import Model
 from node.backends.llama_cpp.sampling import BrokenLogits
-from node.backends.llama_cpp.scheduler import GAP_STEPS, Scheduler, Text
+from node.backends.llama_cpp.scheduler import GAP_STEPS, WANTED_MAX, Scheduler, Text
 
 PLACES = 16
 TOKENS = 1024
@@ -251,6 +252,26 @@ def test_a_token_that_came_before_the_stop_is_told(model: Model, stoppable: tupl
     assert [each.token for each in scheduler.step()] == short.tokens[-1:]
     flag.down()
     assert [each.token for each in scheduler.step()] == short.tokens[-1:]
+
+
+def test_what_is_known_is_read_and_told_as_if_it_had_been_drawn(model: Model, context: CountingContext) -> None:
+    """More than fits into one batch, beside others that grow."""
+    [drawn, *others] = texts(model, 3)
+    begun, growth = len(drawn.tokens), 3 * WANTED_MAX
+    scheduler = Scheduler(context)
+    scheduler.add(drawn)
+    grown = grow(scheduler, [drawn], growth)[drawn]
+    for text in others:
+        scheduler.add(text)
+    for _ in range(3):
+        scheduler.step()
+    known = Text(drawn.tokens[: begun + growth - 1], Best(), known=growth - 1)
+    scheduler.add(known)
+    read: list[int] = []
+    while len(read) < growth:
+        read += [each.token for each in scheduler.step() if each.text is known]
+    assert read == grown
+    assert np.array_equal(np.array(known.choose.seen), np.array(drawn.choose.seen))  # type: ignore[attr-defined]
 
 
 def test_a_text_that_cannot_go_on_leaves_the_others_alone(model: Model, context: CountingContext) -> None:

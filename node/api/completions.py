@@ -1,0 +1,209 @@
+"""/v1/completions: a text is continued, without a conversation around it. Older tools and evaluation harnesses speak it."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from node.api.bodies import read_json
+from node.api.chat_answers import Chunks, finish_reason, task_headers, token_text, usage_of
+from node.api.chat_requests import StreamOptions
+from node.api.errors import bad_request
+from node.api.fields import (
+    Alternatives,
+    Count,
+    ResponseFormat,
+    SamplingFields,
+    SwarmWishes,
+    demands_of,
+    sampling_of,
+    schema_of,
+    unsupported,
+)
+from node.api.gathering import Gathered, gather_all
+from node.api.names import AUTO, resolve
+from node.api.streaming import EventStream
+from node.api.tasks import Service, Wishes, make_task
+from node.api.waiting import Awaited
+from node.desk import AskText
+from protocol.messages import Demands, Logprob, TaskId, Turn
+from swarm.values import Task
+
+COMPLETE = "complete"
+PROMPTS_MAX = 64  # Of one request.
+TOKENS_DEFAULT = 16  # OpenAI's own for this route.
+
+
+class CompletionRequest(SamplingFields, kw_only=True):
+    """The fields that are known. Others are ignored, as all servers do."""
+
+    prompt: str | list[str | int | list[int]] | None = None
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Count | None = None
+    stop: str | list[str] | None = None
+    echo: bool | None = None
+    logprobs: Alternatives | None = None
+    response_format: ResponseFormat | None = None
+    grammar: str | None = None
+    swarm: SwarmWishes | None = None
+    # Known, and refused where they would change the answer.
+    n: int | None = None
+    best_of: int | None = None
+    suffix: str | None = None
+    logit_bias: dict[str, Any] | None = None
+
+
+_DECODER = msgspec.json.Decoder(CompletionRequest)
+_encode = msgspec.json.Encoder().encode
+
+
+class CompletionChunks(Chunks):
+    """The dialect of /v1/completions with `stream`."""
+
+    object = "text_completion"
+    prefix = "cmpl"
+
+    def opening(self) -> bytes:
+        return b""
+
+    def text(self, item: AskText) -> bytes:
+        logprobs = _encode(legacy_logprobs(item.logprobs, 0)) if item.logprobs else b"null"
+        return self.chunk(b'"text":' + _encode(item.text), b"null", logprobs)
+
+    def last(self, finish: bytes, more: bytes) -> bytes:
+        return self.chunk(b'"text":""', finish, b"null", more)
+
+
+async def completions(service: Service, request: Request) -> ASGIApp:
+    asked = await read_json(request, _DECODER)
+    prompts = prompts_of(asked)
+    wishes = wishes_of(asked)
+    swarm = asked.swarm or SwarmWishes()
+    name = asked.model or AUTO
+    wanted = resolve(service.desk, name, skill=swarm.skill or COMPLETE)
+    created = int(time.time())
+    if asked.stream:
+        if len(prompts) > 1 or (asked.echo and asked.logprobs is not None):
+            raise unsupported("stream", "several prompts, or a prompt's own log-probabilities, come in one piece")
+        task = make_task(service, wanted, [Turn("user", prompts[0])], wishes)
+        options = asked.stream_options or StreamOptions()
+        chunks = CompletionChunks(
+            task.id, name, created, include_usage=bool(options.include_usage), include_swarm=bool(options.include_swarm)
+        )
+        return EventStream(service.desk, task, chunks)
+    tasks = [make_task(service, wanted, [Turn("user", prompt)], wishes) for prompt in prompts]
+    read = [_reading(task, service) for task in tasks] if asked.echo and asked.logprobs is not None else []
+    return Awaited(lambda: _complete(service, asked, prompts, tasks, read, name, created))
+
+
+def prompts_of(asked: CompletionRequest) -> list[str]:
+    """The texts to continue. Raises ApiError."""
+    if isinstance(asked.prompt, str):
+        return [asked.prompt]
+    prompts = asked.prompt or [""]
+    if len(prompts) > PROMPTS_MAX:
+        raise bad_request(f"prompt: {len(prompts)} texts, {PROMPTS_MAX} allowed.", "prompt")
+    texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+    if len(texts) < len(prompts):
+        raise unsupported("prompt", "tokens have other numbers in each model; send text")
+    return texts
+
+
+def wishes_of(asked: CompletionRequest) -> Wishes:
+    """How the text shall be continued. Raises ApiError for what would be ignored and must not be."""
+    for name, value in (("n", asked.n), ("best_of", asked.best_of)):
+        if value not in (None, 1):
+            raise unsupported(name, "one prompt makes one answer")
+    if asked.suffix:
+        raise unsupported("suffix", "no model here fills gaps")
+    if asked.logit_bias:
+        raise unsupported("logit_bias", "tokens have other numbers in each model")
+    if asked.max_tokens == 0 and not asked.echo:
+        raise bad_request("max_tokens: 0 makes sense only with echo.", "max_tokens")
+    swarm = asked.swarm or SwarmWishes()
+    stop = asked.stop or []
+    return Wishes(
+        tokens_max=TOKENS_DEFAULT if asked.max_tokens is None else asked.max_tokens,
+        **sampling_of(asked),
+        stops=[stop] if isinstance(stop, str) else stop,
+        deadline_s=swarm.deadline_s,
+        privacy=swarm.privacy,
+        demands=demands_of(
+            schema=schema_of(asked.response_format),
+            grammar=asked.grammar or "",
+            options=swarm.options or (),
+            logprobs=0 if asked.logprobs is None else 1 + asked.logprobs,
+        ),
+    )
+
+
+def _reading(task: Task, service: Service) -> Task:
+    """How likely the prompt itself is: it is what a text without a beginning is forced to be."""
+    demands = Demands(forced=task.turns[-1].text, logprobs=task.demands.logprobs)
+    return replace(task, id=TaskId(service.draw(16)), turns=(Turn("user", ""),), demands=demands)
+
+
+async def _complete(
+    service: Service, asked: CompletionRequest, prompts: list[str], tasks: list[Task], read: list[Task], name: str, created: int
+) -> Response:
+    writing = tasks if asked.max_tokens != 0 else []
+    gathered = await gather_all(service.desk, [*writing, *read])
+    written, readings = gathered[: len(writing)], gathered[len(writing) :]
+    choices = [
+        _choice(
+            number,
+            prompts[number],
+            bool(asked.echo),
+            written[number] if written else None,
+            readings[number] if readings else None,
+        )
+        for number in range(len(prompts))
+    ]
+    first = (written or readings)[0].answer
+    usages = [usage_of(each.answer) for each in written or readings]
+    body = {
+        "id": f"cmpl-{tasks[0].id.hex()}",
+        "object": "text_completion",
+        "created": created,
+        "model": first.model or name,
+        "choices": choices,
+        "usage": {key: sum(usage[key] for usage in usages) for key in usages[0]},
+        "swarm": first,
+    }
+    response = Response(_encode(body), media_type="application/json")
+    response.raw_headers.extend(task_headers(tasks[0].id, first.node, first.name, first.model))
+    return response
+
+
+def _choice(
+    number: int, prompt: str, echoed: bool, written: Gathered | None, reading: Gathered | None
+) -> dict[str, Any]:
+    logprobs: list[Logprob] = [*(reading.logprobs if reading else ()), *(written.logprobs if written else ())]
+    begins = 0 if reading else len(prompt)
+    return {
+        "index": number,
+        "text": (prompt if echoed else "") + (written.text if written else ""),
+        "logprobs": legacy_logprobs(logprobs, begins) if logprobs else None,
+        "finish_reason": finish_reason(written.answer) if written else "length",
+    }
+
+
+def legacy_logprobs(logprobs: Sequence[Logprob], begins: int) -> dict[str, Any]:
+    """As this route words them; `begins` is where the first token stands in the text."""
+    tokens = [token_text(each.data) for each in logprobs]
+    offsets = [begins]
+    for token in tokens:
+        offsets.append(offsets[-1] + len(token))
+    return {
+        "tokens": tokens,
+        "token_logprobs": [each.logprob for each in logprobs],
+        "top_logprobs": [{token_text(other.data): other.logprob for other in each.top} for each in logprobs],
+        "text_offset": offsets[:-1],
+    }

@@ -1,0 +1,105 @@
+"""/v1/embeddings: texts become vectors. Each text is a task of its own, so that a swarm shares the work."""
+
+import base64
+import math
+import struct
+from dataclasses import replace
+from typing import Any, Literal
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from node.api.bodies import read_json
+from node.api.chat_answers import task_headers
+from node.api.errors import bad_request, failed_task
+from node.api.fields import SwarmWishes, unsupported
+from node.api.gathering import Gathered, gather, gather_all
+from node.api.names import AUTO, resolve
+from node.api.tasks import Service, Wishes, make_task
+from node.api.waiting import Awaited
+from protocol import errors as codes
+from protocol.messages import Turn
+from swarm.values import Task
+
+EMBED = "embed"
+INPUTS_MAX = 256  # Of one request.
+NUMBERS_MAX = 16_384  # Of one vector; the longest in use have 8,192.
+
+
+class EmbeddingRequest(msgspec.Struct, kw_only=True):
+    """The fields that are known. Others are ignored, as all servers do."""
+
+    input: str | list[str | int | list[int]]
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+    swarm: SwarmWishes | None = None
+
+
+_DECODER = msgspec.json.Decoder(EmbeddingRequest)
+_VECTOR = msgspec.json.Decoder(list[float])
+
+
+async def embeddings(service: Service, request: Request) -> ASGIApp:
+    asked = await read_json(request, _DECODER)
+    texts = _texts(asked)
+    if asked.dimensions is not None:
+        raise unsupported("dimensions", "a vector is as long as the model makes it")
+    swarm = asked.swarm or SwarmWishes()
+    name = asked.model or AUTO
+    wanted = resolve(service.desk, name, skill=EMBED)
+    wishes = Wishes(tokens_max=1, deadline_s=swarm.deadline_s, privacy=swarm.privacy)
+    tasks = [make_task(service, wanted, [Turn("user", text)], wishes) for text in texts]
+    return Awaited(lambda: _embed(service, tasks, name, in_base64=asked.encoding_format == "base64"))
+
+
+def _texts(asked: EmbeddingRequest) -> list[str]:
+    inputs = [asked.input] if isinstance(asked.input, str) else asked.input
+    if not 1 <= len(inputs) <= INPUTS_MAX:
+        raise bad_request(f"input: {len(inputs)} texts, 1 to {INPUTS_MAX} allowed.", "input")
+    texts = [text for text in inputs if isinstance(text, str)]
+    if len(texts) < len(inputs):
+        raise unsupported("input", "tokens have other numbers in each model; send text")
+    if not all(texts):
+        raise bad_request("input: a text is empty.", "input")
+    return texts
+
+
+async def _embed(service: Service, tasks: list[Task], name: str, *, in_base64: bool) -> Response:
+    first = await gather(service.desk, tasks[0])
+    # Vectors of two models have nothing to do with each other: all come from the one that was chosen for the first.
+    others = [replace(task, model=first.answer.model) for task in tasks[1:]]
+    gathered = [first, *await gather_all(service.desk, others)]
+    data = [
+        {"object": "embedding", "index": number, "embedding": _encoded(each, in_base64=in_base64)}
+        for number, each in enumerate(gathered)
+    ]
+    count = sum(each.answer.tokens_in for each in gathered)
+    body: dict[str, Any] = {
+        "object": "list",
+        "data": data,
+        "model": first.answer.model or name,
+        "usage": {"prompt_tokens": count, "total_tokens": count},
+        "swarm": first.answer,
+    }
+    response = Response(msgspec.json.encode(body), media_type="application/json")
+    response.raw_headers.extend(task_headers(tasks[0].id, first.answer.node, first.answer.name, first.answer.model))
+    return response
+
+
+def _encoded(each: Gathered, *, in_base64: bool) -> list[float] | str:
+    vector = vector_of(each)
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode() if in_base64 else vector
+
+
+def vector_of(each: Gathered) -> list[float]:
+    """The numbers in an answer. Raises ApiError for a worker that has sent something else."""
+    try:
+        vector = _VECTOR.decode(each.text)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        vector = []
+    if not 0 < len(vector) <= NUMBERS_MAX or not all(math.isfinite(number) for number in vector):
+        raise failed_task(codes.BACKEND_FAILED, "The worker has sent something that is no vector.", each.answer)
+    return vector

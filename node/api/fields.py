@@ -1,0 +1,108 @@
+"""Fields that several requests share: how tokens are drawn, what an answer must look like, and the `swarm` object."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from node.api.errors import ApiError, bad_request
+from node.api.tasks import DEADLINE_S_MAX
+from protocol import limits as lim
+from protocol.messages import Demands
+
+Temperature = Annotated[float, msgspec.Meta(ge=0.0, le=2.0)]
+Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Penalty = Annotated[float, msgspec.Meta(ge=-2.0, le=2.0)]
+RepeatPenalty = Annotated[float, msgspec.Meta(ge=lim.REPEAT_PENALTY_MIN, le=lim.REPEAT_PENALTY_MAX)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+TokenCount = Annotated[int, msgspec.Meta(ge=1)]
+DeadlineS = Annotated[float, msgspec.Meta(gt=0.0, le=DEADLINE_S_MAX)]
+PrivacyName = Literal["local", "swarm"]
+ALTERNATIVES_MAX = lim.LOGPROBS_MAX - 1
+Alternatives = Annotated[int, msgspec.Meta(ge=0, le=ALTERNATIVES_MAX)]
+
+ANY_OBJECT = '{"type":"object"}'
+
+
+class SamplingFields(msgspec.Struct):
+    """How tokens are drawn. OpenAI's names, and those that llama.cpp, Ollama and vLLM share."""
+
+    temperature: Temperature | None = None
+    top_p: Share | None = None
+    top_k: Count | None = None
+    min_p: Share | None = None
+    repeat_penalty: RepeatPenalty | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    seed: int | None = None
+
+
+def sampling_of(fields: SamplingFields) -> dict[str, Any]:
+    """The same as arguments of `Wishes`."""
+    return {name: getattr(fields, name) for name in SamplingFields.__struct_fields__}
+
+
+class SwarmWishes(msgspec.Struct, forbid_unknown_fields=True):
+    """The request's `swarm` object. A misspelt field is refused: a privacy that is not heard would be broken."""
+
+    skill: str | None = None
+    deadline_s: DeadlineS | None = None
+    privacy: PrivacyName | None = None
+    options: list[str] | None = None
+
+
+class JsonSchema(msgspec.Struct):
+    name: str | None = None
+    schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(msgspec.Struct):
+    """OpenAI's, and with `schema` beside `json_object` that of llama-server."""
+
+    type: str = "text"
+    json_schema: JsonSchema | None = None
+    schema: dict[str, Any] | None = None
+
+
+def schema_of(form: ResponseFormat | None) -> str:
+    """The JSON Schema that a response format asks for; empty for free text. Raises ApiError."""
+    match form:
+        case None | ResponseFormat(type="text"):
+            return ""
+        case ResponseFormat(type="json_object"):
+            return json_text(form.schema) or ANY_OBJECT
+        case ResponseFormat(type="json_schema"):
+            if form.json_schema is None:
+                raise bad_request("response_format.json_schema: missing.", "response_format.json_schema")
+            return json_text(form.json_schema.schema) or ANY_OBJECT
+    raise unsupported("response_format", f'"{form.type[:32]}" is not one of text, json_object, json_schema')
+
+
+def demands_of(
+    *, schema: str = "", grammar: str = "", options: Sequence[str] = (), forced: str = "", logprobs: int = 0
+) -> Demands:
+    """Demands within the bounds of the wire. Raises ApiError that names the field."""
+    for name, text in (("schema", schema), ("grammar", grammar)):
+        if (size := len(text.encode())) > lim.FORMAT_BYTES_MAX:
+            raise bad_request(f"{name}: {size} bytes, {lim.FORMAT_BYTES_MAX} allowed.", name)
+    if len(options) > lim.OPTIONS_MAX:
+        raise bad_request(f"options: {len(options)} texts, {lim.OPTIONS_MAX} allowed.", "options")
+    for option in options:
+        if not 0 < (size := len(option.encode())) <= lim.OPTION_BYTES_MAX:
+            raise bad_request(f"options: a text of {size} bytes, 1 to {lim.OPTION_BYTES_MAX} allowed.", "options")
+    if (size := len(forced.encode())) > lim.DELIVERED_BYTES_MAX:
+        raise bad_request(f"forced: {size} bytes, {lim.DELIVERED_BYTES_MAX} allowed.", "forced")
+    given = [name for name, value in (("schema", schema), ("grammar", grammar), ("options", options), ("forced", forced)) if value]
+    if len(given) > 1:
+        raise bad_request(f"{' and '.join(given)} exclude each other; give one.", given[1])
+    return Demands(schema, grammar, tuple(options), forced, (), logprobs)
+
+
+def unsupported(param: str, why: str) -> ApiError:
+    """What would be ignored and must not be."""
+    return ApiError(400, "unsupported_parameter", f"{param} is not supported: {why}. Leave it out.", param=param)
+
+
+def json_text(value: dict[str, Any] | None) -> str:
+    return "" if value is None else msgspec.json.encode(value).decode()

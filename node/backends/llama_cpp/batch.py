@@ -1,0 +1,46 @@
+"""The rows of one llama_decode. Used only in the child, on one thread."""
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import llama_cpp as ll
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One token to compute: where it stands in which sequence, and whether what comes of it is wanted."""
+
+    sequence: int
+    position: int
+    token: int
+    wanted: bool
+
+
+class Batch:
+    """Room for so many rows: flat memory with one store for each field, where the library's own helpers take one for each row."""
+
+    def __init__(self, rows_max: int) -> None:
+        self.rows_max = rows_max
+        self._tokens = np.zeros(rows_max, np.int32)
+        self._positions = np.zeros(rows_max, np.int32)
+        self._sequences = np.zeros(rows_max, np.int32)
+        self._counts = np.ones(rows_max, np.int32)
+        self._wanted = np.zeros(rows_max, np.int8)
+        self._pointers = self._sequences.ctypes.data + 4 * np.arange(rows_max, dtype=np.uintp)
+        self._batch = ll.llama_batch()
+        self._batch.token = self._tokens.ctypes.data_as(ctypes.POINTER(ll.llama_token))
+        self._batch.pos = self._positions.ctypes.data_as(ctypes.POINTER(ll.llama_pos))
+        self._batch.n_seq_id = self._counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
+        self._batch.seq_id = ctypes.cast(self._pointers.ctypes.data, ctypes.POINTER(ctypes.POINTER(ll.llama_seq_id)))
+        self._batch.logits = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+
+    def of(self, rows: Sequence[Row]) -> ll.llama_batch:
+        """As the library takes it; valid until the next call."""
+        count = self._batch.n_tokens = len(rows)
+        self._tokens[:count] = [row.token for row in rows]
+        self._positions[:count] = [row.position for row in rows]
+        self._sequences[:count] = [row.sequence for row in rows]
+        self._wanted[:count] = [row.wanted for row in rows]
+        return self._batch

