@@ -39,6 +39,8 @@ def assemble(
     open_model: OpenModel,
     surroundings: Surroundings,
     parallel_max: int,
+    memory_bytes: int,
+    pinned: tuple[str, ...] = (),
     clock: Callable[[], float],
     dice: Random,
     stop: Callable[[], None],
@@ -47,7 +49,9 @@ def assemble(
     """The parts of a node. `stop` is what `swarm down` calls; `recorder` is running already."""
     member = Member(identity.node, name, settings, Notary(identity, swarm, dice), dice)
     # The driver needs what works for it and they need its inbox, so they get a way there instead.
-    models = Models(open_model, surroundings, parallel_max, lambda event: driver.post(event))
+    models = Models(
+        open_model, surroundings, parallel_max, lambda event: driver.post(event), memory_bytes=memory_bytes, pinned=pinned
+    )
     desk = Desk(
         member,
         models,

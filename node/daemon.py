@@ -27,6 +27,7 @@ from node.driver import Driver
 from node.exits import ExitCode, Failure, first_error
 from node.libp2p.transport import Libp2pTransport
 from node.logs import configure
+from node.memory import model_memory
 from node.models import Models
 from node.recording import Recorder
 from node.settings import NodeSettings, Settings, load
@@ -120,6 +121,8 @@ async def _live(
         open_model=open_backend,
         surroundings=Surroundings(home.logs, threads),
         parallel_max=settings.offer.max_parallel,
+        memory_bytes=settings.offer.memory_bytes or model_memory(),
+        pinned=settings.offer.pinned,
         clock=clock,
         dice=dice,
         stop=stopping.set,

@@ -320,6 +320,10 @@ class Desk:
         await self._models.add(ref).wait()
         return self._models.view(ref)
 
+    async def remove_model(self, name: str) -> ModelView:
+        """Let go of a model, by its reference or its own name. Raises UnknownModel."""
+        return self._models.remove(name)
+
     def status(self) -> StatusView:
         member = self._member
         counts = self._counts()

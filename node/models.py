@@ -1,4 +1,4 @@
-"""This node's models: opens their backends, keeps them running, and lets them work for attempts."""
+"""This node's models: opens their backends, keeps them within the memory that they may have, and lets them work for attempts."""
 
 import logging
 from collections.abc import Callable
@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 import trio
 
 from node.backends import Backend, BackendError, GenerationRequest, Piece, Surroundings
-from node.backends.references import without_secrets
+from node.backends.references import file_of, without_secrets
+from node.memory import process_bytes
 from node.views import ModelView
 from protocol import errors
 from protocol import limits as lim
@@ -23,32 +24,84 @@ log = logging.getLogger(__name__)
 PIECES_QUEUED_MAX = 64  # Between a backend and the member; the member takes them at once, so this is slack.
 PIECE_GAP_S = 0.05  # Between pieces after the first. Faster, readers notice nothing and every hop pays for each piece.
 SOURCES_MAX = lim.CAPABILITIES_MAX  # More could not be advertised.
+GROWTH = 1.3  # A model that was never loaded takes about so many times the bytes of its file.
 
 OpenModel = Callable[[str, Surroundings], Backend]
 """Makes the backend of a model's reference. Raises BackendError for references that name nothing."""
 
 
+class UnknownModel(Exception):
+    """No source of this node goes by that name. The message is for people."""
+
+
 @dataclass(eq=False, slots=True)
 class _Source:
+    """One reference, and the backend that it has now. `resting`: out of memory, and loaded when somebody asks for it; `leaving`: on
+    its way there.
+    """
+
     ref: str
+    pinned: bool
     backend: Backend | None = None
     state: str = "loading"
     detail: str = ""
     capabilities: tuple[Capability, ...] = ()
-    settled: trio.Event = field(default_factory=trio.Event)
+    able: bool = True  # Whether the backend can work now; a process that is being restarted cannot.
+    memory_bytes: int = 0  # What it took when it was last loaded, and
+    load_s: float = 0.0  # how long that was.
+    used_at: float = 0.0
+    active: int = 0  # Attempts that need it.
+    settled: trio.Event = field(default_factory=trio.Event)  # It has been ready, or has failed.
+    changed: trio.Event = field(default_factory=trio.Event)  # Of the state; a new one each time.
+    wanted: trio.Event = field(default_factory=trio.Event)  # It shall be loaded,
+    dismissed: trio.Event = field(default_factory=trio.Event)  # or leave memory.
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)  # It is removed.
+
+
+class _Queue:
+    """Those that are to be loaded, one at a time: so its speed is measured undisturbed, and memory counted."""
+
+    def __init__(self) -> None:
+        self._waiting: list[_Source] = []
+        self._moved = trio.Event()
+
+    def join(self, source: _Source) -> None:
+        self._waiting.append(source)
+
+    def leave(self, source: _Source) -> None:
+        """Whether its turn has come or not."""
+        if source in self._waiting:
+            self._waiting.remove(source)
+            self._moved.set()
+            self._moved = trio.Event()
+
+    async def wait_turn(self, source: _Source) -> None:
+        """Until all are gone that have joined before."""
+        while self._waiting[0] is not source:
+            await self._moved.wait()
 
 
 class Models:
     """Every model source of this node. All methods are called from the node's own trio loop."""
 
     def __init__(
-        self, open_model: OpenModel, surroundings: Surroundings, parallel_max: int, post: Callable[[Event], None]
+        self,
+        open_model: OpenModel,
+        surroundings: Surroundings,
+        parallel_max: int,
+        post: Callable[[Event], None],
+        *,
+        memory_bytes: int,
+        pinned: tuple[str, ...] = (),
     ) -> None:
+        """`memory_bytes` are for all models together; those in `pinned` stay whatever is asked for."""
         self._open_model, self._surroundings, self._post = open_model, surroundings, post
+        self._memory_bytes, self._pinned = memory_bytes, pinned
         self._parallel = trio.CapacityLimiter(parallel_max)
         self._sources: list[_Source] = []
         self._scopes: dict[AttemptId, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
+        self._loading = _Queue()
 
     async def run(self, refs: tuple[str, ...], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Load these and whatever is added, until cancelled. Never fails for a model: its view says what is wrong."""
@@ -66,13 +119,29 @@ class Models:
             if source.ref == ref and source.state != "failed":
                 return source.settled
         self._sources = [source for source in self._sources if source.ref != ref]
-        source = _Source(ref)
+        source = _Source(ref, ref in self._pinned)
         self._sources.append(source)
         if len(self._sources) > SOURCES_MAX:
             self._fail(source, f"a node offers at most {SOURCES_MAX} models")
         else:
+            self._loading.join(source)
             self._nursery.start_soon(self._keep, source)
         return source.settled
+
+    def remove(self, name: str) -> ModelView:
+        """Let go of a source, by its reference or by its model's name; what it is doing ends. Raises UnknownModel."""
+        found = next((source for source in self._sources if name in _names(source)), None)
+        if found is None:
+            known = ", ".join(without_secrets(source.ref) for source in self._sources) or "none"
+            raise UnknownModel(f'this node has no model "{without_secrets(name)}"; it has {known}')
+        view = _view(found)
+        self._sources.remove(found)
+        self._set(found, "removed")
+        found.scope.cancel()
+        found.settled.set()
+        log.info("model %s is removed", without_secrets(found.ref))
+        self._announce()
+        return view
 
     def view(self, ref: str) -> ModelView:
         return next(_view(source) for source in self._sources if source.ref == ref)
@@ -91,14 +160,95 @@ class Models:
     # --- One source ---------------------------------------------------------------------------------------------------
 
     async def _keep(self, source: _Source) -> None:
+        """Load it, and again whenever it is wanted after it had to leave."""
         try:
-            source.backend = self._open_model(source.ref, self._surroundings)
-            async with trio.open_nursery() as nursery:
-                capabilities = await nursery.start(source.backend.run)
-                self._ready(source, capabilities)
+            with source.scope:
+                while True:
+                    await self._live(source)
+                    self._set(source, "resting")
+                    self._announce()
+                    await source.wanted.wait()
         except* BackendError as group:
             reasons = [str(error) for error in _leaves(group)]
             self._fail(source, "; ".join(reasons))
+        finally:
+            self._loading.leave(source)
+
+    async def _live(self, source: _Source) -> None:
+        """Until others need its memory."""
+        source.wanted, source.dismissed = trio.Event(), trio.Event()
+        async with trio.open_nursery() as nursery:
+            await self._loading.wait_turn(source)
+            self._set(source, "loading")
+            await self._make_room(source)
+            began = trio.current_time()
+            source.backend = self._open_model(source.ref, self._surroundings_of(source))
+            capabilities = await nursery.start(source.backend.run)
+            source.load_s = trio.current_time() - began
+            # One that takes more than was thought may still be there alone.
+            source.memory_bytes = min(process_bytes(source.backend.pid), self._memory_bytes)
+            source.used_at = trio.current_time()
+            self._ready(source, capabilities)
+            self._trim(source)
+            self._loading.leave(source)
+            await source.dismissed.wait()
+            nursery.cancel_scope.cancel()
+        source.backend, source.able = None, True
+
+    def _surroundings_of(self, source: _Source) -> Surroundings:
+        def tell(words: str) -> None:
+            if source.state == "loading":
+                source.detail = words
+
+        def available(able: bool) -> None:
+            if source.able != able and source.state == "ready":
+                source.able = able
+                self._announce()
+
+        return replace(
+            self._surroundings, memory_bytes=self._memory_bytes, measured=source.capabilities, tell=tell, available=available
+        )
+
+    async def _make_room(self, source: _Source) -> None:
+        """Send away who was asked for least recently, until this one fits. Raises BackendError if it never can."""
+        need = source.memory_bytes or _file_bytes(source.ref)
+        while True:
+            others = [other for other in self._held() if other is not source]
+            if need + sum(other.memory_bytes for other in others) <= self._memory_bytes or not need:
+                return
+            staying = sum(other.memory_bytes for other in others if other.pinned)
+            if need + staying > self._memory_bytes:
+                raise BackendError(
+                    f"it takes about {_amount(need)}, and offer.memory leaves {_amount(self._memory_bytes - staying)}: set that "
+                    "higher, or take a smaller model",
+                    retryable=False,
+                )
+            source.detail = "waiting for memory"
+            leaving = min(
+                (other for other in others if not other.pinned),
+                key=lambda other: (other.state != "leaving", other.active > 0, other.used_at),
+            )
+            if leaving.state == "ready" and not leaving.active:
+                self._dismiss(leaving)
+            await leaving.changed.wait()
+
+    def _held(self) -> list[_Source]:
+        """Those that take memory now."""
+        return [source for source in self._sources if source.state in ("ready", "leaving") and source.memory_bytes]
+
+    def _dismiss(self, source: _Source) -> None:
+        """It leaves memory; who needs it from now on waits until it is back."""
+        log.info("model %s leaves memory to others", without_secrets(source.ref))
+        self._set(source, "leaving")
+        source.dismissed.set()
+
+    def _trim(self, newest: _Source) -> None:
+        """If it takes more than was thought, those leave that can."""
+        over = sum(source.memory_bytes for source in self._held()) - self._memory_bytes
+        for source in sorted(self._held(), key=lambda source: source.used_at):
+            if over > 0 and source is not newest and not source.pinned and not source.active:
+                self._dismiss(source)
+                over -= source.memory_bytes
 
     def _ready(self, source: _Source, capabilities: tuple[Capability, ...]) -> None:
         taken = {offered.model for other in self._sources for offered in other.capabilities if other is not source}
@@ -108,23 +258,42 @@ class Models:
         if not capabilities:
             raise BackendError("nothing passed its self-test; see the log", retryable=False)
         _check_fit(capabilities)
-        source.capabilities, source.state = capabilities, "ready"
+        source.capabilities = capabilities
+        self._set(source, "ready")
         log.info("model %s is ready: %s", without_secrets(source.ref), ", ".join(offered.skill for offered in capabilities))
         source.settled.set()
         self._announce()
 
     def _fail(self, source: _Source, detail: str) -> None:
         offered = bool(source.capabilities)
-        source.state, source.detail, source.capabilities = "failed", detail, ()
+        source.backend, source.capabilities = None, ()
+        self._set(source, "failed", detail)
         log.warning("model %s has failed: %s", without_secrets(source.ref), detail)
         source.settled.set()
         if offered:
             self._announce()
 
+    def _set(self, source: _Source, state: str, detail: str = "") -> None:
+        source.state, source.detail = state, detail
+        self._stir(source)
+
+    def _stir(self, source: _Source) -> None:
+        """Let those look again who wait for a change."""
+        source.changed.set()
+        source.changed = trio.Event()
+
     def _announce(self) -> None:
         most = int(self._parallel.total_tokens)
         capabilities = [
-            replace(offered, slots=min(offered.slots, most)) for source in self._sources for offered in source.capabilities
+            replace(
+                offered,
+                slots=min(offered.slots, most),
+                # Whoever asks a resting model waits until it is loaded, and had better know.
+                first_token_ms=min(offered.first_token_ms + _rest_ms(source), lim.DEADLINE_MS_MAX),
+            )
+            for source in self._sources
+            for offered in source.capabilities
+            if source.able
         ]
         self._post(CapabilitiesChanged(tuple(capabilities[: lim.CAPABILITIES_MAX])))
 
@@ -157,51 +326,93 @@ class Models:
         self._post(ended)
 
     async def _work(self, request: TaskRequest, model: str) -> Event:
-        backend = self._backend(request.skill, model)
-        if backend is None:
+        source = self._source(request.skill, model)
+        if source is None:
             return GenerationFailed(request.attempt, errors.BACKEND_FAILED.number, f"{model} is gone")
+        source.active += 1
+        try:
+            backend = await self._awake(source)  # Before its turn: those whose turn it is may have to end for it.
+            async with self._parallel:
+                return await self._answer(backend, request, model)
+        finally:
+            source.active -= 1
+            source.used_at = trio.current_time()
+            self._stir(source)
+
+    async def _awake(self, source: _Source) -> Backend:
+        """The backend, once it is in memory. Raises BackendError."""
+        while source.backend is None or source.state != "ready":
+            if source.state in ("failed", "removed"):
+                raise BackendError(source.detail or "the model was removed")
+            if source.state == "resting" and not source.wanted.is_set():
+                self._loading.join(source)
+                source.wanted.set()
+            await source.changed.wait()
+        return source.backend
+
+    async def _answer(self, backend: Backend, request: TaskRequest, model: str) -> Event:
         asked = GenerationRequest(
             request.skill, model, request.turns, request.tokens_max, request.sampling, request.stops,
             request.delivered, request.delivered_tokens, request.demands,
         )  # fmt: skip
-        async with self._parallel:
-            began = trio.current_time()
-            first_at: float | None = None
-            sending, receiving = trio.open_memory_channel[str | Piece](PIECES_QUEUED_MAX)
-            generated = None
-            posted_at = began
+        began = trio.current_time()
+        first_at: float | None = None
+        sending, receiving = trio.open_memory_channel[str | Piece](PIECES_QUEUED_MAX)
+        generated = None
+        posted_at = began
 
-            async def work() -> None:
-                nonlocal generated
-                async with sending:
-                    generated = await backend.generate(asked, sending)
+        async def work() -> None:
+            nonlocal generated
+            async with sending:
+                generated = await backend.generate(asked, sending)
 
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(work)
-                async for piece in receiving:
-                    if first_at is None:
-                        first_at = trio.current_time()
-                        pieces = [piece]
-                    else:
-                        pieces = [piece, *await _gathered(receiving, posted_at)]
-                    self._post(_joined(request.attempt, pieces))
-                    posted_at = trio.current_time()
-            assert generated is not None
-            ended_at = trio.current_time()
-            first_s = (first_at or ended_at) - began
-            finish = "length" if generated.finish == "length" else "stop"
-            # A plug-in may count as it likes, but what is told to a peer has bounds.
-            tokens_in, tokens_out = (
-                min(max(0, count), lim.CONTEXT_TOKENS_MAX) for count in (generated.tokens_in, generated.tokens_out)
-            )
-            usage = Usage(finish, tokens_in, tokens_out, first_s, ended_at - began)
-            return GenerationFinished(request.attempt, usage)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(work)
+            async for piece in receiving:
+                if first_at is None:
+                    first_at = trio.current_time()
+                    pieces = [piece]
+                else:
+                    pieces = [piece, *await _gathered(receiving, posted_at)]
+                self._post(_joined(request.attempt, pieces))
+                posted_at = trio.current_time()
+        assert generated is not None
+        ended_at = trio.current_time()
+        first_s = (first_at or ended_at) - began
+        finish = "length" if generated.finish == "length" else "stop"
+        # A plug-in may count as it likes, but what is told to a peer has bounds.
+        tokens_in, tokens_out = (
+            min(max(0, count), lim.CONTEXT_TOKENS_MAX) for count in (generated.tokens_in, generated.tokens_out)
+        )
+        return GenerationFinished(request.attempt, Usage(finish, tokens_in, tokens_out, first_s, ended_at - began))
 
-    def _backend(self, skill: str, model: str) -> Backend | None:
+    def _source(self, skill: str, model: str) -> _Source | None:
         for source in self._sources:
             if any(offered.skill == skill and offered.model == model for offered in source.capabilities):
-                return source.backend
+                return source
         return None
+
+
+def _names(source: _Source) -> set[str]:
+    """What a user may call it."""
+    return {source.ref, without_secrets(source.ref), *(offered.model for offered in source.capabilities)}
+
+
+def _rest_ms(source: _Source) -> int:
+    """What being out of memory adds to the first token."""
+    return 0 if source.state == "ready" else round(source.load_s * 1000)
+
+
+def _file_bytes(ref: str) -> int:
+    """About what a model will take that was never loaded; 0 if that cannot be told."""
+    try:
+        return int(file_of(ref).stat().st_size * GROWTH)
+    except (BackendError, OSError):
+        return 0  # No file; or opening it will say better what is wrong.
+
+
+def _amount(count: int) -> str:
+    return f"{max(0, count) / 2**30:.1f} GB" if count >= 2**30 else f"{max(0, count) / 2**20:.0f} MB"
 
 
 def _check_fit(capabilities: tuple[Capability, ...]) -> None:
@@ -235,14 +446,22 @@ def _leaves(group: BaseExceptionGroup[BackendError]) -> list[BackendError]:
     return leaves
 
 
+def _shown(source: _Source) -> str:
+    if source.state == "ready" and not source.able:
+        return "restarting"
+    return "resting" if source.state == "leaving" else source.state
+
+
 def _view(source: _Source) -> ModelView:
     fastest = max(source.capabilities, key=lambda offered: offered.tokens_per_second, default=None)
     return ModelView(
         ref=without_secrets(source.ref),
         model=fastest.model if fastest else "",
-        state=source.state,
+        state=_shown(source),
         detail=source.detail,
         skills=[offered.skill for offered in source.capabilities],
         tokens_per_second=fastest.tokens_per_second if fastest else None,
         first_token_ms=fastest.first_token_ms if fastest else None,
+        memory_bytes=source.memory_bytes,
+        pinned=source.pinned,
     )

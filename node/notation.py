@@ -6,6 +6,8 @@ from pathlib import Path
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h)?")
 _UNIT_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, None: 1.0}
+_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT])i?B", re.IGNORECASE)
+_UNIT_BYTES = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _BACKEND = re.compile(r"([a-z][a-z0-9_]*):(?!//)(.*)", re.DOTALL)
 _LISTEN = re.compile(r"/(ip4|ip6)/([^/]+)/tcp/(\d+)")
 _DIALLED_FIRST = {"ip4", "ip6", "dns", "dns4", "dns6", "dnsaddr"}
@@ -18,6 +20,14 @@ def seconds(text: str) -> float:
     if match is None:
         raise ValueError(f'not a duration: "{text}"; write it like 20s, 500ms or 2m')
     return float(match[1]) * _UNIT_S[match[2]]
+
+
+def byte_count(text: str) -> int:
+    """An amount of memory such as `6GB` or `512MB`, in powers of 1024. Raises ValueError."""
+    match = _BYTES.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f'not an amount of memory: "{text}"; write it like 6GB or 512MB')
+    return int(float(match[1]) * _UNIT_BYTES[match[2].upper()])
 
 
 def host_and_port(text: str) -> tuple[str, int]:

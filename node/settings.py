@@ -72,6 +72,13 @@ class OfferSettings(Struct, frozen=True):
     models: Texts = ()  # References, see `node.backends`.
     max_parallel: Annotated[int, Meta(ge=1, le=lim.SLOTS_MAX)] = 16  # Generations at once, of all models together.
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0  # Of one model; 0: the node chooses.
+    memory: str = "auto"  # For all models together; those that are over it are loaded when they are asked for.
+    pinned: Texts = ()  # References of models that stay in memory.
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """None: the node chooses."""
+        return None if self.memory == "auto" else notation.byte_count(self.memory)
 
 
 class AskSettings(Struct, frozen=True):
@@ -286,7 +293,7 @@ def _checked(key: str, field: msgspec.structs.FieldInfo, given: _Given) -> Any:
     except (msgspec.ValidationError, ValueError) as error:
         problem = str(error).split(" - at `$")[0]
         raise ConfigError(given.where, f"{key}: {problem}, not {_shown(given.value)}") from None
-    if key == "offer.models":
+    if key in ("offer.models", "offer.pinned"):
         return tuple(notation.absolute_reference(ref, given.folder) for ref in value)
     return value
 
@@ -307,6 +314,11 @@ def _check_deadline(text: str) -> None:
         raise ValueError(f"a deadline is over 0 s and at most {lim.DEADLINE_MS_MAX // 1000} s")
 
 
+def _check_memory(text: str) -> None:
+    if text != "auto":
+        notation.byte_count(text)
+
+
 def _check_host(host: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\]", host):
         raise ValueError("a Host name without scheme, port or wildcard")
@@ -320,6 +332,7 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "swarm.current": _check_name,
     "api.listen": _check_api,
     "api.hosts": _check_host,
+    "offer.memory": _check_memory,
     "ask.deadline": _check_deadline,
 }
 

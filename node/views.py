@@ -75,7 +75,9 @@ class SkillView:
 
 @dataclass(frozen=True, slots=True)
 class ModelView:
-    """One model source of this node. `state` is `loading`, `ready`, `failed`; `detail` says why it failed and what to do."""
+    """One model source of this node. `state` is `loading`, `ready`, `restarting`, `resting` (out of memory until it is asked for)
+    or `failed`; `detail` says how far it is, or why it failed and what to do.
+    """
 
     ref: str
     model: str
@@ -84,6 +86,8 @@ class ModelView:
     skills: list[str]
     tokens_per_second: float | None
     first_token_ms: int | None
+    memory_bytes: int = 0  # Of its process, when it was last loaded.
+    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,7 @@ ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute("GET", "/swarm/v1/skills", "every capability that is known now", control.list_skills),
     ApiRoute("GET", "/swarm/v1/models", "this node's own models", control.list_models),
     ApiRoute("POST", "/swarm/v1/models", "load one more model", control.add_model),
+    ApiRoute("POST", "/swarm/v1/models/remove", "let go of one of them", control.remove_model),
     ApiRoute("POST", "/swarm/v1/route", "who would answer, and why; sends nothing", control.route),
     ApiRoute("POST", "/swarm/v1/ask", "one task, as events: route, text, end", control.ask),
     ApiRoute("GET", "/swarm/v1/tasks", "what was asked before, the newest first", past.list_tasks),

@@ -28,6 +28,7 @@ from node.api.tasks import Service, Wishes, make_task
 from node.api.waiting import Awaited
 from node.desk import AskEnded, AskItem, AskRouted, AskText, JoinError, PingError
 from node.metrics import exposition
+from node.models import UnknownModel
 from protocol.messages import Logprob, TaskId, Turn
 from swarm.values import Task
 
@@ -134,6 +135,14 @@ async def add_model(service: Service, request: Request) -> ASGIApp:
         return _json(await service.desk.add_model(body.ref.strip()))
 
     return Awaited(load)
+
+
+async def remove_model(service: Service, request: Request) -> Response:
+    body = await read_json(request, _MODEL)
+    try:
+        return _json(await service.desk.remove_model(body.ref.strip()))
+    except UnknownModel as error:
+        raise ApiError(404, "unknown_model", f"{error}.", param="ref") from None
 
 
 async def join(service: Service, request: Request) -> ASGIApp:

@@ -68,6 +68,10 @@ class Backend(Protocol):
     The public contract is `node.backends.contract.check_backend`; authors of plug-ins run it too.
     """
 
+    @property
+    def pid(self) -> int | None:
+        """The process that holds its memory, if it has one of its own and that is ready."""
+
     async def run(self, *, task_status: trio.TaskStatus[tuple[Capability, ...]]) -> None:
         """Load, test, and serve until cancelled; leaves no process behind. Raises BackendError if it cannot load.
 
@@ -89,10 +93,18 @@ class Backend(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a backend may use of the node: a folder for its logs and how many threads a model may take."""
+    """What a backend may use of the node: a folder for its logs, threads and memory for a model, and whom to tell.
+
+    `measured` is what this source offered when it was loaded before: its speed need not be measured again. `tell` takes words for
+    people on how far loading is; `available` whether it can work now, any time after it was ready.
+    """
 
     logs: Path
     threads: int
+    memory_bytes: int = 2**63
+    measured: tuple[Capability, ...] = ()
+    tell: Callable[[str], None] = lambda words: None
+    available: Callable[[bool], None] = lambda able: None
 
 
 OpenBackend = Callable[[str, Surroundings], Backend]

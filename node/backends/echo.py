@@ -87,6 +87,11 @@ class EchoBackend:
         self.options = parse_options(self.argument)
         self._slots = trio.Semaphore(self.options.slots)
 
+    @property
+    def pid(self) -> None:
+        """It has no process of its own."""
+        return None
+
     async def run(self, *, task_status: trio.TaskStatus[tuple[Capability, ...]]) -> None:
         self._serving = True
         try:

@@ -49,6 +49,11 @@ class LanguageBackend:
     _model: _Model | None = None
     _slots: trio.Semaphore = field(default_factory=lambda: trio.Semaphore(SLOTS))
 
+    @property
+    def pid(self) -> None:
+        """It has no process of its own."""
+        return None
+
     async def run(self, *, task_status: trio.TaskStatus[tuple[Capability, ...]]) -> None:
         self._model, digest = await trio.to_thread.run_sync(load)
         try:

@@ -44,6 +44,11 @@ class OpenAIHttpBackend:
         self._serving = False
         self._slots = trio.Semaphore(SLOTS)
 
+    @property
+    def pid(self) -> None:
+        """It has no process of its own."""
+        return None
+
     async def run(self, *, task_status: trio.TaskStatus[tuple[Capability, ...]]) -> None:
         """As `Backend.run`. A server that goes away later makes calls fail; the next call asks it again."""
         if self._endpoint.key_in_the_clear:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from node.backends import Backend, BackendError, OpenBackend, Surroundings
-from node.backends.llama_cpp.model_file import absolute
+from node.backends.llama_cpp.model_file import absolute, split_argument
 
 GROUP = "swarm.backends"
 BUILT_IN = {
@@ -75,6 +75,14 @@ def resolve(text: str) -> Reference:
         f"or BACKEND:ARGUMENT with one of {', '.join(known)}.",
         retryable=False,
     )
+
+
+def file_of(text: str) -> Path:
+    """The file that a reference leads to. Raises BackendError if it leads to none."""
+    reference = resolve(text)
+    if reference.backend != "llama_cpp":
+        raise BackendError(f"{text} is no file", retryable=False)
+    return Path(split_argument(reference.argument)[1])
 
 
 def without_secrets(text: str) -> str:

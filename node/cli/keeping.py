@@ -1,4 +1,4 @@
-"""Keeps a model in config.toml, so that the next start offers it too. Comments and order of the file stay."""
+"""Keeps a model in config.toml, so that the next start offers it too, or drops it. Comments and order of the file stay."""
 
 from pathlib import Path
 
@@ -28,3 +28,28 @@ def keep_model(config: Path, ref: str) -> bool:
         ) from None
     write_atomically(config, tomlkit.dumps(document).encode())
     return True
+
+
+def drop_model(config: Path, refs: set[str]) -> bool:
+    """Take these references out of [offer]. False if none stood there. Raises Failure; then the file is as it was."""
+    import tomlkit  # Only this needs it, and it is not cheap.
+    from tomlkit.exceptions import TOMLKitError
+
+    try:
+        document = tomlkit.parse(config.read_text(encoding="utf-8") if config.exists() else "")
+        dropped = False
+        for key in ("models", "pinned"):
+            listed = document.get("offer", {}).get(key, [])
+            for ref in [ref for ref in listed if ref in refs]:
+                listed.remove(ref)
+                dropped = True
+    except (OSError, ValueError, TOMLKitError, AttributeError, TypeError) as error:
+        raise Failure(
+            "config_invalid",
+            f"{config} cannot be changed: {error}",
+            hint="The model is gone until the next start. To drop it for good, take it out of [offer] models there.",
+            exit=ExitCode.CONFIG_INVALID,
+        ) from None
+    if dropped:
+        write_atomically(config, tomlkit.dumps(document).encode())
+    return dropped

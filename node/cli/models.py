@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from node.cli.client import ControlClient
-from node.cli.keeping import keep_model
+from node.cli.keeping import drop_model, keep_model
 from node.cli.options import VerbGroup, pass_terminal
 from node.cli.reading import read, read_list
 from node.cli.references import checked_reference
 from node.cli.tables import model_trouble, models_table
 from node.cli.terminal import Terminal, plain, short_path, table
 from node.exits import Failure, first_error
+from node.notation import absolute_reference, model_file
 from node.views import ModelView
 
 if TYPE_CHECKING:
@@ -73,6 +74,31 @@ def add(terminal: Terminal, ref: str, once: bool) -> None:
     terminal.out(models_table([model]))
     if kept:
         terminal.say(f"Kept in {short_path(terminal.home.config_file)}.")
+
+
+@command.command("rm")
+@click.argument("ref")
+@click.option("--once", is_flag=True, help="Keep it in config.toml, for the next start.")
+@pass_terminal
+def remove(terminal: Terminal, ref: str, once: bool) -> None:
+    """Let go of a model: free its memory, and offer it no more.
+
+    REF is what `swarm models` shows under FROM, or the model's name. What it is answering goes on elsewhere, if there is
+    somebody. Its file stays where it is; the reference leaves config.toml.
+    """
+    client = ControlClient(terminal.home, terminal.timeout_s)
+    data = client.post("/models/remove", {"ref": _from_here(ref)})
+    model = read(ModelView, data)
+    dropped = not once and drop_model(terminal.home.config_file, {ref, model.ref, model.model})
+    if terminal.json:
+        terminal.record({"schema": "swarm.model/1", **data})
+        return
+    terminal.say(f"{plain(model.model or model.ref)} is gone{', from config.toml too' if dropped else ''}.")
+
+
+def _from_here(ref: str) -> str:
+    """A file as the node calls it; names stay as they are."""
+    return absolute_reference(ref, Path.cwd()) if model_file(ref) is not None else ref
 
 
 @command.command("bench")

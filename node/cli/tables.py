@@ -44,7 +44,8 @@ def models_table(models: Sequence[ModelView]) -> str:
     rows = [
         [
             model.model or NONE,
-            model.state,
+            _model_state(model),
+            NONE if not model.memory_bytes else f"{model.memory_bytes / 2**20:,.0f} MB",
             " ".join(model.skills) or NONE,
             NONE if model.tokens_per_second is None else f"{model.tokens_per_second:.0f}",
             NONE if model.first_token_ms is None else f"{model.first_token_ms} ms",
@@ -52,7 +53,13 @@ def models_table(models: Sequence[ModelView]) -> str:
         ]
         for model in models
     ]
-    return table(["MODEL", "STATE", "SKILLS", "TOK/S", "FIRST", "FROM"], rows, right=["TOK/S", "FIRST"])
+    return table(["MODEL", "STATE", "MEMORY", "SKILLS", "TOK/S", "FIRST", "FROM"], rows, right=["MEMORY", "TOK/S", "FIRST"])
+
+
+def _model_state(model: ModelView) -> str:
+    if model.state == "loading" and model.detail:
+        return f"loading: {model.detail}"
+    return "ready, pinned" if model.state == "ready" and model.pinned else model.state
 
 
 def model_trouble(models: Sequence[ModelView]) -> list[str]:

@@ -84,6 +84,7 @@ class MemorySwarm:
             open_model=lambda ref, _: named[ref],
             surroundings=Surroundings(self.folder, 1),
             parallel_max=4,
+            memory_bytes=2**40,
             clock=trio.current_time,
             dice=Random(name),
             stop=lambda: None,

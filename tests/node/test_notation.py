@@ -6,6 +6,7 @@ import pytest
 
 from node.notation import (
     absolute_reference,
+    byte_count,
     check_dialled,
     host_and_port,
     is_loopback,
@@ -68,6 +69,19 @@ def test_addresses_to_dial_look_like_multiaddrs() -> None:
     ]:
         with pytest.raises(ValueError):
             check_dialled(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("6GB", 6 * 2**30), ("512 MB", 2**29), ("1.5gib", 3 * 2**29), ("4kB", 4096), ("1TB", 2**40)]
+)
+def test_amounts_of_memory(text: str, count: int) -> None:
+    assert byte_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "6", "GB", "-1GB", "6 G", "6GBs", "nan GB", "6,5GB"])
+def test_what_is_no_amount_of_memory(text: str) -> None:
+    with pytest.raises(ValueError, match="write it like 6GB or 512MB"):
+        byte_count(text)
 
 
 @pytest.mark.parametrize(

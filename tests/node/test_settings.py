@@ -81,6 +81,7 @@ def test_a_dotted_key_is_found_too(home: Home) -> None:
         ("[api]\nlisten = '0.0.0.0:7976'\n", "line 2: api.listen: the API listens on loopback only"),
         ("[log]\nlevel = 'loud'\n", "line 2: log.level: Invalid enum value 'loud'"),
         ("[api]\nhosts = ['*']\n", "line 2: api.hosts: a Host name without"),
+        ("[offer]\nmemory = '6'\n", "line 2: offer.memory: not an amount of memory"),
         ("[ask]\ndeadline = 'soon'\n", "line 2: ask.deadline: not a duration"),
         ("[ask]\ndeadline = '11m'\n", "line 2: ask.deadline: a deadline is over 0 s and at most 600 s"),
         ("[ask]\ndeadline = '0s'\n", "line 2: ask.deadline: a deadline is over 0 s"),

@@ -127,6 +127,10 @@ class LlamaCppBackend:
         self._child, self._gone = child, gone
         self._changed.set()
         self._changed = trio.Event()
+        self._surroundings.available(child is not None)
+
+    def _tell_progress(self, share: float) -> None:
+        self._surroundings.tell(f"reading its file, {min(max(share, 0.0), 1.0):.0%}")
 
     # --- The child's life -------------------------------------------------------------------------------------------------
 
@@ -135,8 +139,9 @@ class LlamaCppBackend:
     ) -> BackendError | None:
         """Start a child and stay until it ends. Returns why it could not be used, or None if it was used and then died."""
         failure: BackendError | None = None
+        given = self._surroundings
         try:
-            child = Child(self.path, self._surroundings.threads, self.log)
+            child = Child(self.path, given.threads, given.memory_bytes, self.log, self._tell_progress)
         except OSError as error:
             return BackendError(f"{self.model}: no process can be started: {error.strerror}.")
         async with trio.open_nursery() as nursery:
@@ -190,7 +195,17 @@ class LlamaCppBackend:
         features = tuple(feature for feature in FEATURES if feature in ready.features)
         offered = Capability("", self.model, digest, context_tokens, 0.0, 0, slots, (), "", numerics, features)
         self._enter(child)
+        if known := [each for each in self._surroundings.measured if each.skill in self._skills]:
+            self._skills = tuple(each.skill for each in known)
+            return tuple(
+                replace(
+                    offered, skill=each.skill, description=each.description, tokens_per_second=each.tokens_per_second,
+                    first_token_ms=each.first_token_ms,
+                )
+                for each in known
+            )  # fmt: skip
         passed: tuple[Capability, ...] = ()
+        self._surroundings.tell("measuring its speed")
         async with trio.open_nursery() as nursery:
             # Calls wait for a restart, which a first child does not get.
             nursery.start_soon(_cancel_after, child.ended, nursery.cancel_scope)

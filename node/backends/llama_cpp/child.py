@@ -8,26 +8,32 @@ no child outlives its parent. What is shut off before the file is read stands in
 import os
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from node.backends.llama_cpp import pipe
 from node.backends.llama_cpp.sandbox import restrict_files, restrict_process
 
+if TYPE_CHECKING:
+    from node.backends.llama_cpp.mailbox import Sink
+
 EXIT_UNFIT = 3
+PROGRESS_S = 0.5  # Between two words on how far loading is.
 CONTEXT_TOKENS_MAX = 4096  # Of one conversation.
 
 
 def main() -> NoReturn:
-    """Arguments: the model's path, the number of threads, the parent's process id."""
-    path, threads, parent = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    """Arguments: the model's path, the number of threads, the memory that models may have in bytes, the parent's process id."""
+    path, threads, memory, parent = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
     guards = restrict_process(parent)
     # The pipe's ends move out of the way; what prints to stdout now reaches the log.
     source, sink = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     try:
-        serve(path, threads, guards, source, sink)
+        serve(path, threads, memory, guards, source, sink)
     except _CannotLoad as error:
         os.write(sink, pipe.pack(pipe.Unfit(str(error)[:1_000])))
         os._exit(EXIT_UNFIT)
@@ -37,7 +43,7 @@ class _CannotLoad(Exception):
     """The message goes to the user."""
 
 
-def serve(path: Path, threads: int, guards: list[str], source: int, descriptor: int) -> NoReturn:
+def serve(path: Path, threads: int, memory: int, guards: list[str], source: int, descriptor: int) -> NoReturn:
     """Load the model, say so, and answer for ever. Raises _CannotLoad."""
     try:
         # Not before: loading these starts threads, which would be outside of the sandbox.
@@ -60,7 +66,7 @@ def serve(path: Path, threads: int, guards: list[str], source: int, descriptor: 
     threading.Thread(target=requests.read_forever, name="requests", daemon=True).start()
     template, note = None, "it has no chat template, so it only completes text"
     try:
-        model = Model(path)
+        model = Model(path, _teller(sink))
         tokens = min(model.trained_tokens, CONTEXT_TOKENS_MAX)
         if model.pooling:
             embedder = Embedder(model, tokens, threads, abort, sink)
@@ -68,7 +74,7 @@ def serve(path: Path, threads: int, guards: list[str], source: int, descriptor: 
             sink.flush()
             embedder.run(requests)
         form = form_for(model)
-        count = conversations(model.cache_bytes(BITS[form]) * tokens, free_bytes())
+        count = conversations(model.cache_bytes(BITS[form]) * tokens, min(free_bytes(), memory))
         context = Context(model, count, tokens, threads, form, abort)
         if model.template is not None:
             try:
@@ -85,6 +91,20 @@ def serve(path: Path, threads: int, guards: list[str], source: int, descriptor: 
     sink.say(pipe.Ready(context.tokens, context.sequences, skills, FEATURES, guards, note, numerics))
     sink.flush()
     worker.run(requests, abort)
+
+
+def _teller(sink: "Sink") -> Callable[[float], None]:
+    """Tells the parent how far reading the file has come, now and then."""
+    told_at = time.monotonic()
+
+    def tell(share: float) -> None:
+        nonlocal told_at
+        if time.monotonic() - told_at >= PROGRESS_S:
+            told_at = time.monotonic()
+            sink.say(pipe.Loading(share))
+            sink.flush()
+
+    return tell
 
 
 if __name__ == "__main__":

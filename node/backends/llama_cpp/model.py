@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import llama_cpp as ll
@@ -18,11 +19,13 @@ class TooLong(Exception):
 class Model:
     """The weights, and what turns text into tokens and back. `handle` and `vocabulary` are the library's own pointers."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises LoadFailed. What the library says meanwhile goes to stderr."""
+    def __init__(self, path: Path, progress: Callable[[float], None] = lambda share: None) -> None:
+        """Raises LoadFailed. What the library says meanwhile goes to stderr; `progress` is told what share has been read."""
         ll.llama_backend_init()
         params = ll.llama_model_default_params()
         params.n_gpu_layers = 0
+        told = ll.llama_progress_callback(lambda share, data: progress(share) is None)  # True: go on.
+        params.progress_callback = told
         model = ll.llama_model_load_from_file(os.fsencode(path), params)
         if not model:
             raise LoadFailed("llama.cpp cannot load it")

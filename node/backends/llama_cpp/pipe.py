@@ -59,6 +59,13 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Loading:
+    """Child: so large a share of the file has been read."""
+
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """Child: the model is loaded, and works on `slots` answers at once.
 
@@ -103,8 +110,8 @@ class Ended:
     reason: str
 
 
-Said = Generate | Cancel | Ready | Unfit | Piece | Ended
-_KINDS: tuple[type[Said], ...] = (Generate, Cancel, Ready, Unfit, Piece, Ended)
+Said = Generate | Cancel | Ready | Unfit | Piece | Ended | Loading
+_KINDS: tuple[type[Said], ...] = (Generate, Cancel, Ready, Unfit, Piece, Ended, Loading)
 _TYPES = {kind: {each.name: get_type_hints(kind)[each.name] for each in fields(kind)} for kind in _KINDS}
 
 

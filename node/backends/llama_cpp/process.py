@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -68,9 +68,12 @@ class Call:
 class Child:
     """One process of `node.backends.llama_cpp.child`. `serve` must run for anything else to make progress."""
 
-    def __init__(self, model: Path, threads: int, log: Path) -> None:
-        """Starts the process. Raises OSError if that is impossible."""
-        self._process = _spawn(model, threads, log)
+    def __init__(
+        self, model: Path, threads: int, memory: int, log: Path, progress: Callable[[float], None] = lambda share: None
+    ) -> None:
+        """Starts the process. Raises OSError if that is impossible. `progress` is told what share of the file has been read."""
+        self._progress = progress
+        self._process = _spawn(model, threads, memory, log)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._to_child = trio.lowlevel.FdStream(os.dup(self._process.stdin.fileno()))
         self._from_child = trio.lowlevel.FdStream(os.dup(self._process.stdout.fileno()))
@@ -204,6 +207,8 @@ class Child:
                 call = self._calls.get(number)
                 if call is not None and call.ended is None:
                     call.end(said)
+            case pipe.Loading(share):
+                self._progress(share)
             case pipe.Ready() | pipe.Unfit():
                 if self._said is None:
                     self._said = said
@@ -274,7 +279,7 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _spawn(model: Path, threads: int, log: Path) -> "subprocess.Popen[bytes]":
+def _spawn(model: Path, threads: int, memory: int, log: Path) -> "subprocess.Popen[bytes]":
     """Start the child in a session of its own, out of reach of the terminal's Ctrl-C, with next to no environment.
 
     Not by way of trio: it starts processes on a worker thread, and PR_SET_PDEATHSIG would kill the child when that ends.
@@ -290,14 +295,17 @@ def _spawn(model: Path, threads: int, log: Path) -> "subprocess.Popen[bytes]":
     environment |= {name: os.environ[name] for name in ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if name in os.environ}
     with _open_log(log) as errors:
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "node.backends.llama_cpp.child", str(model), str(threads), str(os.getpid())],
+            [
+                sys.executable, "-P", "-m", "node.backends.llama_cpp.child",
+                str(model), str(threads), str(memory), str(os.getpid()),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             env=environment,
             cwd=log.parent if log.parent.is_dir() else "/",
             start_new_session=True,
-        )
+        )  # fmt: skip
 
 
 def _open_log(log: Path):  # type: ignore[no-untyped-def]

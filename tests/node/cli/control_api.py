@@ -105,6 +105,7 @@ def control_api(socket: Path) -> Iterator[Control]:
             "GET /skills": Answer({"schema": "swarm.skills/1", "skills": [asdict(skill) for skill in skills()]}),
             "GET /models": Answer({"schema": "swarm.models/1", "models": [asdict(model) for model in models()]}),
             "POST /models": Answer(asdict(models()[0])),
+            "POST /models/remove": Answer(asdict(models()[0])),
             "POST /route": Answer(asdict(route())),
             "POST /join": Answer(asdict(peers()[1])),
             "POST /ping": Answer(asdict(pong())),

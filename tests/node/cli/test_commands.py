@@ -139,6 +139,23 @@ def _folder_as_model(swarm: Run, home: Home) -> str:
     return swarm("models", "add", f"llama_cpp:{home.data}/logs.gguf").err
 
 
+def test_a_model_is_let_go_by_its_file_or_its_name(
+    swarm: Run, control: Control, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(home.data)
+    home.config_file.parent.mkdir(parents=True, exist_ok=True)
+    home.config_file.write_text('[offer]\nmodels = ["/models/smollm2.gguf", "echo"]\n')
+    for name, sent in (("./x.gguf", str(home.data / "x.gguf")), ("smollm2", "smollm2")):
+        control.asked.clear()
+        ran = swarm("models", "rm", name, "--once")
+        assert (ran.code, control.asked) == (ExitCode.DONE, [("POST /models/remove", {"ref": sent})])
+        assert ran.err.strip() == "smollm2 is gone."
+    assert swarm("models", "rm", "smollm2").err.strip() == "smollm2 is gone, from config.toml too."
+    assert home.config_file.read_text() == '[offer]\nmodels = ["echo"]\n'
+    control.answers["POST /models/remove"] = Answer({"error": {"code": "unknown_model", "message": "no such"}}, 404)
+    assert swarm("models", "rm", "x").code == ExitCode.NO_CAPABLE_PEER
+
+
 def test_a_model_that_cannot_be_used_says_why(swarm: Run, control: Control) -> None:
     control.answers["POST /models"] = Answer(asdict(canned.models()[1]))
     ran = swarm("models", "add", "--once", "echo:")

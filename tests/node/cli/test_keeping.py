@@ -1,10 +1,10 @@
-"""`swarm models add` writes what it added into config.toml, and nothing else."""
+"""`swarm models add` and `rm` write what they added or dropped into config.toml, and nothing else."""
 
 from pathlib import Path
 
 import pytest
 
-from node.cli.keeping import keep_model
+from node.cli.keeping import drop_model, keep_model
 from node.exits import Failure
 from node.settings import load
 from node.store.home import find_home
@@ -31,10 +31,22 @@ def test_model_is_kept_once(tmp_path: Path) -> None:
     assert config.read_text() == before
 
 
+def test_what_is_dropped_leaves_the_rest_as_it_was(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('# mine\n[offer]\nmodels = ["echo", "language"]  # for tests\npinned = ["echo"]\nthreads = 3\n')
+    assert drop_model(config, {"echo", "no such"})
+    assert config.read_text() == '# mine\n[offer]\nmodels = ["language"]  # for tests\npinned = []\nthreads = 3\n'
+    assert not drop_model(config, {"echo"})
+    assert not drop_model(tmp_path / "none.toml", {"echo"})
+    assert not (tmp_path / "none.toml").exists()
+
+
 @pytest.mark.parametrize("text", ["[offer\n", "offer = 3\n", "[offer]\nmodels = 3\n"])
 def test_broken_file_is_named_and_left_alone(tmp_path: Path, text: str) -> None:
     config = tmp_path / "config.toml"
     config.write_text(text)
     with pytest.raises(Failure, match=str(config)):
         keep_model(config, "echo")
+    with pytest.raises(Failure, match=str(config)):
+        drop_model(config, {"echo"})
     assert config.read_text() == text

@@ -1,0 +1,259 @@
+"""Models within the memory that they may have: who leaves, who stays, who waits; and what becomes of those that die or go."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from node import models as models_module
+from node.backends import BackendError, Generated, GenerationRequest, Piece, Surroundings
+from node.models import Models, UnknownModel
+from protocol import errors
+from protocol.messages import AttemptId, Capability, Sampling, TaskId, TaskRequest, Turn
+from swarm.effects import Generate
+from swarm.events import CapabilitiesChanged, Event, GenerationFailed, GenerationFinished
+
+MB = 2**20
+
+
+@dataclass(eq=False)
+class Heavy:
+    """A backend that takes memory: its `pid` is how much, in MB."""
+
+    name: str
+    pid: int
+    surroundings: Surroundings
+    load_s: float = 3.0
+    fails: str = ""
+    running: bool = False
+    go_on: trio.Event = field(default_factory=trio.Event)  # Until then its answers wait.
+
+    async def run(self, *, task_status: trio.TaskStatus[tuple[Capability, ...]]) -> None:
+        self.surroundings.tell("half of it")
+        await trio.sleep(self.load_s)
+        if self.fails:
+            raise BackendError(self.fails)
+        self.running = True
+        try:
+            known = self.surroundings.measured
+            speed = known[0].tokens_per_second if known else 20.0
+            task_status.started((Capability("chat", self.name, b"", 2048, speed, 100, 2, (), ""),))
+            await trio.sleep_forever()
+        finally:
+            self.running = False
+
+    async def generate(self, request: GenerationRequest, pieces: trio.MemorySendChannel[str | Piece]) -> Generated:
+        if not self.running:
+            raise BackendError(f"{self.name} is not running")
+        await self.go_on.wait()
+        await pieces.send("text")
+        return Generated("stop", 1, 1)
+
+
+@dataclass
+class Box:
+    """Models, what they tell their member, and every backend that was ever opened."""
+
+    models: Models
+    events: list[Event]
+    opened: list[Heavy]
+
+    def states(self) -> dict[str, str]:
+        return {view.ref: view.state for view in self.models.views()}
+
+    def offered(self) -> dict[str, int]:
+        """Model to time to the first token, as was last told."""
+        latest = next(event for event in reversed(self.events) if isinstance(event, CapabilitiesChanged))
+        return {capability.model: capability.first_token_ms for capability in latest.capabilities}
+
+    def ask(self, number: int, model: str) -> AttemptId:
+        attempt = AttemptId(bytes([number]) * 16)
+        turns = (Turn("user", "?"),)
+        request = TaskRequest(attempt, TaskId(attempt), "chat", model, turns, 9, Sampling(), (), 60_000)
+        self.models.generate(Generate(request, model))
+        return attempt
+
+    def ended(self, attempt: AttemptId) -> Event | None:
+        ends = [event for event in self.events if isinstance(event, GenerationFinished | GenerationFailed)]
+        return next((event for event in ends if event.attempt == attempt), None)
+
+    def answer(self) -> None:
+        """Let every backend answer that waits."""
+        for backend in self.opened:
+            backend.go_on.set()
+            backend.go_on = trio.Event()
+
+
+@asynccontextmanager
+async def box(
+    monkeypatch: pytest.MonkeyPatch, memory_mb: int, *refs: str, pinned: tuple[str, ...] = (), **more: object
+) -> AsyncIterator[Box]:
+    """References are NAME:MB."""
+    monkeypatch.setattr(models_module, "process_bytes", lambda pid: pid * MB)
+    opened: list[Heavy] = []
+
+    def open_model(ref: str, surroundings: Surroundings) -> Heavy:
+        name, _, size = ref.partition(":")
+        opened.append(Heavy(name, int(size), surroundings, **more))  # type: ignore[arg-type]
+        return opened[-1]
+
+    events: list[Event] = []
+    models = Models(open_model, Surroundings(Path("unused"), 1), 4, events.append, memory_bytes=memory_mb * MB, pinned=pinned)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(models.run, refs)
+        for ref in refs:
+            await models.settled(ref)
+        yield Box(models, events, opened)
+        nursery.cancel_scope.cancel()
+
+
+async def test_who_was_asked_for_least_recently_leaves(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with box(monkeypatch, 250, "a:100", "b:100", "c:100") as node:
+        await wait_all_tasks_blocked()
+        assert node.states() == {"a:100": "resting", "b:100": "ready", "c:100": "ready"}
+        assert node.offered() == {"a": 3_100, "b": 100, "c": 100}, "a resting model is offered, with the time that it takes to load"
+        for number, (model, resting) in enumerate([("b", "a"), ("a", "c"), ("b", "c"), ("c", "a")], 1):
+            attempt = node.ask(number, model)
+            await trio.sleep(4)
+            node.answer()
+            await trio.sleep(1)
+            assert isinstance(node.ended(attempt), GenerationFinished), model
+            assert [name for name, state in node.states().items() if state == "resting"] == [f"{resting}:100"], model
+        assert sum(backend.running for backend in node.opened) == 2
+
+
+async def test_a_speed_is_measured_once(monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock) -> None:
+    async with box(monkeypatch, 150, "a:100", "b:100") as node:
+        node.ask(1, "a")
+        await trio.sleep(5)
+        again = node.opened[-1]
+        assert (again.name, [capability.model for capability in again.surroundings.measured]) == ("a", ["a"])
+
+
+async def test_what_is_pinned_stays_and_what_works_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with box(monkeypatch, 250, "a:100", "b:100", "c:100", pinned=("a:100",)) as node:
+        await wait_all_tasks_blocked()
+        assert node.states() == {"a:100": "ready", "b:100": "resting", "c:100": "ready"}
+        busy = node.ask(1, "c")
+        waiting = node.ask(2, "b")
+        await trio.sleep(100)
+        assert (node.states()["b:100"], node.ended(waiting)) == ("loading", None), "c is at work, and a is pinned"
+        node.answer()
+        await trio.sleep(4)
+        assert isinstance(node.ended(busy), GenerationFinished)
+        assert node.states() == {"a:100": "ready", "b:100": "ready", "c:100": "resting"}
+        node.answer()
+        await trio.sleep(1)
+        assert isinstance(node.ended(waiting), GenerationFinished)
+
+
+async def test_a_model_that_can_never_fit_says_so(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    file = tmp_path / "huge.gguf"
+    with file.open("wb") as opened:
+        opened.truncate(300 * MB)  # A hole: it takes no disk.
+    async with box(monkeypatch, 250, "a:100") as node:
+        await node.models.add(str(file)).wait()
+        view = node.models.view(str(file))
+        assert view.state == "failed"
+        assert view.detail == "it takes about 390 MB, and offer.memory leaves 250 MB: set that higher, or take a smaller model"
+        assert node.states()["a:100"] == "ready"
+
+
+async def test_an_attempt_that_waits_for_its_model_can_be_stopped(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with box(monkeypatch, 150, "a:100", "b:100") as node:
+        attempt = node.ask(1, "a")
+        await trio.sleep(1)
+        node.models.stop_generating(attempt)
+        await trio.sleep(0.1)
+        assert node.ended(attempt) == GenerationFailed(attempt, errors.CANCELLED.number, "")
+        await trio.sleep(10)
+        assert node.states() == {"a:100": "ready", "b:100": "resting"}, "it is loaded all the same"
+
+
+async def test_a_model_that_does_not_come_back_fails_with_those_that_wait(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with box(monkeypatch, 150, "a:100", "b:100") as node:
+        monkeypatch.setattr(Heavy, "fails", "the disk is gone", raising=False)
+
+        def spoil(backend: Heavy) -> None:
+            backend.fails = "the disk is gone"
+
+        opened = node.models._open_model
+        monkeypatch.setattr(node.models, "_open_model", _spoiling(opened, spoil))
+        attempt = node.ask(1, "a")
+        await trio.sleep(5)
+        assert node.ended(attempt) == GenerationFailed(attempt, errors.BACKEND_FAILED.number, "the disk is gone")
+        assert node.states()["a:100"] == "failed"
+        assert "a" not in node.offered()
+
+
+def _spoiling(opened: Callable[..., object], spoil: Callable[[Heavy], None]) -> Callable[..., Heavy]:
+    def open_model(ref: str, surroundings: Surroundings) -> Heavy:
+        backend = opened(ref, surroundings)
+        assert isinstance(backend, Heavy)
+        spoil(backend)
+        return backend
+
+    return open_model
+
+
+async def test_what_is_removed_is_offered_no_more_and_what_it_did_goes_on_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with box(monkeypatch, 500, "a:100", "b:100") as node:
+        attempt = node.ask(1, "a")
+        await trio.sleep(1)
+        assert node.models.remove("a").model == "a"
+        await trio.sleep(1)
+        assert (node.offered(), node.states()) == ({"b": 100}, {"b:100": "ready"})
+        ended = node.ended(attempt)
+        assert ended is None or isinstance(ended, GenerationFailed)
+        assert not node.opened[0].running
+        with pytest.raises(UnknownModel, match='no model "a"; it has b:100'):
+            node.models.remove("a")
+        await node.models.add("a:100").wait()
+        assert node.states() == {"b:100": "ready", "a:100": "ready"}
+
+
+async def test_a_model_can_be_removed_while_it_loads(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with box(monkeypatch, 500, "a:100") as node:
+        settled = node.models.add("b:100")
+        await trio.sleep(1)
+        assert [(view.state, view.detail) for view in node.models.views()] == [("ready", ""), ("loading", "half of it")]
+        node.models.remove("b:100")
+        await settled.wait()
+        await node.models.add("c:100").wait()
+        assert node.states() == {"a:100": "ready", "c:100": "ready"}
+
+
+async def test_what_is_being_restarted_is_not_offered_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with box(monkeypatch, 500, "a:100", "b:100") as node:
+        tell = node.opened[0].surroundings.available
+        tell(False)
+        assert (node.offered(), node.states()["a:100"]) == ({"b": 100}, "restarting")
+        tell(True)
+        assert node.offered() == {"a": 100, "b": 100}
+
+
+async def test_one_is_loaded_at_a_time(monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock) -> None:
+    """Or each would make the other look slow."""
+    began = trio.current_time()
+    async with box(monkeypatch, 500, "a:100", "b:100", "c:100"):
+        assert trio.current_time() - began == pytest.approx(9)
