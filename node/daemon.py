@@ -25,6 +25,7 @@ from node.cores import model_threads
 from node.desk import Desk, JoinError, Nameplate, contact_of
 from node.driver import Driver
 from node.exits import ExitCode, Failure, first_error
+from node.idle import watch
 from node.libp2p.transport import Libp2pTransport
 from node.logs import configure
 from node.memory import model_memory
@@ -40,7 +41,7 @@ from node.transport import ListenError
 from node.version import program_version
 from protocol.genesis import swarm_id
 from protocol.identity import Identity, node_text
-from swarm.events import ContactsFound, Started, Stopping
+from swarm.events import ContactsFound, Reserved, Started, Stopping
 from swarm.settings import Settings as MemberSettings
 from swarm.values import MEMBERSHIP
 
@@ -139,6 +140,8 @@ async def _live(
         report("listening", addresses=list(addresses))
         nursery.start_soon(driver.run)
         await nursery.start(models.run, settings.offer.models)
+        if settings.offer.when == "idle":
+            nursery.start_soon(watch, lambda busy: driver.post(Reserved(busy)))
         await node.detached.recover()
         rules = AccessRules(api_key, settings.api.hosts, (), settings.ask.deadline_s)
         try:

@@ -351,6 +351,7 @@ class Desk:
             rss_bytes=self._process.memory_info().rss,
             journal=self._recorder.trouble,
             reach=reach_view(member, counts.router, self.plate.mdns),
+            reserved=member.serving.reserved,
             twin=member.gossip.twin,
         )
 

@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import trio
 
-from node.backends import Backend, BackendError, GenerationRequest, Piece, Surroundings
+from node.backends import Backend, BackendError, Surroundings
 from node.backends.references import file_of, without_secrets
+from node.generating import answer
 from node.memory import process_bytes
+from node.sources import LoadQueue, Source
 from node.views import ModelView
 from protocol import errors
 from protocol import limits as lim
@@ -16,13 +18,10 @@ from protocol.codec import encode
 from protocol.errors import LocalProtocolError
 from protocol.messages import Advert, AttemptId, Capability, TaskRequest
 from swarm.effects import Generate
-from swarm.events import CapabilitiesChanged, Event, GenerationFailed, GenerationFinished, PieceGenerated
-from swarm.values import Usage
+from swarm.events import CapabilitiesChanged, Event, GenerationFailed
 
 log = logging.getLogger(__name__)
 
-PIECES_QUEUED_MAX = 64  # Between a backend and the member; the member takes them at once, so this is slack.
-PIECE_GAP_S = 0.05  # Between pieces after the first. Faster, readers notice nothing and every hop pays for each piece.
 SOURCES_MAX = lim.CAPABILITIES_MAX  # More could not be advertised.
 GROWTH = 1.3  # A model that was never loaded takes about so many times the bytes of its file.
 
@@ -32,53 +31,6 @@ OpenModel = Callable[[str, Surroundings], Backend]
 
 class UnknownModel(Exception):
     """No source of this node goes by that name. The message is for people."""
-
-
-@dataclass(eq=False, slots=True)
-class _Source:
-    """One reference, and the backend that it has now. `resting`: out of memory, and loaded when somebody asks for it; `leaving`: on
-    its way there.
-    """
-
-    ref: str
-    pinned: bool
-    backend: Backend | None = None
-    state: str = "loading"
-    detail: str = ""
-    capabilities: tuple[Capability, ...] = ()
-    able: bool = True  # Whether the backend can work now; a process that is being restarted cannot.
-    memory_bytes: int = 0  # What it took when it was last loaded, and
-    load_s: float = 0.0  # how long that was.
-    used_at: float = 0.0
-    active: int = 0  # Attempts that need it.
-    settled: trio.Event = field(default_factory=trio.Event)  # It has been ready, or has failed.
-    changed: trio.Event = field(default_factory=trio.Event)  # Of the state; a new one each time.
-    wanted: trio.Event = field(default_factory=trio.Event)  # It shall be loaded,
-    dismissed: trio.Event = field(default_factory=trio.Event)  # or leave memory.
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)  # It is removed.
-
-
-class _Queue:
-    """Those that are to be loaded, one at a time: so its speed is measured undisturbed, and memory counted."""
-
-    def __init__(self) -> None:
-        self._waiting: list[_Source] = []
-        self._moved = trio.Event()
-
-    def join(self, source: _Source) -> None:
-        self._waiting.append(source)
-
-    def leave(self, source: _Source) -> None:
-        """Whether its turn has come or not."""
-        if source in self._waiting:
-            self._waiting.remove(source)
-            self._moved.set()
-            self._moved = trio.Event()
-
-    async def wait_turn(self, source: _Source) -> None:
-        """Until all are gone that have joined before."""
-        while self._waiting[0] is not source:
-            await self._moved.wait()
 
 
 class Models:
@@ -98,10 +50,10 @@ class Models:
         self._open_model, self._surroundings, self._post = open_model, surroundings, post
         self._memory_bytes, self._pinned = memory_bytes, pinned
         self._parallel = trio.CapacityLimiter(parallel_max)
-        self._sources: list[_Source] = []
+        self._sources: list[Source] = []
         self._scopes: dict[AttemptId, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
-        self._loading = _Queue()
+        self._loading = LoadQueue()
 
     async def run(self, refs: tuple[str, ...], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Load these and whatever is added, until cancelled. Never fails for a model: its view says what is wrong."""
@@ -119,7 +71,7 @@ class Models:
             if source.ref == ref and source.state != "failed":
                 return source.settled
         self._sources = [source for source in self._sources if source.ref != ref]
-        source = _Source(ref, ref in self._pinned)
+        source = Source(ref, ref in self._pinned)
         self._sources.append(source)
         if len(self._sources) > SOURCES_MAX:
             self._fail(source, f"a node offers at most {SOURCES_MAX} models")
@@ -130,13 +82,13 @@ class Models:
 
     def remove(self, name: str) -> ModelView:
         """Let go of a source, by its reference or by its model's name; what it is doing ends. Raises UnknownModel."""
-        found = next((source for source in self._sources if name in _names(source)), None)
+        found = next((source for source in self._sources if name in source.names), None)
         if found is None:
             known = ", ".join(without_secrets(source.ref) for source in self._sources) or "none"
             raise UnknownModel(f'this node has no model "{without_secrets(name)}"; it has {known}')
-        view = _view(found)
+        view = found.view
         self._sources.remove(found)
-        self._set(found, "removed")
+        found.set("removed")
         found.scope.cancel()
         found.settled.set()
         log.info("model %s is removed", without_secrets(found.ref))
@@ -144,10 +96,10 @@ class Models:
         return view
 
     def view(self, ref: str) -> ModelView:
-        return next(_view(source) for source in self._sources if source.ref == ref)
+        return next(source.view for source in self._sources if source.ref == ref)
 
     def views(self) -> list[ModelView]:
-        return [_view(source) for source in self._sources]
+        return [source.view for source in self._sources]
 
     def refs(self) -> list[str]:
         """Every source as it was given: with its secrets, so not for showing."""
@@ -159,13 +111,13 @@ class Models:
 
     # --- One source ---------------------------------------------------------------------------------------------------
 
-    async def _keep(self, source: _Source) -> None:
+    async def _keep(self, source: Source) -> None:
         """Load it, and again whenever it is wanted after it had to leave."""
         try:
             with source.scope:
                 while True:
                     await self._live(source)
-                    self._set(source, "resting")
+                    source.set("resting")
                     self._announce()
                     await source.wanted.wait()
         except* BackendError as group:
@@ -174,12 +126,12 @@ class Models:
         finally:
             self._loading.leave(source)
 
-    async def _live(self, source: _Source) -> None:
+    async def _live(self, source: Source) -> None:
         """Until others need its memory."""
         source.wanted, source.dismissed = trio.Event(), trio.Event()
         async with trio.open_nursery() as nursery:
             await self._loading.wait_turn(source)
-            self._set(source, "loading")
+            source.set("loading")
             await self._make_room(source)
             began = trio.current_time()
             source.backend = self._open_model(source.ref, self._surroundings_of(source))
@@ -195,7 +147,7 @@ class Models:
             nursery.cancel_scope.cancel()
         source.backend, source.able = None, True
 
-    def _surroundings_of(self, source: _Source) -> Surroundings:
+    def _surroundings_of(self, source: Source) -> Surroundings:
         def tell(words: str) -> None:
             if source.state == "loading":
                 source.detail = words
@@ -209,7 +161,7 @@ class Models:
             self._surroundings, memory_bytes=self._memory_bytes, measured=source.capabilities, tell=tell, available=available
         )
 
-    async def _make_room(self, source: _Source) -> None:
+    async def _make_room(self, source: Source) -> None:
         """Send away who was asked for least recently, until this one fits. Raises BackendError if it never can."""
         need = source.memory_bytes or _file_bytes(source.ref)
         while True:
@@ -232,17 +184,17 @@ class Models:
                 self._dismiss(leaving)
             await leaving.changed.wait()
 
-    def _held(self) -> list[_Source]:
+    def _held(self) -> list[Source]:
         """Those that take memory now."""
         return [source for source in self._sources if source.state in ("ready", "leaving") and source.memory_bytes]
 
-    def _dismiss(self, source: _Source) -> None:
+    def _dismiss(self, source: Source) -> None:
         """It leaves memory; who needs it from now on waits until it is back."""
         log.info("model %s leaves memory to others", without_secrets(source.ref))
-        self._set(source, "leaving")
+        source.set("leaving")
         source.dismissed.set()
 
-    def _trim(self, newest: _Source) -> None:
+    def _trim(self, newest: Source) -> None:
         """If it takes more than was thought, those leave that can."""
         over = sum(source.memory_bytes for source in self._held()) - self._memory_bytes
         for source in sorted(self._held(), key=lambda source: source.used_at):
@@ -250,7 +202,7 @@ class Models:
                 self._dismiss(source)
                 over -= source.memory_bytes
 
-    def _ready(self, source: _Source, capabilities: tuple[Capability, ...]) -> None:
+    def _ready(self, source: Source, capabilities: tuple[Capability, ...]) -> None:
         taken = {offered.model for other in self._sources for offered in other.capabilities if other is not source}
         twice = sorted({offered.model for offered in capabilities if offered.model in taken})
         if twice:
@@ -259,28 +211,19 @@ class Models:
             raise BackendError("nothing passed its self-test; see the log", retryable=False)
         _check_fit(capabilities)
         source.capabilities = capabilities
-        self._set(source, "ready")
+        source.set("ready")
         log.info("model %s is ready: %s", without_secrets(source.ref), ", ".join(offered.skill for offered in capabilities))
         source.settled.set()
         self._announce()
 
-    def _fail(self, source: _Source, detail: str) -> None:
+    def _fail(self, source: Source, detail: str) -> None:
         offered = bool(source.capabilities)
         source.backend, source.capabilities = None, ()
-        self._set(source, "failed", detail)
+        source.set("failed", detail)
         log.warning("model %s has failed: %s", without_secrets(source.ref), detail)
         source.settled.set()
         if offered:
             self._announce()
-
-    def _set(self, source: _Source, state: str, detail: str = "") -> None:
-        source.state, source.detail = state, detail
-        self._stir(source)
-
-    def _stir(self, source: _Source) -> None:
-        """Let those look again who wait for a change."""
-        source.changed.set()
-        source.changed = trio.Event()
 
     def _announce(self) -> None:
         most = int(self._parallel.total_tokens)
@@ -289,7 +232,7 @@ class Models:
                 offered,
                 slots=min(offered.slots, most),
                 # Whoever asks a resting model waits until it is loaded, and had better know.
-                first_token_ms=min(offered.first_token_ms + _rest_ms(source), lim.DEADLINE_MS_MAX),
+                first_token_ms=min(offered.first_token_ms + source.rest_ms, lim.DEADLINE_MS_MAX),
             )
             for source in self._sources
             for offered in source.capabilities
@@ -333,13 +276,13 @@ class Models:
         try:
             backend = await self._awake(source)  # Before its turn: those whose turn it is may have to end for it.
             async with self._parallel:
-                return await self._answer(backend, request, model)
+                return await answer(backend, request, model, self._post)
         finally:
             source.active -= 1
             source.used_at = trio.current_time()
-            self._stir(source)
+            source.stir()
 
-    async def _awake(self, source: _Source) -> Backend:
+    async def _awake(self, source: Source) -> Backend:
         """The backend, once it is in memory. Raises BackendError."""
         while source.backend is None or source.state != "ready":
             if source.state in ("failed", "removed"):
@@ -350,57 +293,11 @@ class Models:
             await source.changed.wait()
         return source.backend
 
-    async def _answer(self, backend: Backend, request: TaskRequest, model: str) -> Event:
-        asked = GenerationRequest(
-            request.skill, model, request.turns, request.tokens_max, request.sampling, request.stops,
-            request.delivered, request.delivered_tokens, request.demands,
-        )  # fmt: skip
-        began = trio.current_time()
-        first_at: float | None = None
-        sending, receiving = trio.open_memory_channel[str | Piece](PIECES_QUEUED_MAX)
-        generated = None
-        posted_at = began
-
-        async def work() -> None:
-            nonlocal generated
-            async with sending:
-                generated = await backend.generate(asked, sending)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(work)
-            async for piece in receiving:
-                if first_at is None:
-                    first_at = trio.current_time()
-                    pieces = [piece]
-                else:
-                    pieces = [piece, *await _gathered(receiving, posted_at)]
-                self._post(_joined(request.attempt, pieces))
-                posted_at = trio.current_time()
-        assert generated is not None
-        ended_at = trio.current_time()
-        first_s = (first_at or ended_at) - began
-        finish = "length" if generated.finish == "length" else "stop"
-        # A plug-in may count as it likes, but what is told to a peer has bounds.
-        tokens_in, tokens_out = (
-            min(max(0, count), lim.CONTEXT_TOKENS_MAX) for count in (generated.tokens_in, generated.tokens_out)
-        )
-        return GenerationFinished(request.attempt, Usage(finish, tokens_in, tokens_out, first_s, ended_at - began))
-
-    def _source(self, skill: str, model: str) -> _Source | None:
+    def _source(self, skill: str, model: str) -> Source | None:
         for source in self._sources:
             if any(offered.skill == skill and offered.model == model for offered in source.capabilities):
                 return source
         return None
-
-
-def _names(source: _Source) -> set[str]:
-    """What a user may call it."""
-    return {source.ref, without_secrets(source.ref), *(offered.model for offered in source.capabilities)}
-
-
-def _rest_ms(source: _Source) -> int:
-    """What being out of memory adds to the first token."""
-    return 0 if source.state == "ready" else round(source.load_s * 1000)
 
 
 def _file_bytes(ref: str) -> int:
@@ -423,45 +320,8 @@ def _check_fit(capabilities: tuple[Capability, ...]) -> None:
         raise BackendError(f"what the backend says of its model cannot be told to others: {error}", retryable=False) from None
 
 
-async def _gathered(receiving: trio.MemoryReceiveChannel[str | Piece], posted_at: float) -> list[str | Piece]:
-    """What else comes before the next piece is due, or the end: a fast model's words travel together."""
-    pieces = []
-    with trio.move_on_at(posted_at + PIECE_GAP_S):
-        async for piece in receiving:
-            pieces.append(piece)
-    return pieces
-
-
-def _joined(attempt: AttemptId, pieces: list[str | Piece]) -> PieceGenerated:
-    text = "".join(piece.text if isinstance(piece, Piece) else piece for piece in pieces)
-    tokens = tuple(token for piece in pieces if isinstance(piece, Piece) for token in piece.tokens)
-    logprobs = tuple(each for piece in pieces if isinstance(piece, Piece) for each in piece.logprobs)
-    return PieceGenerated(attempt, text, tokens, logprobs)
-
-
 def _leaves(group: BaseExceptionGroup[BackendError]) -> list[BackendError]:
     leaves: list[BackendError] = []
     for error in group.exceptions:
         leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return leaves
-
-
-def _shown(source: _Source) -> str:
-    if source.state == "ready" and not source.able:
-        return "restarting"
-    return "resting" if source.state == "leaving" else source.state
-
-
-def _view(source: _Source) -> ModelView:
-    fastest = max(source.capabilities, key=lambda offered: offered.tokens_per_second, default=None)
-    return ModelView(
-        ref=without_secrets(source.ref),
-        model=fastest.model if fastest else "",
-        state=_shown(source),
-        detail=source.detail,
-        skills=[offered.skill for offered in source.capabilities],
-        tokens_per_second=fastest.tokens_per_second if fastest else None,
-        first_token_ms=fastest.first_token_ms if fastest else None,
-        memory_bytes=source.memory_bytes,
-        pinned=source.pinned,
-    )

@@ -50,7 +50,7 @@ def skill_views(member: Member) -> list[SkillView]:
     views = []
     for known in sorted(member.index, key=lambda found: found.node != member.node):
         advert = known.advert
-        if advert.draining:
+        if advert.draining and known.node != member.node:
             continue
         for offered in advert.capabilities:
             views.append(

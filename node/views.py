@@ -115,6 +115,7 @@ class StatusView:
     schema: str = "swarm.status/1"
     journal: str = ""  # What is wrong with the journal of tasks, for people.
     reach: ReachView = field(default_factory=ReachView)
+    reserved: bool = False  # The owner uses the machine, and peers wait (`offer.when`).
     twin: str = ""  # Where another node with this node's identity was seen, in words.
 
 

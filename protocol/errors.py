@@ -37,7 +37,7 @@ class ErrorCode:
 
 
 BUSY = ErrorCode(1, "busy", True, "All slots and the queue are taken. Try another worker.")
-DRAINING = ErrorCode(2, "draining", True, "The node is about to stop. Try another worker.")
+DRAINING = ErrorCode(2, "draining", True, "The node takes no more work of others. Try another worker.")
 NO_SUCH_CAPABILITY = ErrorCode(3, "no_such_capability", True, "The worker does not offer this skill with this model.")
 TOO_LONG = ErrorCode(4, "too_long", True, "Input and answer do not fit the model's context.")
 NOT_ALLOWED = ErrorCode(5, "not_allowed", True, "The worker does not serve this requester.")

@@ -50,6 +50,8 @@ class Faults:
                     world.crash(machine, silently=True)
                 case "leave":
                     world.leave(machine)
+                case "reserve":
+                    world.reserve(machine, True)
                 case "freeze":
                     world.freeze(machine)
                 case "slow":
@@ -75,6 +77,8 @@ class Faults:
                     world.thaw(machine)
                 case "slow":
                     machine.pace /= table.factor
+                case "reserve":
+                    world.reserve(machine, False)
                 case "partition" | "blackhole" | "sleep":
                     machine.island = 0
                     if table.kind == "sleep":

@@ -122,10 +122,10 @@ class WorkloadTable(Table, frozen=True, kw_only=True):
 class FaultTable(Table, frozen=True, kw_only=True):
     """What goes wrong, and for how long. `crash` resets links, `vanish` and `blackhole` tell nobody, `freeze` stops a process that
     catches up later, `sleep` does so with the network gone, as of a closed laptop, `partition` parts a share of the machines from
-    the others, `slow` multiplies the time that models take, `leave` is a clean stop,
-    and `change` gives a member something new to say of itself."""
+    the others, `slow` multiplies the time that models take, `leave` is a clean stop, `change` gives a member something new to say
+    of itself, and by `reserve` its owner wants the machine back."""
 
-    kind: Literal["crash", "vanish", "freeze", "sleep", "blackhole", "partition", "slow", "leave", "change"]
+    kind: Literal["crash", "vanish", "freeze", "sleep", "blackhole", "partition", "slow", "leave", "change", "reserve"]
     at_s: Seconds
     for_s: Seconds = 0.0
     """0: for ever."""

@@ -55,6 +55,7 @@ from swarm.events import (
     NeighbourDown,
     NeighbourUp,
     Received,
+    Reserved,
     Started,
     Stopping,
     TimerFired,
@@ -278,6 +279,11 @@ class World:
         )
         if machine.process is not None and machine.process.frozen_at is None:
             self.handle(machine.process, CapabilitiesChanged(machine.capabilities))
+
+    def reserve(self, machine: Machine, reserved: bool) -> None:
+        """The owner wants the machine for itself, or not any more."""
+        if machine.process is not None and machine.process.frozen_at is None:
+            self.handle(machine.process, Reserved(reserved))
 
     def freeze(self, machine: Machine) -> None:
         """The process stands still, as after SIGSTOP or when a laptop sleeps for a moment. Its kernel still listens."""

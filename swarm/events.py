@@ -175,6 +175,13 @@ class LoopLate:
 
 
 @dataclass(frozen=True, slots=True)
+class Reserved:
+    """The owner wants the machine for itself, or has power to give again: its peers get no new work meanwhile."""
+
+    reserved: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """The node is about to stop: refuse new work, tell the neighbours."""
 
@@ -200,5 +207,6 @@ Event = (
     | GenerationFinished
     | GenerationFailed
     | LoopLate
+    | Reserved
     | Stopping
 )

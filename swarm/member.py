@@ -81,6 +81,7 @@ from swarm.events import (
     PingAsked,
     Received,
     RelayChanged,
+    Reserved,
     Started,
     Stopping,
     TimerFired,
@@ -208,6 +209,9 @@ class Member:
                 self.roster.excuse(now + self._settings.pong_limit_s + late_s)
                 # Others may have taken it for dead. A new advert tells them that it was away, and is back.
                 return self.issuer.issue(now) if late_s >= self._settings.ping_after_s and self.issuer.advert else []
+            case Reserved(reserved):
+                effects = self.serving.reserve(reserved, now) + self.issuer.reserve(reserved, now)
+                return effects + self.asking.found(now)
             case Started(addresses):
                 self.reach.settle(addresses)
                 self.contacts.settle(addresses)

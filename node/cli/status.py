@@ -42,6 +42,8 @@ def status_text(status: StatusView) -> str:
     if status.reach.verdict == "closed":
         through = f", they come through {plain(', '.join(status.reach.relays))}" if status.reach.relays else ""
         lines.append(f"  others cannot dial this node{through}: swarm doctor --net")
+    if status.reserved:
+        lines.append("  you are using this machine, so peers get no work done here for now (offer.when)")
     if status.peers:
         lines += ["", peers_table(status.peers, ids=False)]
     offences = " · ".join(f"{count} {plain(kind)}" for kind, count in sorted(status.refused.items()))

@@ -44,8 +44,8 @@ def eligible(
         return "another worker was asked for"
     if task.privacy is Privacy.LOCAL and node != self_node:
         return "the task may not leave this node"
-    if known.advert.draining:
-        return "is about to stop"
+    if known.advert.draining and node != self_node:
+        return "takes no more work"
     fitting = [capability for capability in capabilities if task.model in ("", capability.model)]
     if not fitting:
         return f"offers {capabilities[0].model}, not {task.model}"

@@ -24,6 +24,7 @@ from swarm.values import Usage
 
 TURNS_MAX = 1_024  # Requesters whose last turn is remembered; whoever is forgotten is first again.
 WORK_WEIGHT = 0.2  # Of the latest attempt in how long one takes.
+RESERVED = "its owner is using the machine"
 ROLES = ("system", "user", "assistant")
 
 
@@ -46,7 +47,7 @@ class Serving:
         self._node, self._settings = node, settings
         self._services: dict[AttemptId, _Service] = {}  # In the order of acceptance: the queue is the part not begun.
         self._capabilities: tuple[Capability, ...] = ()
-        self._draining = False
+        self._draining = self.reserved = False
         self._turns: dict[NodeId, int] = {}  # Requester to when it last got a slot, counted in slots given.
         self._given = 0
         self._work_s: dict[str, float] = {}  # Model to how long an attempt of it takes, smoothed.
@@ -79,6 +80,15 @@ class Serving:
             if service.begun_at is None:
                 effects += self._close(attempt, TaskFailed(attempt, errors.DRAINING.number, errors.DRAINING.meaning))
         return effects
+
+    def reserve(self, reserved: bool, now: float) -> list[Effect]:
+        """Keep the slots for this node's own user, or not any more. Peers who wait are sent away; what runs ends by itself."""
+        self.reserved = reserved
+        effects: list[Effect] = []
+        for attempt, service in list(self._services.items()):
+            if reserved and service.begun_at is None and service.requester != self._node:
+                effects += self._close(attempt, TaskFailed(attempt, errors.DRAINING.number, RESERVED))
+        return effects + self._advance(now)
 
     def requested(self, sender: NodeId, request: TaskRequest, now: float) -> list[Effect]:
         """Admission: a typed refusal, or a promise."""
@@ -172,6 +182,8 @@ class Serving:
         able = [offered for offered in fitting if request.demands.features.issubset(offered.features)]
         if self._draining:
             return (errors.DRAINING, ""), ""
+        if self.reserved and sender != self._node:
+            return (errors.DRAINING, RESERVED), ""
         if not fitting:
             wanted = f"{request.skill} with {request.model}" if request.model else request.skill
             return (errors.NO_SUCH_CAPABILITY, f"{wanted} is not offered here"[: lim.REASON_BYTES_MAX]), ""

@@ -40,7 +40,7 @@ class Issuer:
         self._index, self._load, self._neighbours = index, load, neighbours
         self._addresses: tuple[str, ...] = ()
         self._capabilities: tuple[Capability, ...] = ()
-        self._draining = self._relays = False
+        self._draining = self._reserved = self._relays = False
         self._newest_ms = 0  # Versions grow, even when two are issued within a millisecond.
         self._issues = 0
         self._hurried = 0  # The issue after which the next one was brought forward.
@@ -71,6 +71,13 @@ class Issuer:
         self._capabilities = self._fitting(capabilities[: lim.CAPABILITIES_MAX])
         return [Provide(_subjects(self._capabilities)), *self.issue(now)]
 
+    def reserve(self, reserved: bool, now: float) -> list[Effect]:
+        """The owner wants the machine for itself, or not any more: everybody near hears it at once."""
+        if reserved == self._reserved:
+            return []
+        self._reserved = reserved
+        return self._beat(now) if self.advert is not None else []
+
     def leave(self, now: float) -> list[Effect]:
         """The last word: forget this node."""
         self._draining = True
@@ -80,7 +87,7 @@ class Issuer:
         """A new version of this node's advert."""
         slots, busy, queued = (min(count, lim.SLOTS_MAX) for count in self._load())
         advert = Advert(
-            self._name, self._addresses, self._capabilities, slots, busy, queued, self._draining, self._relays
+            self._name, self._addresses, self._capabilities, slots, busy, queued, self._draining or self._reserved, self._relays
         )
         self.advert = self._notary.sign(advert, self._settings.advert_lifetime_s, self._next_version(now))
         self.pulse = None
@@ -118,7 +125,7 @@ class Issuer:
     def _beat(self, now: float, leaving: bool = False) -> list[Effect]:
         assert self.advert is not None
         _, busy, queued = (min(count, lim.SLOTS_MAX) for count in self._load())
-        pulse = Pulse(self.advert.issued_at_ms, busy, queued, self._draining, leaving)
+        pulse = Pulse(self.advert.issued_at_ms, busy, queued, self._draining or self._reserved, leaving)
         self.pulse = self._notary.sign(pulse, PRESENCE_S, self._next_version(now))
         self._index.beat(self.pulse, now, True)
         return self._said((busy, queued), Rumours((self.pulse,), ()))

@@ -8,7 +8,7 @@ import pytest
 
 from protocol import errors
 from protocol.identity import NodeId
-from protocol.messages import Capability, Turn
+from protocol.messages import Capability, Demands, Turn
 from swarm.choosing.routing import BYTES_PER_TOKEN_MAX, Router, eligible
 from swarm.choosing.scoring import STRANGER_COST
 from swarm.choosing.standing import Standings
@@ -61,7 +61,9 @@ def reason(
         (task(worker=BOB), {}, "smollm2"),
         (task(privacy=Privacy.LOCAL), {}, "the task may not leave this node"),
         (task(privacy=Privacy.LOCAL), {"node": ADA}, "smollm2"),
-        (task(), {"draining": True}, "is about to stop"),
+        (task(), {"draining": True}, "takes no more work"),
+        (task(), {"draining": True, "node": ADA}, "smollm2"),
+        (task(demands=Demands(schema="{}", logprobs=1)), {}, "cannot do logprobs, schema"),
         (task(model="smollm2"), {}, "smollm2"),
         (task(model="qwen"), {}, "offers smollm2, not qwen"),
     ],
@@ -75,6 +77,12 @@ def test_a_context_must_hold_the_input(size: int, fits: bool) -> None:
     asked = task(turns=(Turn("user", "x" * (size - 4)), Turn("user", "more")))
     verdict = reason(asked, capability(context_tokens=100))
     assert verdict == ("smollm2" if fits else "context of 100 tokens is too short")
+
+
+def test_a_slower_model_serves_where_only_it_can() -> None:
+    able, fast = capability(model="able", features=("options",)), capability(model="fast", tokens_per_second=99.0)
+    assert reason(task(demands=Demands(options=("a", "b"))), able, fast) == "able"
+    assert reason(task(), able, fast) == "fast"
 
 
 def test_the_fastest_of_several_fitting_models_serves() -> None:
@@ -91,7 +99,7 @@ def test_everybody_left_out_is_named_with_the_reason() -> None:
     knowledge.knows(DAN, capability("embed"))
     routing = knowledge.route(tried=(BOB,))
     assert routing == Routing(
-        (), (), None, (Excluded(BOB, "bob", "already tried"), Excluded(CYD, "bob", "is about to stop"))
+        (), (), None, (Excluded(BOB, "bob", "already tried"), Excluded(CYD, "bob", "takes no more work"))
     )
 
 

@@ -8,6 +8,9 @@ from protocol import errors
 from protocol import limits as lim
 from protocol.identity import NodeId
 from protocol.messages import (
+    Alternative,
+    Demands,
+    Logprob,
     Sampling,
     TaskAccepted,
     TaskCancelled,
@@ -124,6 +127,27 @@ def test_pieces_are_passed_on_and_each_sets_its_own_limit() -> None:
             Reply(T1, text),
             SetTimer(ada.settings.piece_limit_s, PieceOverdue(T1, attempt, index + 1)),
         ]
+
+
+def test_log_probabilities_are_passed_on_to_who_demands_them() -> None:
+    told = (Logprob(b"Because", -0.5, (Alternative(b"Since", -1.0),)),)
+    for demands, expected in ((Demands(logprobs=2), told), (Demands(options=("a",)), told), (Demands(), ())):
+        ada = Ada(BOB)
+        attempt = ada.ask(task(demands=demands))
+        ada.asking.accepted(BOB, TaskAccepted(attempt, "smollm2", 0), NOW)
+        assert ada.asking.piece(BOB, TaskPiece(attempt, 0, "Because", (), told), NOW)[0] == Reply(T1, "Because", expected)
+
+
+def test_a_demand_goes_with_the_request_and_is_no_speed_to_learn_from() -> None:
+    """Options and given answers are read, which is another speed than that of writing."""
+    for demands in (Demands(options=("a", "b")), Demands(forced="a b")):
+        ada = Ada(BOB)
+        effects = ada.asking.begin(task(demands=demands), NOW)
+        [request] = [effect.message for effect in effects if isinstance(effect, Send) and isinstance(effect.message, TaskRequest)]
+        assert request.demands == demands
+        ada.asking.accepted(BOB, TaskAccepted(request.attempt, "smollm2", 0), NOW)
+        ada.asking.finished(BOB, finished(request.attempt, 0), NOW + 1)
+        assert ada.standings.of(BOB, NOW + 1).tokens_per_second is None
 
 
 def test_a_complete_answer_concludes_with_who_gave_it() -> None:

@@ -5,6 +5,9 @@ import pytest
 from protocol import errors
 from protocol.errors import ErrorCode
 from protocol.messages import (
+    Demands,
+    Logprob,
+    TaskAccepted,
     TaskCancelled,
     TaskFailed,
     TaskPiece,
@@ -213,6 +216,18 @@ def test_empty_pieces_add_up_too() -> None:
     ada = Ada(BOB, answer_bytes_max=10 * PIECE_BYTES_COUNTED)
     attempt = ada.streaming(*[""] * 10)
     assert concluded(ada.asking.piece(BOB, TaskPiece(attempt, 10, ""), NOW)).code is errors.STREAM_BROKEN
+
+
+def test_log_probabilities_have_an_end_too() -> None:
+    """They are longer than the text that they are of, but not without bounds."""
+    ada = Ada(BOB, answer_bytes_max=1_000)
+    attempt = ada.ask(task(demands=Demands(logprobs=1)))
+    ada.asking.accepted(BOB, TaskAccepted(attempt, "smollm2", 0), NOW)
+    for index in range(7):
+        ada.asking.piece(BOB, TaskPiece(attempt, index, "x", (), (Logprob(b"x" * 500, -1.0),)), NOW)
+    assert concluded(ada.asking.piece(BOB, TaskPiece(attempt, 7, "x", (), (Logprob(b"x" * 500, -1.0),)), NOW)).code is (
+        errors.STREAM_BROKEN
+    )
 
 
 # --- Whose fault ----------------------------------------------------------------------------------------------------------

@@ -6,11 +6,15 @@ import pytest
 
 from protocol import errors
 from protocol import limits as lim
+from protocol.codec import encode
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId
 from protocol.messages import (
+    Alternative,
     AttemptId,
     Capability,
+    Demands,
+    Logprob,
     TaskAccepted,
     TaskFailed,
     TaskFinished,
@@ -386,3 +390,48 @@ def test_a_model_without_slots_is_not_offered() -> None:
     """It would keep every promise waiting until its deadline."""
     serving = worker(replace(CHAT, slots=0))
     assert refusal(ask(serving, b"a1"))[0] is errors.NO_SUCH_CAPABILITY
+
+
+# --- Demands ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_demand_is_met_by_a_model_that_can_or_refused_by_name() -> None:
+    """[CND-2]"""
+    plain, able = capability("chat", "small", tokens_per_second=90.0), capability("chat", "large", features=("schema", "logprobs"))
+    serving = worker(plain, able)
+    assert begun(ask(serving, b"a1", demands=Demands(schema="{}"))) == [A1]
+    assert serving.requested(BOB, request(b"a2", demands=Demands(logprobs=1)), NOW)[0].message.model == "large"
+    assert refusal(ask(serving, b"a3", demands=Demands(options=("a",)))) == (
+        errors.NO_SUCH_CAPABILITY, "chat with options is not offered here",
+    )  # fmt: skip
+
+
+def test_log_probabilities_travel_in_parts_that_fit() -> None:
+    serving = worker()
+    whole = AttemptId(b"a" * 16)
+    ask(serving, whole)
+    likely = Logprob(b"a", -0.5, tuple(Alternative(b"x" * 500, -1.0) for _ in range(20)))
+    sent = [effect.message for effect in serving.generated(whole, "text", (1, 2, 3), (likely, likely, likely))]
+    assert [len(piece.logprobs) for piece in sent] == [2, 1]
+    assert [piece.text for piece in sent] == ["text", ""]
+    assert [piece.tokens for piece in sent] == [(), (1, 2, 3)], "the tokens come with the last, when their text is complete"
+    assert all(len(encode(piece)) <= lim.BODY_BYTES_MAX for piece in sent)
+    [alone] = serving.generated(whole, "", (), (likely,))
+    assert (alone.message.text, alone.message.index) == ("", 2)
+
+
+# --- The owner wants the machine --------------------------------------------------------------------------------------
+
+
+def test_a_reserved_node_works_for_its_owner_alone() -> None:
+    """[CND-2] What runs ends by itself; peers who wait, and those who come, are sent away."""
+    serving = worker()
+    ask(serving, b"a1")
+    ask(serving, b"a2")
+    [gone] = serving.reserve(True, NOW)
+    assert (gone.message.code, gone.message.reason) == (errors.DRAINING.number, "its owner is using the machine")
+    assert refusal(ask(serving, b"a3")) == (errors.DRAINING, "its owner is using the machine")
+    assert serving.load()[1] == 1, "the first goes on"
+    assert isinstance(ask(serving, b"a4", sender=ADA)[0].message, TaskAccepted)
+    serving.reserve(False, NOW)
+    assert isinstance(ask(serving, b"a5")[0].message, TaskAccepted)

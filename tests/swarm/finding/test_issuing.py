@@ -52,6 +52,19 @@ def test_new_capabilities_are_told_at_once_and_provided() -> None:
     assert len(ada.issuer.advert.body.capabilities) == 3
 
 
+def test_whose_owner_wants_the_machine_says_so_at_once_and_keeps_saying_it() -> None:
+    ada = Ada(BOB)
+    assert ada.issuer.reserve(True, NOW) == [], "nobody knows it yet"
+    ada.issuer.start(("/memory/ada",), NOW)
+    assert ada.issuer.advert.body.draining
+    assert beats(ada.issuer.reserve(False, NOW + 1)) == [BOB]
+    assert not ada.issuer.pulse.body.draining
+    assert ada.issuer.reserve(False, NOW + 2) == []
+    ada.issuer.reserve(True, NOW + 3)
+    ada.issuer.issue(NOW + 4)
+    assert ada.issuer.advert.body.draining
+
+
 def test_versions_grow_even_within_a_millisecond() -> None:
     ada = Ada()
     versions = []
