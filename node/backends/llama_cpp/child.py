@@ -62,7 +62,8 @@ def serve(path: Path, threads: int, memory: int, guards: list[str], source: int,
     siblings = sorted(path.parent.glob(f"{prefix}-*-of-*.gguf")) if prefix != path.name else []
     guards += restrict_files([path, path.resolve(), *siblings])
     abort = AbortFlag()
-    requests, sink = Requests(source, abort), Sink(descriptor)
+    sink = Sink(descriptor)
+    requests = Requests(source, abort, sink)
     threading.Thread(target=requests.read_forever, name="requests", daemon=True).start()
     template, note = None, "it has no chat template, so it only completes text"
     try:

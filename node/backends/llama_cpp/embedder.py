@@ -57,7 +57,10 @@ class Embedder:
             batch = self._next()
             # Never two in a row: who cancels all the time must not keep the others from going on.
             requests.computing = frozenset() if stopped else frozenset(batch)
+            requests.busy = True
             stopped = bool(batch) and not self._answer(batch)
+            requests.busy = False
+            requests.steps += 1
             self._sink.flush()
 
     def vectors(self, texts: list[list[int]]) -> list[Vector]:

@@ -4,6 +4,7 @@ import os
 import queue
 from collections.abc import Iterator
 from contextlib import suppress
+from threading import Lock
 
 from node.backends.llama_cpp import pipe
 from node.backends.llama_cpp.context import AbortFlag
@@ -12,11 +13,15 @@ from node.backends.llama_cpp.context import AbortFlag
 class Requests:
     """What the parent wants, between the thread that reads and the one that works."""
 
-    def __init__(self, source: int, abort: AbortFlag) -> None:
-        self._source, self._abort = source, abort
+    def __init__(self, source: int, abort: AbortFlag, sink: "Sink") -> None:
+        self._source, self._abort, self._sink = source, abort, sink
         self._come: queue.SimpleQueue[pipe.Generate | pipe.Cancel] = queue.SimpleQueue()
         self.computing: frozenset[int] = frozenset()
         """The calls that are worth stopping a batch for, should they be cancelled."""
+        self.steps = 0
+        """Batches that were computed."""
+        self.busy = False
+        """Whether one is being computed."""
 
     def read_forever(self) -> None:
         """Ends the process, at once and whatever it is doing, when the parent is gone or makes no sense."""
@@ -24,6 +29,8 @@ class Requests:
         try:
             while chunk := os.read(self._source, 65_536):
                 for said in unpacker.feed(chunk):
+                    if isinstance(said, pipe.Ping):
+                        self._sink.send(pipe.pack(pipe.Pong(self.steps, self.busy)))
                     if isinstance(said, pipe.Generate | pipe.Cancel):
                         self._come.put(said)
                     if isinstance(said, pipe.Cancel) and said.call in self.computing:
@@ -46,6 +53,7 @@ class Sink:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._out = bytearray()
+        self._writing = Lock()  # Signs of life come from another thread.
 
     def say(self, said: pipe.Said) -> None:
         """Put it with what is sent by the next flush."""
@@ -53,7 +61,13 @@ class Sink:
 
     def flush(self) -> None:
         """Send all that was said, in one go."""
-        data = memoryview(bytes(self._out))
+        out = bytes(self._out)
         self._out.clear()
-        while data:
-            data = data[os.write(self._descriptor, data) :]
+        self.send(out)
+
+    def send(self, frames: bytes) -> None:
+        """Whole frames, at once."""
+        data = memoryview(frames)
+        with self._writing:
+            while data:
+                data = data[os.write(self._descriptor, data) :]

@@ -110,8 +110,21 @@ class Ended:
     reason: str
 
 
-Said = Generate | Cancel | Ready | Unfit | Piece | Ended | Loading
-_KINDS: tuple[type[Said], ...] = (Generate, Cancel, Ready, Unfit, Piece, Ended, Loading)
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Parent: a sign of life is wanted. Answered by the thread that reads, whatever the other one is computing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """Child: it is there. `steps` counts what it has computed, `busy` is whether it is computing now."""
+
+    steps: int
+    busy: bool
+
+
+Said = Generate | Cancel | Ready | Unfit | Piece | Ended | Loading | Ping | Pong
+_KINDS: tuple[type[Said], ...] = (Generate, Cancel, Ready, Unfit, Piece, Ended, Loading, Ping, Pong)
 _TYPES = {kind: {each.name: get_type_hints(kind)[each.name] for each in fields(kind)} for kind in _KINDS}
 
 

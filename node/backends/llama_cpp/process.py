@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+import psutil
 import trio
 
 from node.backends import GenerationRequest, Piece
@@ -16,6 +17,10 @@ from node.backends.llama_cpp import pipe
 from protocol.limits import LOGPROB_MIN, OPTION_BYTES_MAX, OPTIONS_MAX
 from protocol.messages import Alternative, Logprob
 
+PING_S = 0.25
+STOPPED_S = 0.75  # Silence after which a process that is stopped (SIGSTOP, a debugger) is given up,
+SILENT_S = 5.0  # and one that runs: on a machine that swaps its signs of life may take a while.
+STEP_S_MAX = 120.0  # Of one batch. The largest models on the slowest processors take a quarter of it.
 LOAD_S_MAX = 300.0  # 40 GB from a slow disk. A file that makes the engine loop is given up after it.
 CANCEL_S_MAX = 0.8  # The contract gives a second; a child that does not stop by then is killed.
 FRAMES_WAITING_MAX = 256  # To the child, which reads at once. More means that it is frozen.
@@ -83,6 +88,9 @@ class Child:
         self._numbers = count(1)
         self._calls: dict[int, Call] = {}
         self._said: pipe.Ready | pipe.Unfit | None = None
+        self._verdict = ""  # Why it was given up.
+        self._heard_at: float | None = None  # Its latest sign of life. None: it has not given one yet.
+        self._steps, self._stepped_at = 0, 0.0
         self._settled = trio.Event()
         self.ended = trio.Event()
         self.cause = ""
@@ -104,12 +112,13 @@ class Child:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._write)
+                nursery.start_soon(self._watch)
                 cause = await self._read()
                 nursery.cancel_scope.cancel()
         finally:
             self.kill()
             await self._reap()
-            self.cause = cause or self._death()
+            self.cause = cause or self._verdict or self._death()
             self.ended.set()
             self._settled.set()
             for call in self._calls.values():
@@ -120,6 +129,24 @@ class Child:
         self.doomed = True
         if self._process.poll() is None:
             self._process.kill()
+
+    async def _watch(self) -> None:
+        """Ask for signs of life, and give up a child that stands still. What is late itself blames nobody."""
+        while True:
+            asked_at = trio.current_time()
+            self._tell(pipe.pack(pipe.Ping()))
+            await trio.sleep(PING_S)
+            now = trio.current_time()
+            if self._heard_at is None or now - asked_at > 2 * PING_S:
+                self._heard_at = self._heard_at and now
+            elif now - self._heard_at > SILENT_S:
+                self._give_up(f"gave no sign of life for {SILENT_S:.0f} s")
+            elif now - self._heard_at > STOPPED_S and is_stopped(self.pid):
+                self._give_up("was stopped")
+
+    def _give_up(self, verdict: str) -> None:
+        self._verdict = self._verdict or verdict
+        self.kill()
 
     async def wait_ready(self) -> pipe.Ready:
         """Raises ModelUnfit or ChildEnded."""
@@ -209,11 +236,18 @@ class Child:
                     call.end(said)
             case pipe.Loading(share):
                 self._progress(share)
+            case pipe.Pong(steps, busy):
+                now = trio.current_time()
+                self._heard_at = now
+                if steps != self._steps or not busy:
+                    self._steps, self._stepped_at = steps, now
+                elif now - self._stepped_at > STEP_S_MAX:
+                    self._give_up(f"computed for {STEP_S_MAX:.0f} s without an end")
             case pipe.Ready() | pipe.Unfit():
                 if self._said is None:
                     self._said = said
                 self._settled.set()
-            case pipe.Generate() | pipe.Cancel():
+            case pipe.Generate() | pipe.Cancel() | pipe.Ping():
                 raise pipe.PipeBroken("a child that asks")
 
     async def _reap(self) -> None:
@@ -226,6 +260,14 @@ class Child:
         if self.signal is not None:
             return f"crashed ({signal_name(self.signal)})"
         return f"ended by itself (exit code {self._process.returncode})"
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process stands still because somebody told it to."""
+    try:
+        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    except psutil.Error:
+        return False
 
 
 def _asked(number: int, request: GenerationRequest) -> pipe.Generate:

@@ -78,7 +78,7 @@ class Worker:
                     self._begin(said)
             # Never two in a row: who cancels all the time must not keep the others from going on.
             requests.computing = frozenset() if stopped else frozenset(self._calls)
-            stopped = False
+            stopped, requests.busy = False, True
             try:
                 self._go_on(self._scheduler.step())
             except Aborted:
@@ -86,6 +86,8 @@ class Worker:
             except LoadFailed as error:
                 for call in list(self._calls.values()):
                     self._end(call, "failed", str(error))
+            requests.busy = False
+            requests.steps += 1
             self._sink.flush()
 
     def warm_up(self) -> bool:

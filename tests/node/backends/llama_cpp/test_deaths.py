@@ -141,6 +141,28 @@ async def test_a_frozen_child_is_replaced_when_a_call_is_cancelled(nonsense: Pat
         assert backend.pid != before
 
 
+async def test_a_stopped_child_is_seen_within_a_second_and_replaced(nonsense: Path, surroundings: Surroundings) -> None:
+    told: list[bool] = []
+    watched = replace(surroundings, available=told.append)
+    async with running(backend := LlamaCppBackend(str(nonsense), watched)):
+        began = trio.current_time()
+        error = await strike(backend, signal.SIGSTOP)
+        assert "its process was stopped" in str(error) and error.retryable
+        assert trio.current_time() - began < 5, "a busy machine may take longer than a second"
+        assert (await ask(backend, short_request())).text
+        assert told[-2:] == [False, True], "it was not offered meanwhile"
+
+
+async def test_a_child_that_computes_without_end_is_replaced(
+    smollm2: Path, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread that reads still gives signs of life."""
+    async with running(backend := LlamaCppBackend(f"nonsense={smollm2}", surroundings)):
+        monkeypatch.setattr("node.backends.llama_cpp.process.STEP_S_MAX", 0.05)  # Reading this takes half a second a step.
+        with pytest.raises(BackendError, match="its process computed for 0 s without an end"):
+            await ask(backend, replace(long_request(), turns=(Turn("user", "a bird " * 1_500),)))
+
+
 async def test_a_request_too_large_for_the_pipe_harms_nobody(nonsense: Path, surroundings: Surroundings) -> None:
     async with running(backend := LlamaCppBackend(str(nonsense), surroundings)):
         before = backend.pid

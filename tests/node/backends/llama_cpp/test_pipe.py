@@ -16,6 +16,9 @@ SAID = [
     pipe.Unfit("broken"),
     pipe.Piece(1, "text 😀", [0, 7], [[b"text", -0.5, b"text", -0.5, b"\xf0", -2.0], [b"", 0.0]]),
     pipe.Ended(1, "stop", 3, 4, ""),
+    pipe.Loading(0.5),
+    pipe.Ping(),
+    pipe.Pong(7, True),
 ]
 
 
