@@ -15,7 +15,7 @@ from node.backends import BackendError, GenerationRequest, Piece, Surroundings
 from node.backends.contract import ask, running
 from node.backends.llama_cpp.backend import LlamaCppBackend
 from node.backends.references import resolve
-from protocol.messages import Sampling, Turn
+from protocol.parts import Sampling, Turn
 from tests.node.backends.llama_cpp.gguf_files import small_model
 
 REQUESTS = int(os.environ.get("REQUESTS", "10000"))

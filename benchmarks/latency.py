@@ -10,7 +10,7 @@ import trio
 from benchmarks.figures import Figure, at_most, percentile
 from node.backends import Backend, GenerationRequest, Surroundings
 from node.backends.references import open_backend
-from protocol.messages import Sampling, Turn
+from protocol.parts import Sampling, Turn
 from tests.processes import RealNode, real_nodes
 
 ROUNDS = 400

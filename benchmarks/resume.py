@@ -11,7 +11,7 @@ from benchmarks.figures import Figure, percentile
 from node.backends import Backend, GenerationRequest, Piece, Surroundings
 from node.backends.contract import Answer, ask, running
 from node.backends.references import open_backend
-from protocol.messages import Capability, Sampling, Turn
+from protocol.parts import Capability, Sampling, Turn
 
 MODEL = "smollm2-135m"
 TOKENS = 64

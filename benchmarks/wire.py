@@ -7,17 +7,8 @@ from time import perf_counter
 from benchmarks.figures import Figure
 from protocol.identity import Identity
 from protocol.link import Link
-from protocol.messages import (
-    AttemptId,
-    Message,
-    Sampling,
-    TaskAccepted,
-    TaskFailed,
-    TaskId,
-    TaskPiece,
-    TaskRequest,
-    Turn,
-)
+from protocol.messages import Message, TaskAccepted, TaskFailed, TaskPiece, TaskRequest
+from protocol.parts import AttemptId, Sampling, TaskId, Turn
 from protocol.replay import ReplayWindow
 
 ROUNDS = 2000

@@ -1,6 +1,6 @@
 """Words what the member says of choices and ends as views, in one place for the API, the journal and `--why`."""
 
-from node.views import AnswerView, AttemptView, CandidateView, ExcludedView, RouteView
+from node.views import AnswerView, AttemptView, CallView, CandidateView, ExcludedView, RouteView
 from protocol.errors import ErrorCode
 from protocol.identity import node_text
 from swarm.values import Outcome, Routing, Task
@@ -52,6 +52,7 @@ def answer_view(task: Task, outcome: Outcome, routes: list[RouteView], gap_s: fl
         gap_s=_rounded(gap_s),
         worker_first_token_s=usage.first_token_s if usage else None,
         worker_s=usage.total_s if usage else None,
+        calls=[CallView(call.id, call.name, call.arguments) for call in usage.calls] if usage else [],
     )  # fmt: skip
 
 

@@ -30,7 +30,7 @@ from node.views import (
 from protocol import errors
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId, node_from_text, node_text
-from protocol.messages import Logprob, TaskId
+from protocol.parts import Logprob, TaskId
 from swarm.effects import (
     AttemptFailed,
     Conclude,

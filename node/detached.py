@@ -13,7 +13,7 @@ from node.store import requests
 from node.store.journal import Entry, JournalError
 from protocol import errors
 from protocol.errors import ErrorCode
-from protocol.messages import TaskId
+from protocol.parts import TaskId
 from swarm.values import Task
 
 log = logging.getLogger(__name__)

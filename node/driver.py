@@ -12,7 +12,7 @@ from typing import assert_never
 import trio
 
 from node.transport import Transport
-from protocol.messages import AttemptId
+from protocol.parts import AttemptId
 from swarm.effects import (
     Announce,
     Conclude,

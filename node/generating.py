@@ -6,7 +6,8 @@ import trio
 
 from node.backends import Backend, GenerationRequest, Piece
 from protocol import limits as lim
-from protocol.messages import AttemptId, TaskRequest
+from protocol.messages import TaskRequest
+from protocol.parts import AttemptId
 from swarm.events import Event, GenerationFinished, PieceGenerated
 from swarm.values import Usage
 
@@ -44,12 +45,12 @@ async def answer(backend: Backend, request: TaskRequest, model: str, post: Calla
     assert generated is not None
     ended_at = trio.current_time()
     first_s = (first_at or ended_at) - began
-    finish = "length" if generated.finish == "length" else "stop"
+    finish = generated.finish if generated.finish in ("length", "tool_calls") else "stop"
     # A plug-in may count as it likes, but what is told to a peer has bounds.
     tokens_in, tokens_out = (
         min(max(0, count), lim.CONTEXT_TOKENS_MAX) for count in (generated.tokens_in, generated.tokens_out)
     )
-    return GenerationFinished(request.attempt, Usage(finish, tokens_in, tokens_out, first_s, ended_at - began))
+    return GenerationFinished(request.attempt, Usage(finish, tokens_in, tokens_out, first_s, ended_at - began, generated.calls))
 
 
 async def _gathered(receiving: trio.MemoryReceiveChannel[str | Piece], posted_at: float) -> list[str | Piece]:

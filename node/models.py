@@ -16,7 +16,8 @@ from protocol import errors
 from protocol import limits as lim
 from protocol.codec import encode
 from protocol.errors import LocalProtocolError
-from protocol.messages import Advert, AttemptId, Capability, TaskRequest
+from protocol.messages import Advert, TaskRequest
+from protocol.parts import AttemptId, Capability
 from swarm.effects import Generate
 from swarm.events import CapabilitiesChanged, Event, GenerationFailed
 

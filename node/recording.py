@@ -19,7 +19,7 @@ from node.store import requests
 from node.store.journal import Entry, Journal, JournalError
 from node.views import AnswerView, RouteView, TaskView, TraceView
 from protocol import errors
-from protocol.messages import TaskId
+from protocol.parts import TaskId
 from swarm.values import Privacy, Task
 
 log = logging.getLogger(__name__)

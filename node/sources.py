@@ -7,7 +7,7 @@ import trio
 from node.backends import Backend
 from node.backends.references import without_secrets
 from node.views import ModelView
-from protocol.messages import Capability
+from protocol.parts import Capability
 
 
 @dataclass(eq=False, slots=True)

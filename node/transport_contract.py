@@ -16,7 +16,8 @@ from node.transport_bench import ALICE, BOB, CAROL, OTHER_SWARM, SWARM, Bench, W
 from protocol import codec, framing
 from protocol.identity import Identity
 from protocol.link import Link
-from protocol.messages import AdvertPull, Hello, Ping, Sampling, TaskPiece, TaskRequest, Turn
+from protocol.messages import AdvertPull, Hello, Ping, TaskPiece, TaskRequest
+from protocol.parts import Sampling, Turn
 from protocol.replay import ReplayWindow
 from swarm.effects import Dial
 from swarm.events import (

@@ -173,6 +173,15 @@ class AttemptView:
 
 
 @dataclass(frozen=True, slots=True)
+class CallView:
+    """A function that the model wants called; `arguments` is a JSON object as text."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerView:
     """How a task ended, for `--why` and the `swarm` object of the OpenAI API. `code` is empty when the answer is complete."""
 
@@ -194,6 +203,7 @@ class AnswerView:
     gap_s: float | None = None  # The longest silence between two texts.
     worker_first_token_s: float | None = None  # As the worker's own model saw it, from when it took the attempt up.
     worker_s: float | None = None
+    calls: list[CallView] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,6 @@ from enum import Enum
 from protocol import limits as lim
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.messages import (
-    AttemptId,
     Message,
     TaskAccepted,
     TaskCancelled,
@@ -23,6 +22,7 @@ from protocol.messages import (
     TaskRefused,
     TaskRequest,
 )
+from protocol.parts import AttemptId
 
 TaskMessage = TaskRequest | TaskAccepted | TaskRefused | TaskPiece | TaskFinished | TaskFailed | TaskCancelled
 TASK_MESSAGES = (TaskRequest, TaskAccepted, TaskRefused, TaskPiece, TaskFinished, TaskFailed, TaskCancelled)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from protocol.messages import AttemptId, TaskId
+from protocol.parts import AttemptId, TaskId
 from simulations.machines import Process
 from simulations.network import WAITING_MAX
 from simulations.workers import answer_tokens, piece_text

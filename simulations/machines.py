@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from protocol.identity import Identity, NodeId
-from protocol.messages import AttemptId, Capability
+from protocol.parts import AttemptId, Capability
 from swarm.effects import Effect
 from swarm.events import Event
 

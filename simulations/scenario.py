@@ -20,7 +20,7 @@ Whole = Annotated[int, Meta(ge=0)]
 Some = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Feature = Literal["schema", "grammar", "options", "forced", "logprobs"]
+Feature = Literal["schema", "grammar", "options", "forced", "logprobs", "tools"]
 Range = tuple[Annotated[float, Meta(ge=0)], Annotated[float, Meta(ge=0)]]
 """The least and the most; what lies between is drawn."""
 

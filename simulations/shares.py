@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from protocol import errors
-from protocol.messages import AttemptId
+from protocol.parts import AttemptId
 from simulations.machines import Machine, Process
 from simulations.workload import capacity, offered_load
 from simulations.world import World

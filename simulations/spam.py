@@ -6,7 +6,8 @@ from functools import partial
 from random import Random
 
 from protocol.identity import NODE_ID_BYTES, NodeId
-from protocol.messages import Advert, AdvertPush, Capability, Signed
+from protocol.messages import Advert, AdvertPush, Signed
+from protocol.parts import Capability
 from simulations.machines import Machine
 from simulations.scenario import MembersTable
 from simulations.world import World

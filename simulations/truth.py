@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from protocol import limits as lim
-from protocol.messages import Capability, TaskCancelled, TaskId, TaskRequest
+from protocol.messages import TaskCancelled, TaskRequest
+from protocol.parts import Capability, TaskId
 from simulations.machines import Machine, Process
 from simulations.world import World
 from swarm.effects import Notify, Routed

@@ -1,7 +1,7 @@
 """Virtual models: how long an answer takes, in which pieces it comes, and when it breaks off."""
 
 from protocol import errors
-from protocol.messages import AttemptId
+from protocol.parts import AttemptId
 from simulations.agenda import Agenda
 from simulations.machines import Generation, Process
 from swarm.effects import Generate

@@ -5,14 +5,16 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from protocol.messages import Demands, Sampling, TaskId, Turn
+from protocol.parts import Demands, Sampling, TaskId, Turn
 from simulations.machines import Machine
 from simulations.scenario import WorkloadTable
 from simulations.world import World
 from swarm.events import AskCancelled, Asked
 from swarm.values import Privacy, Task
 
-DEMANDS: dict[str, Any] = {"schema": "{}", "grammar": 'root ::= "0"', "options": ("0", "1"), "forced": "0", "logprobs": 1}
+DEMANDS: dict[str, Any] = {
+    "schema": "{}", "grammar": 'root ::= "0"', "options": ("0", "1"), "forced": "0", "logprobs": 1, "tools": "[]",
+}  # fmt: skip
 """What each demand looks like; virtual models answer as always."""
 
 

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 from protocol.errors import ProtocolError
 from protocol.genesis import swarm_id
 from protocol.identity import Identity, NodeId
-from protocol.messages import Capability
 from protocol.notary import Notary
+from protocol.parts import Capability
 from protocol.replay import ReplayWindow
 from simulations.agenda import Agenda
 from simulations.machines import Handles, Machine, Process

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from protocol.identity import NodeId
-from protocol.messages import AttemptId, Logprob, Message, TaskId, TaskRequest
+from protocol.messages import Message, TaskRequest
+from protocol.parts import AttemptId, Logprob, TaskId
 from swarm.values import AttemptWhy, Contact, Outcome, Routing, Subject
 
 # --- Timers: data, never cancelled. One that has lost its reason finds nothing when it fires. ------------------------

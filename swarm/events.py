@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from protocol.identity import NodeId
-from protocol.messages import AttemptId, Capability, Logprob, Message, TaskId
+from protocol.messages import Message
+from protocol.parts import AttemptId, Capability, Logprob, TaskId
 from swarm.effects import Timer
 from swarm.values import Contact, Subject, Task, Usage
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId
-from protocol.messages import Capability, Demands, Sampling, TaskId, Turn
+from protocol.parts import Capability, Demands, FunctionCall, Sampling, TaskId, Turn
 
 HALF_DONE = 0.5  # Of the attempts that are at work, the part of one that has no more to be waited for, on the average.
 
@@ -123,6 +123,7 @@ class Usage:
     tokens_out: int
     first_token_s: float
     total_s: float
+    calls: tuple[FunctionCall, ...] = ()
 
 
 AttemptWhy = Literal["first", "retry", "hedge", "silence", "resume", "moved"]

@@ -5,17 +5,9 @@ from random import Random
 from typing import TypeVar
 
 from protocol.identity import Identity
-from protocol.messages import (
-    Advert,
-    AttemptId,
-    Capability,
-    Message,
-    Sampling,
-    Signed,
-    TaskId,
-    Turn,
-)
+from protocol.messages import Advert, Message, Signed
 from protocol.notary import Notary
+from protocol.parts import AttemptId, Capability, Sampling, TaskId, Turn
 from swarm.effects import Effect, Send, SetTimer
 from swarm.events import (
     CapabilitiesChanged,

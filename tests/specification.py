@@ -13,7 +13,8 @@ from protocol.bounds import Blob, Many, Real, Text, Whole
 from protocol.codec import PASSED_ON
 from protocol.errors import ERROR_CODES
 from protocol.exchange import TRANSITIONS
-from protocol.messages import MESSAGES, Alternative, Capability, Demands, Digest, Logprob, Sampling, Signed, Turn
+from protocol.messages import MESSAGES, Digest, Signed
+from protocol.parts import Alternative, Capability, Demands, FunctionCall, Logprob, Sampling, Turn
 
 SPEC = Path(__file__).parent.parent / "SPEC.md"
 WIDTH = 120
@@ -54,7 +55,7 @@ def _messages() -> str:
         parts.append(f"#### {kind} {cls.__name__} ({'sealed' if cls.SEALED else 'bare'})")
         parts.append(_described(cls))
     parts.append("### Parts")
-    for part in (Alternative, Capability, Demands, Digest, Logprob, Sampling, Turn):
+    for part in (Alternative, Capability, Demands, Digest, FunctionCall, Logprob, Sampling, Turn):
         parts += [f"#### {part.__name__}", _described(part)]
     return "\n\n".join(parts)
 

@@ -11,7 +11,8 @@ from protocol.bounds import Blob, Many, Real, Text, Whole
 from protocol.envelope import NONCE_BYTES, SWARM_BYTES, Header
 from protocol.genesis import swarm_id
 from protocol.identity import Identity, NodeId
-from protocol.messages import MESSAGES, Advert, AttemptId, Message, Sampling, Signed, TaskId, TaskRequest, Turn
+from protocol.messages import MESSAGES, Advert, Message, Signed, TaskRequest
+from protocol.parts import AttemptId, Sampling, TaskId, Turn
 
 ADA, BOB, EVE = (Identity(bytes([number]) * 32) for number in (1, 2, 3))
 SWARM = swarm_id("tests")

@@ -10,7 +10,6 @@ from protocol.messages import (
     Advert,
     AdvertPull,
     AdvertPush,
-    AttemptId,
     Goodbye,
     Message,
     Ping,
@@ -22,8 +21,8 @@ from protocol.messages import (
     TaskFinished,
     TaskPiece,
     TaskRefused,
-    Turn,
 )
+from protocol.parts import AttemptId, Turn
 from swarm.effects import Generate, StopGenerating
 from swarm.events import (
     CapabilitiesChanged,

@@ -4,15 +4,7 @@ import pytest
 
 from protocol import errors
 from protocol.identity import NodeId
-from protocol.messages import (
-    AdvertPush,
-    TaskAccepted,
-    TaskCancelled,
-    TaskFinished,
-    TaskPiece,
-    TaskRefused,
-    TaskRequest,
-)
+from protocol.messages import AdvertPush, TaskAccepted, TaskCancelled, TaskFinished, TaskPiece, TaskRefused, TaskRequest
 from swarm.effects import Conclude, Reply
 from swarm.events import (
     Asked,

@@ -27,16 +27,13 @@ from protocol.messages import (
     AdvertPull,
     AdvertPush,
     AdvertWant,
-    AttemptId,
     Ping,
     Pong,
     ReachAnswer,
     ReachAsk,
     Rumours,
-    Sampling,
-    TaskId,
-    Turn,
 )
+from protocol.parts import AttemptId, Sampling, TaskId, Turn
 from swarm import effects as fx
 from swarm.effects import Effect
 from swarm.events import (

@@ -11,7 +11,7 @@ from node.api.gathering import Gathered
 from node.api.streaming import Headers
 from node.desk import AskEnded, AskItem, AskRouted, AskText
 from node.views import AnswerView
-from protocol.messages import Alternative, Logprob, TaskId
+from protocol.parts import Alternative, Logprob, TaskId
 
 CHAT_PREFIX = "chatcmpl"
 
@@ -38,6 +38,10 @@ class Chunks:
     def text(self, item: AskText) -> bytes:
         """A piece of the answer."""
         raise NotImplementedError
+
+    def calls(self, answer: AnswerView) -> bytes:
+        """What the model wants called, after the last text."""
+        return b""
 
     def last(self, finish: bytes, more: bytes) -> bytes:
         """The chunk that says why the answer has ended."""
@@ -107,7 +111,7 @@ class Chunks:
         if end.code is not None:
             return self.broken(failed_task(end.code, end.answer.reason, end.answer))
         swarm = b',"swarm":' + _encode(end.answer) if self._include_swarm else b""
-        last = self.last(_encode(finish_reason(end.answer)), swarm)
+        last = self.calls(end.answer) + self.last(_encode(finish_reason(end.answer)), swarm)
         usage = b""
         if self._include_usage:
             usage = self._prefix + b'[],"usage":' + _encode(usage_of(end.answer)) + b"}\n\n"
@@ -127,6 +131,12 @@ class ChatChunks(Chunks):
         logprobs = _encode(chat_logprobs(item.logprobs)) if item.logprobs else b"null"
         return self.chunk(b'"delta":{"content":' + _encode(item.text) + b"}", b"null", logprobs)
 
+    def calls(self, answer: AnswerView) -> bytes:
+        if not answer.calls:
+            return b""
+        calls = [{"index": number, **call} for number, call in enumerate(tool_calls(answer))]
+        return self.chunk(b'"delta":' + _encode({"tool_calls": calls}), b"null")
+
     def last(self, finish: bytes, more: bytes) -> bytes:
         return self.chunk(b'"delta":{}', finish, more=more)
 
@@ -142,7 +152,7 @@ def completion(task: TaskId, model: str, created: int, gathered: Gathered) -> Re
         "choices": [
             {
                 "index": 0,
-                "message": {"role": "assistant", "content": gathered.text, "refusal": None},
+                "message": _message(gathered),
                 "logprobs": chat_logprobs(gathered.logprobs) if gathered.logprobs else None,
                 "finish_reason": finish_reason(answer),
             }
@@ -153,6 +163,20 @@ def completion(task: TaskId, model: str, created: int, gathered: Gathered) -> Re
     response = Response(_encode(body), media_type="application/json")
     response.raw_headers.extend(task_headers(task, answer.node, answer.name, answer.model))
     return response
+
+
+def _message(gathered: Gathered) -> dict[str, Any]:
+    calls = tool_calls(gathered.answer)
+    message: dict[str, Any] = {"role": "assistant", "content": gathered.text or (None if calls else ""), "refusal": None}
+    return {**message, "tool_calls": calls} if calls else message
+
+
+def tool_calls(answer: AnswerView) -> list[dict[str, Any]]:
+    """As OpenAI words them."""
+    return [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in answer.calls
+    ]
 
 
 def chat_logprobs(logprobs: Sequence[Logprob]) -> dict[str, Any]:
@@ -190,7 +214,7 @@ def chosen(routed: AskRouted, model: str) -> tuple[str, str, str]:
 
 
 def finish_reason(answer: AnswerView) -> str:
-    return "length" if answer.finish == "length" else "stop"
+    return answer.finish if answer.finish in ("length", "tool_calls") else "stop"
 
 
 def usage_of(answer: AnswerView) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """What OpenAI's clients send to /v1/chat/completions, and what of it can be done here."""
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -12,15 +12,18 @@ from node.api.fields import (
     SwarmWishes,
     TokenCount,
     demands_of,
+    json_text,
     sampling_of,
     schema_of,
     unsupported,
 )
 from node.api.tasks import Wishes
-from protocol.messages import Demands, Turn
+from protocol import limits as lim
+from protocol.parts import Demands, FunctionCall, Turn
 
 # Tools know `developer` as the newer word for `system`.
-_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
+ANY_TOOL = "*"
 
 
 class Part(msgspec.Struct):
@@ -31,10 +34,29 @@ class Part(msgspec.Struct):
     refusal: str | None = None
 
 
+class CalledFunction(msgspec.Struct):
+    name: str
+    arguments: str = "{}"
+
+
+class ToolCall(msgspec.Struct):
+    function: CalledFunction
+    id: str = ""
+
+
 class ChatMessage(msgspec.Struct):
     role: str
     content: str | list[Part] | None = None
-    tool_calls: list[Any] | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+
+class NamedFunction(msgspec.Struct):
+    name: str
+
+
+class NamedTool(msgspec.Struct):
+    function: NamedFunction
 
 
 class StreamOptions(msgspec.Struct):
@@ -56,10 +78,11 @@ class ChatRequest(SamplingFields, kw_only=True):
     top_logprobs: Alternatives | None = None
     response_format: ResponseFormat | None = None
     grammar: str | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
     swarm: SwarmWishes | None = None
     # Known, and refused where they would change the answer.
     n: int | None = None
-    tools: list[Any] | None = None
     functions: list[Any] | None = None
     modalities: list[str] | None = None
     audio: Any = None
@@ -97,17 +120,41 @@ def _demands_of(request: ChatRequest, swarm: SwarmWishes) -> Demands:
         grammar=request.grammar or "",
         options=swarm.options or (),
         logprobs=1 + (request.top_logprobs or 0) if request.logprobs else 0,
+        tools=json_text(request.tools) if request.tools and request.tool_choice != "none" else "",
+        tool=_tool(request.tool_choice),
     )
+
+
+def _tool(choice: str | NamedTool | None) -> str:
+    """Which function must be called: none if it is for the model to decide."""
+    if isinstance(choice, NamedTool):
+        return choice.function.name
+    return ANY_TOOL if choice == "required" else ""
 
 
 def _turn(number: int, message: ChatMessage) -> Turn:
     place = f"messages[{number}]"
     role = _ROLES.get(message.role)
-    if message.role in ("tool", "function") or message.tool_calls:
-        raise unsupported(f"{place}.role" if role is None else f"{place}.tool_calls", "no model here calls tools")
+    if message.role == "function":
+        raise unsupported(f"{place}.role", "functions are `tools` now")
     if role is None:
         raise bad_request(f'{place}.role: "{message.role[:32]}" is not one of {", ".join(_ROLES)}.', f"{place}.role")
-    return Turn(role, _text(place, message.content))
+    calls = tuple(
+        FunctionCall(call.id, call.function.name, call.function.arguments) for call in message.tool_calls or ()
+    )
+    _check_calls(place, calls, message.tool_call_id or "")
+    return Turn(role, _text(place, message.content), calls, message.tool_call_id or "" if role == "tool" else "")
+
+
+def _check_calls(place: str, calls: tuple[FunctionCall, ...], answered: str) -> None:
+    """Raises ApiError for what no wire can carry."""
+    if len(calls) > lim.CALLS_MAX:
+        raise bad_request(f"{place}.tool_calls: {len(calls)} calls, {lim.CALLS_MAX} allowed.", f"{place}.tool_calls")
+    names = [answered, *(name for call in calls for name in (call.id, call.name))]
+    if any(len(name.encode()) > lim.FUNCTION_BYTES_MAX for name in names):
+        raise bad_request(f"{place}: an id or a name is longer than {lim.FUNCTION_BYTES_MAX} bytes.", f"{place}.tool_calls")
+    if any(len(call.arguments.encode()) > lim.ARGUMENTS_BYTES_MAX for call in calls):
+        raise bad_request(f"{place}: arguments of more than {lim.ARGUMENTS_BYTES_MAX} bytes.", f"{place}.tool_calls")
 
 
 def _text(place: str, content: str | list[Part] | None) -> str:
@@ -127,10 +174,8 @@ def _text(place: str, content: str | list[Part] | None) -> str:
 def _refuse_unsupported(request: ChatRequest) -> None:
     if request.n not in (None, 1):
         raise unsupported("n", "one request makes one answer")
-    if request.tools:
-        raise unsupported("tools", "no model here calls tools")
     if request.functions:
-        raise unsupported("functions", "no model here calls functions")
+        raise unsupported("functions", "they are `tools` now")
     if any(modality != "text" for modality in request.modalities or ()):
         raise unsupported("modalities", "answers are text")
     if request.audio is not None:

@@ -31,7 +31,7 @@ from node.api.streaming import EventStream
 from node.api.tasks import Service, Wishes, make_task
 from node.api.waiting import Awaited
 from node.desk import AskText
-from protocol.messages import Demands, Logprob, TaskId, Turn
+from protocol.parts import Demands, Logprob, TaskId, Turn
 from swarm.values import Task
 
 COMPLETE = "complete"

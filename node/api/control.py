@@ -29,7 +29,7 @@ from node.api.waiting import Awaited
 from node.desk import AskEnded, AskItem, AskRouted, AskText, JoinError, PingError
 from node.metrics import exposition
 from node.models import UnknownModel
-from protocol.messages import Logprob, TaskId, Turn
+from protocol.parts import Logprob, TaskId, Turn
 from swarm.values import Task
 
 _ROLES = ("system", "user", "assistant")

@@ -20,7 +20,7 @@ from node.api.names import AUTO, resolve
 from node.api.tasks import Service, Wishes, make_task
 from node.api.waiting import Awaited
 from protocol import errors as codes
-from protocol.messages import Turn
+from protocol.parts import Turn
 from swarm.values import Task
 
 EMBED = "embed"

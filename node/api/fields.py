@@ -8,7 +8,7 @@ import msgspec
 from node.api.errors import ApiError, bad_request
 from node.api.tasks import DEADLINE_S_MAX
 from protocol import limits as lim
-from protocol.messages import Demands
+from protocol.parts import Demands
 
 Temperature = Annotated[float, msgspec.Meta(ge=0.0, le=2.0)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
@@ -80,10 +80,17 @@ def schema_of(form: ResponseFormat | None) -> str:
 
 
 def demands_of(
-    *, schema: str = "", grammar: str = "", options: Sequence[str] = (), forced: str = "", logprobs: int = 0
+    *,
+    schema: str = "",
+    grammar: str = "",
+    options: Sequence[str] = (),
+    forced: str = "",
+    logprobs: int = 0,
+    tools: str = "",
+    tool: str = "",
 ) -> Demands:
     """Demands within the bounds of the wire. Raises ApiError that names the field."""
-    for name, text in (("schema", schema), ("grammar", grammar)):
+    for name, text in (("schema", schema), ("grammar", grammar), ("tools", tools)):
         if (size := len(text.encode())) > lim.FORMAT_BYTES_MAX:
             raise bad_request(f"{name}: {size} bytes, {lim.FORMAT_BYTES_MAX} allowed.", name)
     if len(options) > lim.OPTIONS_MAX:
@@ -96,7 +103,11 @@ def demands_of(
     given = [name for name, value in (("schema", schema), ("grammar", grammar), ("options", options), ("forced", forced)) if value]
     if len(given) > 1:
         raise bad_request(f"{' and '.join(given)} exclude each other; give one.", given[1])
-    return Demands(schema, grammar, tuple(options), forced, (), logprobs)
+    if tool and not tools:
+        raise bad_request("tool_choice: there are no tools.", "tool_choice")
+    if len(tool.encode()) > lim.FUNCTION_BYTES_MAX:
+        raise bad_request(f"tool_choice: a name of more than {lim.FUNCTION_BYTES_MAX} bytes.", "tool_choice")
+    return Demands(schema, grammar, tuple(options), forced, (), logprobs, tools, tool)
 
 
 def unsupported(param: str, why: str) -> ApiError:
@@ -104,5 +115,6 @@ def unsupported(param: str, why: str) -> ApiError:
     return ApiError(400, "unsupported_parameter", f"{param} is not supported: {why}. Leave it out.", param=param)
 
 
-def json_text(value: dict[str, Any] | None) -> str:
+def json_text(value: object) -> str:
+    """Empty for None."""
     return "" if value is None else msgspec.json.encode(value).decode()

@@ -10,7 +10,7 @@ from node.api.streaming import next_batch, raise_if_failed
 from node.desk import AskEnded, AskText, Desk
 from node.views import AnswerView
 from protocol import errors as codes
-from protocol.messages import Logprob
+from protocol.parts import Logprob
 from swarm.values import Task
 
 ANSWER_BYTES_MAX = 4 * 1024 * 1024  # Far over the longest honest answer of 32,768 tokens; gathering must end somewhere.

@@ -11,7 +11,7 @@ from node.desk import Desk
 from node.detached import Detached
 from node.recording import Recorder
 from protocol import limits as lim
-from protocol.messages import Demands, Sampling, TaskId, Turn
+from protocol.parts import Demands, Sampling, TaskId, Turn
 from swarm.values import Privacy, Task
 
 TOKENS_DEFAULT = 512  # A long answer of a small model; more is asked for by name.

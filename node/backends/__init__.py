@@ -7,7 +7,7 @@ from typing import Protocol
 
 import trio
 
-from protocol.messages import Capability, Demands, Logprob, Sampling, Turn
+from protocol.parts import Capability, Demands, FunctionCall, Logprob, Sampling, Turn
 
 
 class BackendError(Exception):
@@ -55,11 +55,15 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """What came of it: `finish` is `stop` or `length`. `tokens_out` counts the whole answer, delivered or sent now."""
+    """What came of it: `finish` is `stop`, `length` or `tool_calls`.
+
+    `tokens_out` counts the whole answer, delivered or sent now.
+    """
 
     finish: str
     tokens_in: int
     tokens_out: int
+    calls: tuple[FunctionCall, ...] = ()
 
 
 class Backend(Protocol):

@@ -10,7 +10,8 @@ import trio.testing
 
 from node.backends import Backend, BackendError, Generated, GenerationRequest, Piece
 from protocol import codec
-from protocol.messages import FEATURES, Advert, Capability, Demands, Sampling, Turn
+from protocol.messages import Advert
+from protocol.parts import FEATURES, Capability, Demands, Sampling, Turn
 
 TEXT = "Every evening the starlings gather over the reed bed, turn and fold like smoke, and settle all at once."
 LOAD_S_MAX = 300.0  # Safety nets against hanging, not demands: a busy machine must not fail the contract.

@@ -19,7 +19,7 @@ import trio
 from node.backends import BackendError, Generated, GenerationRequest, Piece, Surroundings
 from node.backends.words import send_words, split_words
 from protocol.limits import SLOTS_MAX, TOKENS_MAX
-from protocol.messages import Capability
+from protocol.parts import Capability
 
 WORDS_PER_SECOND = (
     100_000.0  # Claimed where no delay is asked for: fast enough to cost nothing, and the same on every machine.

@@ -20,7 +20,7 @@ from node.backends import BackendError, Generated, GenerationRequest, Piece, Sur
 from node.backends.language_names import COMMON, NAMES
 from node.backends.self_test import measure_each
 from node.backends.words import send_words, split_words
-from protocol.messages import Capability
+from protocol.parts import Capability
 
 SKILL = "classify:language"
 MODEL = "language"

@@ -22,7 +22,7 @@ from node.backends.stops import StopFilter
 from node.backends.summaries import summary_turns
 from node.backends.words import send
 from protocol.limits import CONTEXT_TOKENS_MAX, MODEL_BYTES_MAX
-from protocol.messages import Capability, Demands, Sampling, Turn
+from protocol.parts import Capability, Demands, Sampling, Turn
 
 SLOTS = 4  # Servers queue by themselves; this keeps one node from filling that queue.
 TRIAL_SCHEMA = '{"type":"object","properties":{"wet":{"type":"boolean"}},"required":["wet"],"additionalProperties":false}'

@@ -8,7 +8,7 @@ import trio
 
 from node.backends import Backend, BackendError, GenerationRequest, Piece
 from protocol.limits import DEADLINE_MS_MAX
-from protocol.messages import Capability, Sampling, Turn
+from protocol.parts import Capability, Sampling, Turn
 
 TOKENS_MAX = 24  # Enough for a rate within a few per cent; 0.3 s at the 95 tokens/s of the smallest model on one core.
 AFTER_FIRST_S = 1.5  # A model slower than 16 tokens/s is measured by what it managed until then.

@@ -7,7 +7,7 @@ from statistics import median
 import trio
 
 from node.backends import Backend, GenerationRequest, Piece
-from protocol.messages import Capability, Sampling, Turn
+from protocol.parts import Capability, Sampling, Turn
 
 TOKENS = 48
 CROWDS = (1, 2, 4, 8, 16)

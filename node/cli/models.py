@@ -20,7 +20,7 @@ from node.views import ModelView
 if TYPE_CHECKING:
     from node.backends import Surroundings
     from node.backends.trial import Trial
-    from protocol.messages import Capability
+    from protocol.parts import Capability
 
 LOAD_S = 600.0  # A model of some gigabytes from a slow disk, and its self-test.
 

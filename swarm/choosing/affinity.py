@@ -3,7 +3,7 @@
 from hashlib import sha256
 
 from protocol.identity import NodeId
-from protocol.messages import Turn
+from protocol.parts import Turn
 from swarm.values import Task
 
 CONVERSATIONS_MAX = 512  # Remembered at once; the longest unused are forgotten first. About 100 KB.

@@ -9,7 +9,7 @@ from dataclasses import replace
 from random import Random
 
 from protocol.identity import NodeId
-from protocol.messages import Capability
+from protocol.parts import Capability
 from swarm.choosing.affinity import Affinity
 from swarm.choosing.scoring import NOTHING_SEEN, STRANGER_COST, Best, promised_s, score
 from swarm.choosing.standing import Standing, Standings
@@ -58,7 +58,7 @@ def eligible(
         fitting = [found for found in fitting if can_go_on(found, task.begun_by)]
         if not fitting:
             return "does not have the model that began this answer"
-    bytes_in = sum(len(turn.text) for turn in task.turns)
+    bytes_in = sum(turn.size for turn in task.turns) + task.demands.size
     roomy = [found for found in fitting if bytes_in // BYTES_PER_TOKEN_MAX <= found.context_tokens]
     if not roomy:
         return f"context of {fitting[0].context_tokens} tokens is too short"

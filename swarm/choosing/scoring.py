@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from protocol.messages import Advert, Capability
+from protocol.messages import Advert
+from protocol.parts import Capability
 from swarm.choosing.standing import Standing
 from swarm.values import Candidate, Task, Terms
 

@@ -12,16 +12,8 @@ from random import Random
 from protocol import errors
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId
-from protocol.messages import (
-    AttemptId,
-    TaskAccepted,
-    TaskCancelled,
-    TaskFailed,
-    TaskFinished,
-    TaskId,
-    TaskPiece,
-    TaskRefused,
-)
+from protocol.messages import TaskAccepted, TaskCancelled, TaskFailed, TaskFinished, TaskPiece, TaskRefused
+from protocol.parts import AttemptId, TaskId
 from swarm.doing.attempts import LIVE_MAX, PIECE_BYTES_COUNTED, Attempt, Open
 from swarm.doing.hedging import HedgeBudget, waiting
 from swarm.doing.moving import CROWDED, elsewhere
@@ -124,7 +116,7 @@ class Asking:
             self._experience.ended(sender, errors.CANCELLED, False, now, attempt.begun_at)
             self._end(opened, attempt, errors.CANCELLED, CROWDED, now)
             return [_cancel(attempt), *self._begin_attempt(opened, routing, "moved", now)]
-        bytes_in = sum(len(turn.text) for turn in opened.task.turns) + opened.delivered.bytes
+        bytes_in = sum(turn.size for turn in opened.task.turns) + opened.task.demands.size + opened.delivered.bytes
         limit_s = self._settings.first_piece_limit_s * (1 + message.ahead) + bytes_in / self._settings.input_bytes_per_s
         worker = attempt.worker
         return [
@@ -178,7 +170,7 @@ class Asking:
             return self._over(opened, attempt, errors.BACKEND_FAILED, reason, now)
         effects = self._overtake(opened, attempt, now)
         first_s, total_s = message.first_token_ms / 1000, message.total_ms / 1000
-        usage = Usage(message.finish, message.tokens_in, message.tokens_out, first_s, total_s)
+        usage = Usage(message.finish, message.tokens_in, message.tokens_out, first_s, total_s, message.calls)
         first_at = now if attempt.first_piece_at is None else attempt.first_piece_at
         capability = attempt.worker.capability
         self._experience.answered(

@@ -6,7 +6,8 @@ from protocol import errors
 from protocol import limits as lim
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId
-from protocol.messages import AttemptId, Capability, TaskAccepted, TaskPiece, TaskRequest
+from protocol.messages import TaskAccepted, TaskPiece, TaskRequest
+from protocol.parts import AttemptId, Capability
 from swarm.values import AttemptEnd, AttemptWhy, Candidate, Outcome, Subject, Task, Usage
 
 PIECE_BYTES_COUNTED = 16  # A piece counts for this many bytes at least, or empty ones would never add up.
@@ -69,7 +70,7 @@ class Delivered:
 
     def fits(self, task: Task) -> bool:
         """Whether a request can carry the task and this as well."""
-        texts = sum(len(turn.text.encode()) for turn in task.turns) + task.demands.size + self.bytes
+        texts = sum(turn.size for turn in task.turns) + task.demands.size + self.bytes
         tokens = TOKEN_BYTES_MAX * len(self.tokens)
         return self.bytes <= lim.DELIVERED_BYTES_MAX and texts + tokens + REQUEST_ROOM_BYTES <= lim.BODY_BYTES_MAX
 

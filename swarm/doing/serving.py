@@ -7,17 +7,8 @@ from protocol import errors
 from protocol import limits as lim
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId
-from protocol.messages import (
-    AttemptId,
-    Capability,
-    Logprob,
-    TaskAccepted,
-    TaskFailed,
-    TaskFinished,
-    TaskPiece,
-    TaskRefused,
-    TaskRequest,
-)
+from protocol.messages import TaskAccepted, TaskFailed, TaskFinished, TaskPiece, TaskRefused, TaskRequest
+from protocol.parts import AttemptId, Capability, Logprob
 from swarm.effects import Effect, Generate, Send, ServiceDeadlinePassed, SetTimer, StopGenerating
 from swarm.settings import Settings
 from swarm.values import Usage
@@ -25,7 +16,7 @@ from swarm.values import Usage
 TURNS_MAX = 1_024  # Requesters whose last turn is remembered; whoever is forgotten is first again.
 WORK_WEIGHT = 0.2  # Of the latest attempt in how long one takes.
 RESERVED = "its owner is using the machine"
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 
 
 @dataclass(slots=True)
@@ -155,7 +146,7 @@ class Serving:
         self._work_s[service.model] = took_s if usual_s is None else usual_s + WORK_WEIGHT * (took_s - usual_s)
         message = TaskFinished(
             attempt, service.pieces, usage.finish, usage.tokens_in, usage.tokens_out,
-            _ms(service.begun_at - service.accepted_at), _ms(usage.first_token_s), _ms(usage.total_s),
+            _ms(service.begun_at - service.accepted_at), _ms(usage.first_token_s), _ms(usage.total_s), usage.calls,
         )  # fmt: skip
         return self._close(attempt, message) + self._advance(now)
 

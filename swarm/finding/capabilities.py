@@ -6,7 +6,8 @@ from math import inf
 
 from protocol import limits as lim
 from protocol.identity import NodeId
-from protocol.messages import Advert, Capability, Message, Pulse, Signed
+from protocol.messages import Advert, Message, Pulse, Signed
+from protocol.parts import Capability
 from swarm.finding.places import Crowd, place_of
 from swarm.settings import Settings
 

@@ -8,7 +8,8 @@ from typing import Protocol, TypeVar
 from protocol import codec
 from protocol import limits as lim
 from protocol.identity import NodeId
-from protocol.messages import Advert, AdvertPush, Capability, Message, Pulse, Rumours, Signed
+from protocol.messages import Advert, AdvertPush, Message, Pulse, Rumours, Signed
+from protocol.parts import Capability
 from swarm.effects import AdvertDue, Effect, Provide, Send, SetTimer
 from swarm.finding.capabilities import PRESENCE_S, CapabilityIndex
 from swarm.settings import Settings

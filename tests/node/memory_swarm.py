@@ -16,7 +16,7 @@ from node.recording import Recorder
 from node.views import AnswerView
 from protocol.genesis import swarm_id
 from protocol.identity import Identity
-from protocol.messages import Capability, Sampling, TaskId, Turn
+from protocol.parts import Capability, Sampling, TaskId, Turn
 from swarm.events import ContactsFound, Started
 from swarm.settings import Settings
 from swarm.values import MEMBERSHIP, Contact, Privacy, Task
@@ -36,6 +36,7 @@ class ScriptedBackend:
         self.begun = trio.Event()
         self.cancelled = trio.Event()
         self.error: BackendError | None = None
+        self.pid = None
 
     async def run(self, *, task_status: trio.TaskStatus[tuple[Capability, ...]]) -> None:
         task_status.started((Capability(self.skill, self.model, b"", 2048, 50.0, 20, 1, (), ""),))

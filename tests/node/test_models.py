@@ -13,7 +13,8 @@ from node import models as models_module
 from node.backends import BackendError, Generated, GenerationRequest, Piece, Surroundings
 from node.models import Models, UnknownModel
 from protocol import errors
-from protocol.messages import AttemptId, Capability, Sampling, TaskId, TaskRequest, Turn
+from protocol.messages import TaskRequest
+from protocol.parts import AttemptId, Capability, Sampling, TaskId, Turn
 from swarm.effects import Generate
 from swarm.events import CapabilitiesChanged, Event, GenerationFailed, GenerationFinished
 

@@ -17,7 +17,7 @@ from node.store import requests
 from node.store.journal import Journal
 from node.views import TraceView
 from protocol.identity import Identity
-from protocol.messages import Demands, Sampling, TaskId, Turn
+from protocol.parts import Demands, Sampling, TaskId, Turn
 from swarm.events import Stopping
 from swarm.settings import Settings
 from swarm.values import Privacy, Task

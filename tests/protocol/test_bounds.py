@@ -10,7 +10,8 @@ from protocol import codec
 from protocol import limits as lim
 from protocol.bounds import Many
 from protocol.errors import LocalProtocolError, RemoteProtocolError
-from protocol.messages import MESSAGES, Advert, Goodbye, Message, TaskPiece, Turn
+from protocol.messages import MESSAGES, Advert, Goodbye, Message, TaskPiece
+from protocol.parts import Turn
 from tests.fields import Path, beyond, bound_of, built, children, hint_at, is_signed, least, places, with_item, within
 from tests.strategies import task_request
 

@@ -24,13 +24,12 @@ from protocol.messages import (
     Message,
     Ping,
     Pulse,
-    Sampling,
     Signed,
     Suspicion,
     TaskRequest,
-    Turn,
 )
 from protocol.notary import Notary
+from protocol.parts import Sampling, Turn
 from tests.fields import least, places, with_item
 from tests.strategies import ADA, SWARM, instances, messages, plain, signed_adverts, task_request
 
@@ -305,7 +304,8 @@ def test_a_request_is_what_it_says() -> None:
     temperature, top_p, min_p, one, zero = (b"\xcb" + struct.pack(">d", value) for value in (0.7, 0.95, 0.05, 1.0, 0.0))
     by_hand = (
         b"\x9d\x20" + b"\xc4\x10" + b"a" * 16 + b"\xc4\x10" + bytes(16) + b"\xa4chat" + b"\xa0"
-        b"\x91\x92\xa4user\xa5hello" + b"\x40" + b"\x98" + temperature + top_p + b"\x28" + min_p + one + zero + zero + b"\x00"
-        + b"\x90" + b"\xcd\x75\x30" + b"\xa0" + b"\x90" + b"\x96\xa0\xa0\x90\xa0\x90\x00"
+        b"\x91\x94\xa4user\xa5hello\x90\xa0" + b"\x40"
+        + b"\x98" + temperature + top_p + b"\x28" + min_p + one + zero + zero + b"\x00"
+        + b"\x90" + b"\xcd\x75\x30" + b"\xa0" + b"\x90" + b"\x98\xa0\xa0\x90\xa0\x90\x00\xa0\xa0"
     )  # fmt: skip
     assert codec.encode(request) == by_hand

@@ -10,16 +10,8 @@ from hypothesis import strategies as st
 from protocol import limits as lim
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.exchange import TASK_MESSAGES, TRANSITIONS, Exchanges, Side, Stage, TaskMessage, sender
-from protocol.messages import (
-    AttemptId,
-    TaskAccepted,
-    TaskCancelled,
-    TaskFailed,
-    TaskFinished,
-    TaskPiece,
-    TaskRefused,
-    TaskRequest,
-)
+from protocol.messages import TaskAccepted, TaskCancelled, TaskFailed, TaskFinished, TaskPiece, TaskRefused, TaskRequest
+from protocol.parts import AttemptId
 from tests.strategies import task_request
 
 A = AttemptId(b"a" * 16)

@@ -28,9 +28,9 @@ from protocol.messages import (
     TaskCancelled,
     TaskFinished,
     TaskPiece,
-    Turn,
 )
 from protocol.notary import Notary
+from protocol.parts import Turn
 from protocol.replay import ReplayWindow
 from tests.strategies import ADA, BOB, EVE, NOW_MS, NOW_S, SWARM, chunks_of, instances, task_request
 

@@ -8,7 +8,8 @@ import pytest
 from protocol import codec, messages
 from protocol import limits as lim
 from protocol.exchange import TASK_MESSAGES
-from protocol.messages import MESSAGES, Capability, Message, Turn
+from protocol.messages import MESSAGES, Message
+from protocol.parts import Capability, Turn
 
 
 def test_every_message_is_registered_under_its_kind() -> None:

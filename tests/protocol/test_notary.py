@@ -10,8 +10,9 @@ from protocol import codec, envelope
 from protocol import limits as lim
 from protocol.envelope import Header
 from protocol.errors import LocalProtocolError
-from protocol.messages import Advert, Capability, Signed
+from protocol.messages import Advert, Signed
 from protocol.notary import Notary
+from protocol.parts import Capability
 from tests.strategies import ADA, BOB, EVE, NOW_MS, NOW_S, SWARM, instances, signed_adverts
 
 ADVERT = Advert("ada", (), (), 2, 1, 0, False)

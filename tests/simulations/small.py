@@ -5,7 +5,8 @@ from random import Random
 from typing import Any
 
 from protocol.identity import NodeId
-from protocol.messages import AttemptId, Ping, Sampling, TaskId, TaskRequest, Turn
+from protocol.messages import Ping, TaskRequest
+from protocol.parts import AttemptId, Sampling, TaskId, Turn
 from simulations.machines import Machine, Process
 from simulations.scenario import Scenario, parse
 from simulations.world import World

@@ -5,13 +5,8 @@ from random import Random
 from typing import TypeVar
 
 from protocol.identity import NodeId
-from protocol.messages import (
-    AdvertPush,
-    AttemptId,
-    Message,
-    Signed,
-    TaskRequest,
-)
+from protocol.messages import AdvertPush, Message, Signed, TaskRequest
+from protocol.parts import AttemptId
 from swarm.effects import (
     Effect,
     Send,

@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 from protocol.identity import NodeId
-from protocol.messages import Advert, AttemptId, Capability, Sampling, Signed, TaskId, TaskRequest, Turn
+from protocol.messages import Advert, Signed, TaskRequest
+from protocol.parts import AttemptId, Capability, Sampling, TaskId, Turn
 from swarm.values import Privacy, Task, Usage
 
 NOW = 1_700_000_000.0

@@ -14,8 +14,9 @@ from random import Random
 from protocol.genesis import swarm_id
 from protocol.identity import Identity, NodeId
 from protocol.link import Link
-from protocol.messages import AttemptId, Capability, Message, TaskRequest
+from protocol.messages import Message, TaskRequest
 from protocol.notary import Notary
+from protocol.parts import AttemptId, Capability
 from protocol.replay import ReplayWindow
 from swarm.effects import (
     Dial,

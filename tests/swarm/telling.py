@@ -5,7 +5,8 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from protocol.errors import ErrorCode, error_code
-from protocol.messages import Advert, Signed, TaskRequest, Turn
+from protocol.messages import Advert, Signed, TaskRequest
+from protocol.parts import Turn
 from swarm.effects import AcceptOverdue, Dial, Effect, Generate, Notify, Routed, Send, SetTimer
 from swarm.values import AttemptEnd, Contact, Outcome, Routing, Subject
 from tests.swarm.small_world import EPOCH_S

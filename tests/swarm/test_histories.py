@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from protocol import errors
 from protocol.identity import NodeId
-from protocol.messages import AttemptId, Sampling, TaskAccepted, TaskCancelled, TaskId, TaskRefused, TaskRequest, Turn
+from protocol.messages import TaskAccepted, TaskCancelled, TaskRefused, TaskRequest
+from protocol.parts import AttemptId, Sampling, TaskId, Turn
 from swarm.effects import (
     AttemptFailed,
     Conclude,

@@ -11,7 +11,6 @@ from protocol.messages import (
     AdvertDigest,
     AdvertPull,
     AdvertPush,
-    AttemptId,
     Goodbye,
     Hello,
     Message,
@@ -23,6 +22,7 @@ from protocol.messages import (
     TaskCancelled,
     TaskRequest,
 )
+from protocol.parts import AttemptId
 from swarm.effects import (
     AcceptOverdue,
     AdvertDue,

@@ -9,7 +9,6 @@ from protocol.identity import NodeId
 from protocol.messages import (
     AdvertPull,
     AdvertPush,
-    AttemptId,
     Goodbye,
     Ping,
     Pong,
@@ -22,6 +21,7 @@ from protocol.messages import (
     TaskRefused,
     TaskRequest,
 )
+from protocol.parts import AttemptId
 from swarm.effects import (
     Conclude,
     DeadlinePassed,

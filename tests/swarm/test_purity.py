@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from random import Random
 
-from protocol.messages import Sampling, TaskId, Turn
 from protocol.notary import Notary
+from protocol.parts import Sampling, TaskId, Turn
 from swarm.effects import Effect
 from swarm.events import Asked, ContactsFound, Event, GenerationFinished, PieceGenerated
 from swarm.member import Member

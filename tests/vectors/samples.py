@@ -19,14 +19,9 @@ from protocol.messages import (
     AdvertPull,
     AdvertPush,
     AdvertWant,
-    Alternative,
-    AttemptId,
-    Capability,
-    Demands,
     Digest,
     Goodbye,
     Hello,
-    Logprob,
     Message,
     Ping,
     Pong,
@@ -34,20 +29,18 @@ from protocol.messages import (
     ReachAnswer,
     ReachAsk,
     Rumours,
-    Sampling,
     Signed,
     Suspicion,
     TaskAccepted,
     TaskCancelled,
     TaskFailed,
     TaskFinished,
-    TaskId,
     TaskPiece,
     TaskRefused,
     TaskRequest,
-    Turn,
 )  # fmt: skip
 from protocol.notary import Notary
+from protocol.parts import Alternative, AttemptId, Capability, Demands, FunctionCall, Logprob, Sampling, TaskId, Turn
 
 ADA, BOB, EVE = (Identity(bytes([number]) * 32) for number in (1, 2, 3))
 SWARM = swarm_id("vectors")
@@ -71,7 +64,10 @@ CAPABILITY = Capability(
 )
 ADVERT = Advert("kestrel", ("/ip4/192.0.2.7/tcp/4976",), (CAPABILITY,), 64, 3, 0, False, True)
 REQUEST = TaskRequest(
-    ATTEMPT, TASK, "chat", "", (Turn("system", "Be brief."), Turn("user", "Why is the sky blue? 🐦")),
+    ATTEMPT, TASK, "chat", "", (
+        Turn("system", "Be brief."), Turn("user", "Why is the sky blue? 🐦"),
+        Turn("assistant", "", (FunctionCall("1", "look_up", '{"what":"sky"}'),)), Turn("tool", "It scatters.", (), "1"),
+    ),
     256, Sampling(temperature=0.7, top_p=0.95, seed=4_294_967_295), ("\n\n",), 30_000,
     "Because air", (4_963, 2_147_483_647), Demands(schema='{"type":"string"}', logprobs=3),
 )  # fmt: skip
@@ -102,7 +98,9 @@ MESSAGES: tuple[Message, ...] = (
         ATTEMPT, 65_536, " scattered", (0, 128, 49_152),
         (Logprob(b" scat", -0.25, (Alternative(b" scat", -0.25), Alternative(b"\xf0\x9f", -1.5))), Logprob(b"", 0.0)),
     ),
-    TaskFinished(ATTEMPT, 65_537, "stop", 24, 65_537, 0, 80, 60_000),
+    TaskFinished(
+        ATTEMPT, 65_537, "tool_calls", 24, 65_537, 0, 80, 60_000, (FunctionCall("2", "look_up", "{}"),)
+    ),
     TaskFailed(ATTEMPT, 17, "the model failed while it worked"),
     TaskCancelled(ATTEMPT),
 )

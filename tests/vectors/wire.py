@@ -14,8 +14,9 @@ from protocol.errors import RemoteProtocolError
 from protocol.framing import Form
 from protocol.genesis import swarm_id
 from protocol.identity import Identity
-from protocol.messages import Advert, AdvertPush, Goodbye, Ping, Sampling, TaskCancelled
+from protocol.messages import Advert, AdvertPush, Goodbye, Ping, TaskCancelled
 from protocol.notary import Notary
+from protocol.parts import Sampling
 from tests.independent_signatures import NEUTRAL, point_bytes
 from tests.vectors.samples import (
     ADA,

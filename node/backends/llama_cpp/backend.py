@@ -7,6 +7,7 @@ template offers `chat`, `summarize` and `complete`; one without (a base model) o
 import logging
 import os
 import random
+import secrets
 import signal
 from contextlib import aclosing
 from dataclasses import replace
@@ -20,8 +21,16 @@ from node.backends.llama_cpp import model_file, pipe
 from node.backends.llama_cpp.process import Child, ChildEnded, ModelUnfit
 from node.backends.self_test import measure_each
 from node.backends.words import send
-from protocol.limits import CONTEXT_TOKENS_MAX, NUMERICS_BYTES_MAX, SLOTS_MAX, TOKENS_MAX
-from protocol.messages import FEATURES, Capability
+from protocol.limits import (
+    ARGUMENTS_BYTES_MAX,
+    CALLS_MAX,
+    CONTEXT_TOKENS_MAX,
+    FUNCTION_BYTES_MAX,
+    NUMERICS_BYTES_MAX,
+    SLOTS_MAX,
+    TOKENS_MAX,
+)
+from protocol.parts import FEATURES, Capability, FunctionCall
 
 RESTARTS_MAX = 5  # In a row. A model that dies more often has gone for good.
 BACKOFF_S, BACKOFF_S_MAX = (
@@ -106,11 +115,12 @@ class LlamaCppBackend:
         raise AssertionError("an answer ends with Ended")
 
     def _generated(self, ended: pipe.Ended, request: GenerationRequest) -> Generated:
-        if ended.finish in ("stop", "length"):
+        if ended.finish in ("stop", "length", "tool_calls"):
             # Counts go on the wire; a child that a hostile file has taken over must not bend them out of bounds.
             given = request.demands.forced or request.demands.options  # Texts that are as long as they are.
             tokens_out = _within(ended.tokens_out, TOKENS_MAX if given else request.tokens_max)
-            return Generated(ended.finish, _within(ended.tokens_in, CONTEXT_TOKENS_MAX), tokens_out)
+            calls = tuple(_call(*each) for each in ended.functions[:CALLS_MAX] if len(each) == 2)
+            return Generated(ended.finish, _within(ended.tokens_in, CONTEXT_TOKENS_MAX), tokens_out, calls)
         if ended.finish == "refused":
             raise BackendError(f"{self.model}: {ended.reason}.", retryable=False)
         raise BackendError(f"{self.model}: {ended.reason or ended.finish}.")
@@ -199,11 +209,12 @@ class LlamaCppBackend:
             self._skills = tuple(each.skill for each in known)
             return tuple(
                 replace(
-                    offered, skill=each.skill, description=each.description, tokens_per_second=each.tokens_per_second,
+                    _of_skill(offered, each.skill, each.description),
+                    tokens_per_second=each.tokens_per_second,
                     first_token_ms=each.first_token_ms,
                 )
                 for each in known
-            )  # fmt: skip
+            )
         passed: tuple[Capability, ...] = ()
         self._surroundings.tell("measuring its speed")
         async with trio.open_nursery() as nursery:
@@ -218,7 +229,7 @@ class LlamaCppBackend:
 
     async def _measured(self, offered: Capability) -> tuple[Capability, ...]:
         return await measure_each(
-            self, [replace(offered, skill=skill, description=DESCRIPTIONS[skill]) for skill in self._skills]
+            self, [_of_skill(offered, skill, DESCRIPTIONS[skill]) for skill in self._skills]
         )
 
     def _why(self, child: Child, error: Exception) -> BackendError:
@@ -257,6 +268,19 @@ class LlamaCppBackend:
             if "error loading model" in line or "GGML_ASSERT" in line or "gguf_init" in line:
                 return f" ({''.join(c for c in line if c.isprintable())[:120].strip()})"
         return ""
+
+
+def _of_skill(offered: Capability, skill: str, description: str) -> Capability:
+    """What a model offers with one skill: functions are called in a conversation only."""
+    features = tuple(feature for feature in offered.features if feature != "tools" or skill == "chat")
+    return replace(offered, skill=skill, description=description, features=features)
+
+
+def _call(name: str, arguments: str) -> FunctionCall:
+    """With an id that nobody else has."""
+    if len(name.encode()) > FUNCTION_BYTES_MAX or len(arguments.encode()) > ARGUMENTS_BYTES_MAX:
+        raise BackendError(f"the model's call of a function is too long ({len(arguments)} characters).", retryable=False)
+    return FunctionCall(f"call_{secrets.token_hex(8)}", name, arguments)
 
 
 def _within(number: int, most: int) -> int:

@@ -89,7 +89,8 @@ def serve(path: Path, threads: int, memory: int, guards: list[str], source: int,
     skills = ["chat", "summarize", "complete"] if template else ["complete"]
     # What nobody can compute again is equal to nobody's.
     numerics = context.numerics if exact else os.urandom(NUMERICS_BYTES)
-    sink.say(pipe.Ready(context.tokens, context.sequences, skills, FEATURES, guards, note, numerics))
+    features = [*FEATURES, "tools"] if template is not None and template.style is not None else FEATURES
+    sink.say(pipe.Ready(context.tokens, context.sequences, skills, features, guards, note, numerics))
     sink.flush()
     worker.run(requests, abort)
 

@@ -29,14 +29,14 @@ class Formats:
         """Takes a second for a quarter of a million tokens, so it is done when the model is loaded."""
         self._tokenizer = lltokenizer_from_vocab(model.vocabulary, eos_token=model.ends)
 
-    def format(self, schema: str, grammar: str, begun: list[int]) -> "Format":
-        """What may follow after `begun`. Raises FormatRefused."""
-        what = "schema" if schema else "grammar"
+    def format(self, schema: str, grammar: str, begun: list[int], call: str = "") -> "Format":
+        """What may follow after `begun`; `call` is in the library's own language. Raises FormatRefused."""
+        what = "schema" if schema else "grammar" if grammar else "schema of a function"
         try:
             if schema:
                 source = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=JSON)
             else:
-                source = llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(grammar))
+                source = llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(grammar) if grammar else call)
         except RecursionError:
             raise FormatRefused(f"the {what} is nested too deeply") from None
         except Exception as error:  # noqa: BLE001 The library raises plain Exception for a bad grammar.

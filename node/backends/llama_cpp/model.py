@@ -94,17 +94,17 @@ class Model:
         """Tokens with the tokenizer's own beginning, once, and with marks such as `<|im_end|>` understood."""
         if ll.llama_vocab_get_add_bos(self.vocabulary) and self.begin:
             text = text.removeprefix(self.begin)
-        return self._tokenize(text, True)
+        return self._tokenize(text, True, True)
 
     def tokenize_plain(self, text: str) -> list[int]:
         """Tokens of a part of a text: no beginning, and what looks like a mark is only text."""
-        return self._tokenize(text, False)
+        return self._tokenize(text, False, False)
 
-    def _tokenize(self, text: str, with_marks: bool) -> list[int]:
+    def _tokenize(self, text: str, with_beginning: bool, with_marks: bool) -> list[int]:
         data = text.encode("utf-8", "replace")
         size = len(data) + 8  # Never more tokens than bytes, but for those that the tokenizer adds.
         tokens = (ll.llama_token * size)()
-        count = ll.llama_tokenize(self.vocabulary, data, len(data), tokens, size, with_marks, with_marks)
+        count = ll.llama_tokenize(self.vocabulary, data, len(data), tokens, size, with_beginning, with_marks)
         if count < 0:
             raise TooLong(f"the tokenizer makes {-count} tokens of {len(data)} bytes")
         return list(tokens[:count])
@@ -122,6 +122,11 @@ class Model:
             self._piece = ctypes.create_string_buffer(-size)
             size = ll.llama_token_to_piece(self.vocabulary, token, self._piece, len(self._piece), 0, False)
         return self._piece.raw[: max(size, 0)]
+
+    def marks(self, *texts: str) -> dict[int, bytes]:
+        """Those of these texts that are one token which says nothing when it is read, with what they are."""
+        tokens = {text: self._tokenize(text, False, True) for text in texts if text}
+        return {one[0]: text.encode() for text, one in tokens.items() if len(one) == 1 and not self.bytes_of(one[0])}
 
     @property
     def ends(self) -> list[int]:

@@ -23,7 +23,9 @@ class PipeBroken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Generate:
-    """Parent: begin an answer, or go on after what was `delivered`. `turns` are [role, text].
+    """Parent: begin an answer, or go on after what was `delivered`.
+
+    `turns` are [role, text], or [role, text, call, …] with id, name and arguments of each call behind it.
 
     The other fields are those of `protocol.messages.Sampling` and `Demands`.
     """
@@ -49,6 +51,8 @@ class Generate:
     forced: str = ""
     forced_tokens: list[int] = field(default_factory=list)
     logprobs: int = 0
+    tools: str = ""
+    tool: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +105,17 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Child: the last of a call. `finish` is `stop`, `length`, `cancelled`, `refused` (a bad request) or `failed`."""
+    """Child: the last of a call. `finish` is `stop`, `length`, `tool_calls`, `cancelled`, `refused` (a bad request) or `failed`.
+
+    `functions` are the names and arguments of what the model wants called.
+    """
 
     call: int
     finish: str
     tokens_in: int
     tokens_out: int
     reason: str
+    functions: list[list[str]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

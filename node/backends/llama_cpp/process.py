@@ -15,7 +15,7 @@ import trio
 from node.backends import GenerationRequest, Piece
 from node.backends.llama_cpp import pipe
 from protocol.limits import LOGPROB_MIN, OPTION_BYTES_MAX, OPTIONS_MAX
-from protocol.messages import Alternative, Logprob
+from protocol.parts import Alternative, Logprob, Turn
 
 PING_S = 0.25
 STOPPED_S = 0.75  # Silence after which a process that is stopped (SIGSTOP, a debugger) is given up,
@@ -275,7 +275,7 @@ def _asked(number: int, request: GenerationRequest) -> pipe.Generate:
     return pipe.Generate(
         number,
         request.skill,
-        [[turn.role, turn.text] for turn in request.turns],
+        [_turn(turn) for turn in request.turns],
         request.tokens_max,
         list(request.stops),
         request.delivered,
@@ -294,7 +294,15 @@ def _asked(number: int, request: GenerationRequest) -> pipe.Generate:
         demands.forced,
         list(demands.forced_tokens),
         demands.logprobs,
+        demands.tools,
+        demands.tool,
     )
+
+
+def _turn(turn: Turn) -> list[str]:
+    if not (turn.calls or turn.call):
+        return [turn.role, turn.text]
+    return [turn.role, turn.text, turn.call, *(part for call in turn.calls for part in (call.id, call.name, call.arguments))]
 
 
 def _logprob(told: pipe.Told) -> Logprob:

@@ -16,6 +16,7 @@ import jinja2.debug  # Imported on the first error otherwise, when files can no 
 import jinja2.ext
 import jinja2.sandbox
 
+from node.backends.llama_cpp.functions import style_of
 from node.backends.llama_cpp.sandbox import Overdue, bounded
 
 TEMPLATE_CHARACTERS_MAX = 65_536  # The longest in use are near 20,000.
@@ -50,14 +51,16 @@ class ChatTemplate:
         )
         environment.filters["tojson"] = _tojson
         self._begin, self._end = begin, end
+        self.style = style_of(source)
+        """How its model writes calls of functions, if it knows of any."""
         self._marks = re.compile("|".join(map(re.escape, marks))) if marks else None
         with _bounded():
             self._template = environment.from_string(source)
         self.render([["user", "Hello"]])
 
-    def render(self, turns: Sequence[Sequence[str]]) -> str:
-        """The prompt. Raises Refused."""
-        messages = [{"role": role, "content": self._broken_up(text)} for role, text in turns]
+    def render(self, turns: Sequence[Sequence[str]], tools: list[Any] | None = None) -> str:
+        """The prompt, of turns as `pipe.Generate` has them and of functions as OpenAI words them. Raises Refused."""
+        messages = [self._message(*turn) for turn in turns]
         with _bounded():
             prompt = self._template.render(
                 messages=messages,
@@ -66,12 +69,27 @@ class ChatTemplate:
                 add_generation_prompt=True,
                 raise_exception=_refuse,
                 strftime_now=_strftime_now,
-                tools=None,
+                tools=tools,
                 documents=None,
             )
         if len(prompt) > PROMPT_CHARACTERS_MAX:
             raise Refused(f"its chat template makes {len(prompt)} characters, {PROMPT_CHARACTERS_MAX} are the most")
         return prompt
+
+    def _message(self, role: str, text: str, call: str = "", *calls: str) -> dict[str, Any]:
+        message: dict[str, Any] = {"role": role, "content": self._broken_up(text)}
+        if call:
+            message["tool_call_id"] = call
+        if calls:
+            message["tool_calls"] = [
+                {"id": identity, "type": "function", "function": {"name": name, "arguments": _arguments(given)}}
+                for identity, name, given in zip(calls[::3], calls[1::3], map(self._broken_up, calls[2::3]), strict=True)
+            ]
+        return message
+
+    def tools(self, tools: str) -> str:
+        """The functions of a request, without marks."""
+        return self._broken_up(tools)
 
     def _broken_up(self, text: str) -> str:
         return self._marks.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", text) if self._marks else text
@@ -91,6 +109,14 @@ def _bounded() -> Iterator[None]:
         raise Refused("its chat template wants too much memory") from None
     except Exception as error:  # noqa: BLE001 A template's own code can raise anything.
         raise Refused(f"its chat template fails: {str(error)[:160]}") from None
+
+
+def _arguments(given: str) -> Any:
+    """Templates write an object as JSON by themselves."""
+    try:
+        return json.loads(given)
+    except (ValueError, RecursionError):
+        return given
 
 
 def _refuse(message: object) -> NoReturn:

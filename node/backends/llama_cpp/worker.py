@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -14,6 +15,7 @@ from node.backends.llama_cpp.ballot import Ballot
 from node.backends.llama_cpp.batch import Row
 from node.backends.llama_cpp.context import Aborted, AbortFlag, Context
 from node.backends.llama_cpp.formats import FormatRefused, Formats
+from node.backends.llama_cpp.functions import CallFilter, ToolsRefused, forced_call, functions_of
 from node.backends.llama_cpp.mailbox import Requests, Sink
 from node.backends.llama_cpp.model import LoadFailed, Model, TooLong
 from node.backends.llama_cpp.prompts import ChatTemplate, Refused
@@ -22,7 +24,7 @@ from node.backends.llama_cpp.scheduler import Grown, Scheduler, Text
 from node.backends.summaries import summary_turns
 
 WARM_UP = "Every evening the starlings gather over the reed bed, turn and fold like smoke."  # More tokens than any kernel minds.
-FEATURES = ["schema", "grammar", "options", "forced", "logprobs"]  # Of `protocol.messages.Demands`.
+FEATURES = ["schema", "grammar", "options", "forced", "logprobs"]  # Of `protocol.messages.Demands`; `tools` if the template can.
 PIECE_INTERVAL_S = 0.02  # At most 50 pieces a second; a reader sees no difference, and every node on the way does.
 
 
@@ -39,6 +41,7 @@ class Call:
     waiting: str = ""  # Text that was not sent yet.
     told: int = 0  # Tokens of the answer that were.
     sent_at: float = 0.0
+    filter: CallFilter | None = None  # If functions may be called.
 
     @property
     def tokens_out(self) -> int:
@@ -63,6 +66,9 @@ class Worker:
     def __init__(self, model: Model, context: Context, template: ChatTemplate | None, formats: Formats, sink: Sink) -> None:
         self._model, self._context, self._template, self._formats, self._sink = model, context, template, formats, sink
         self._scheduler = Scheduler(context)
+        self._call_marks: dict[int, bytes] = {}
+        if template is not None and template.style is not None:
+            self._call_marks = model.marks(template.style.begin, template.style.end)
         self._calls: dict[int, Call | Choice] = {}
         self._by_text: dict[Text, Call | Choice] = {}
 
@@ -116,7 +122,7 @@ class Worker:
             if len(tokens) >= self._context.tokens:
                 raise TooLong(f"the input has {len(tokens)} tokens; {self._context.tokens} are the most, answer included")
             call = self._choice(request, tokens) if request.options else self._call(request, tokens)
-        except (Refused, FormatRefused, TooLong, BackendError) as error:
+        except (Refused, FormatRefused, ToolsRefused, TooLong, BackendError) as error:
             self._sink.say(pipe.Ended(request.call, "refused", len(tokens), 0, str(error)))
             return
         self._calls[call.number] = self._by_text[call.text] = call
@@ -128,8 +134,10 @@ class Worker:
         answer = Answer(self._model, request)
         begun = answer.begun()
         form = None
-        if request.schema or request.grammar:
-            form = self._formats.format(request.schema, request.grammar, answer.tokens)
+        style = self._template.style if request.tools and self._template and request.skill == "chat" else None
+        call = forced_call(style, functions_of(request.tools), request.tool) if style and request.tool else ""
+        if request.schema or request.grammar or call:
+            form = self._formats.format(request.schema, request.grammar, answer.tokens, call)
         forced = answer.forced() if request.forced else []
         tokens = [*prompt, *answer.tokens]
         left = min(request.tokens_max, self._context.tokens - len(prompt)) - len(answer.tokens)
@@ -141,7 +149,9 @@ class Worker:
         draw = Draw(tokens, len(answer.tokens), request, seed, form, iter(forced) if request.forced else None)
         tokens += forced[:-1]
         text = Text(tokens, draw, max(0, len(forced) - 1))
-        return Call(request.call, text, len(prompt), answer, draw, left, begun, len(answer.tokens))
+        calls = CallFilter(style) if style else None
+        begun = calls.push(begun) if calls else begun
+        return Call(request.call, text, len(prompt), answer, draw, left, begun, len(answer.tokens), filter=calls)
 
     def _choice(self, request: pipe.Generate, prompt: list[int]) -> Choice:
         options = [self._model.tokenize_plain(option) for option in request.options]
@@ -162,7 +172,11 @@ class Worker:
             raise Refused(f"the model has no chat template and cannot {request.skill}")
         if request.skill == "summarize":
             return self._template.render(summary_turns(request.turns[-1][1]))
-        return self._template.render(request.turns)
+        if not request.tools:
+            return self._template.render(request.turns)
+        if self._template.style is None:
+            raise Refused("the model's chat template knows of no functions")
+        return self._template.render(request.turns, functions_of(self._template.tools(request.tools)))
 
     def _go_on(self, grown: list[Grown]) -> None:
         """Send what the new tokens say, the first text of an answer at once, then coalesced."""
@@ -181,7 +195,7 @@ class Worker:
                 self._finish(call)
             else:
                 call.left -= 1
-                call.waiting += call.answer.add(each.token, self._model.bytes_of(each.token))
+                self._take(call, call.answer.add(each.token, self._bytes_of(each.token)))
                 if call.answer.is_over or call.left < 1:
                     self._finish(call)
         now = time.monotonic()
@@ -189,6 +203,13 @@ class Worker:
             if isinstance(call, Call) and now - call.sent_at >= PIECE_INTERVAL_S and (call.waiting or call.draw.told):
                 call.sent_at = now
                 self._send(call)
+
+    def _take(self, call: Call, text: str) -> None:
+        call.waiting += call.filter.push(text) if call.filter is not None else text
+
+    def _bytes_of(self, token: int) -> bytes:
+        """What a token says; also of the marks around calls, which a model may have as tokens of their own."""
+        return self._call_marks.get(token) or self._model.bytes_of(token)
 
     def _send(self, call: Call) -> None:
         if call.waiting or call.draw.told:
@@ -219,16 +240,22 @@ class Worker:
         self._sink.say(pipe.Ended(call.number, "stop", call.tokens_in, call.tokens_out, ""))
 
     def _finish(self, call: Call) -> None:
-        call.waiting += call.answer.flush()
+        self._take(call, call.answer.flush())
+        functions: list[list[str]] = []
+        if call.filter is not None:
+            rest, functions = call.filter.end()
+            call.waiting += rest
         self._send(call)
         cut = call.left < 1 and not call.answer.is_over and not call.draw.is_forced
-        self._end(call, "length" if cut else "stop")
+        self._end(call, "tool_calls" if functions else "length" if cut else "stop", functions=functions)
 
     def _cancel(self, number: int) -> None:
         if call := self._calls.get(number):
             self._end(call, "cancelled")
 
-    def _end(self, call: Call | Choice, finish: str, reason: str = "") -> None:
+    def _end(
+        self, call: Call | Choice, finish: str, reason: str = "", functions: Sequence[list[str]] = ()
+    ) -> None:
         del self._calls[call.number], self._by_text[call.text]
         self._scheduler.remove(call.text)
-        self._sink.say(pipe.Ended(call.number, finish, call.tokens_in, call.tokens_out, reason))
+        self._sink.say(pipe.Ended(call.number, finish, call.tokens_in, call.tokens_out, reason, list(functions)))

@@ -23,7 +23,7 @@ from node.views import (
 )
 from protocol.errors import ErrorCode
 from protocol.identity import Identity, node_text
-from protocol.messages import TaskId
+from protocol.parts import TaskId
 from swarm.values import Task
 
 HERON = node_text(Identity(b"\x01" * 32).node)

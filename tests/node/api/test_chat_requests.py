@@ -12,7 +12,7 @@ from node.api.chat_requests import DECODER, ChatRequest, turns_of, wishes_of
 from node.api.errors import ApiError, error_body
 from node.api.names import Wanted
 from node.api.tasks import Service, make_task
-from protocol.messages import Demands, Turn
+from protocol.parts import Demands, FunctionCall, Turn
 from tests.node.api.scripted_desk import ScriptedDesk, without_journal
 
 
@@ -62,7 +62,6 @@ def said(*messages: object) -> list[Turn]:
     [
         ("n", 2),
         ("n", 0),
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
         ("functions", [{"name": "f"}]),
         ("modalities", ["text", "audio"]),
         ("audio", {"voice": "alloy", "format": "wav"}),
@@ -102,6 +101,7 @@ async def test_penalties_and_the_names_of_local_servers_are_read() -> None:
     assert {name: getattr(wishes, name) for name in fields} == fields
 
 
+TOOL = {"type": "function", "function": {"name": "f"}}
 PERSON = {"type": "object", "properties": {"name": {"type": "string"}}}
 
 
@@ -119,6 +119,14 @@ PERSON = {"type": "object", "properties": {"name": {"type": "string"}}}
         ({"logprobs": True}, Demands(logprobs=1)),
         ({"logprobs": True, "top_logprobs": 20}, Demands(logprobs=21)),
         ({"swarm": {"options": ["a", "b"]}}, Demands(options=("a", "b"))),
+        ({"tools": [TOOL]}, Demands(tools=json.dumps([TOOL], separators=(",", ":")))),
+        ({"tools": [TOOL], "tool_choice": "none"}, Demands()),
+        ({"tools": [], "tool_choice": "auto"}, Demands()),
+        ({"tools": [TOOL], "tool_choice": "required"}, Demands(tools=json.dumps([TOOL], separators=(",", ":")), tool="*")),
+        (
+            {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "f"}}},
+            Demands(tools=json.dumps([TOOL], separators=(",", ":")), tool="f"),
+        ),
     ],
 )
 async def test_demands_are_read(fields: dict, demands: Demands) -> None:
@@ -129,6 +137,8 @@ async def test_demands_are_read(fields: dict, demands: Demands) -> None:
     ("fields", "param"),
     [
         ({"top_logprobs": 2}, "top_logprobs"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [{"x": "y" * 16_400}]}, "tools"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         ({"grammar": "x" * 16_385}, "grammar"),
@@ -168,6 +178,8 @@ async def test_roles_and_text_parts_become_turns() -> None:
         {"role": "assistant", "content": None},
         {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
         {"role": "user", "content": "", "name": "ada"},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]},
+        {"role": "tool", "content": "21 degrees", "tool_call_id": "1"},
     )
     assert turns == [
         Turn("system", "be brief"),
@@ -175,18 +187,19 @@ async def test_roles_and_text_parts_become_turns() -> None:
         Turn("assistant", ""),
         Turn("assistant", "no"),
         Turn("user", ""),
+        Turn("assistant", "", (FunctionCall("1", "f", "{}"),)),
+        Turn("tool", "21 degrees", (), "1"),
     ]
 
 
 @pytest.mark.parametrize(
     ("message", "code", "param"),
     [
-        ({"role": "tool", "content": "x", "tool_call_id": "1"}, "unsupported_parameter", "messages[1].role"),
         ({"role": "function", "content": "x", "name": "f"}, "unsupported_parameter", "messages[1].role"),
         ({"role": "wizard", "content": "x"}, "bad_request", "messages[1].role"),
         (
-            {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
-            "unsupported_parameter",
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "f" * 65}}]},
+            "bad_request",
             "messages[1].tool_calls",
         ),
         (

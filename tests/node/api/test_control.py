@@ -7,7 +7,7 @@ import trio
 from node.desk import AskText
 from node.views import AnswerView, ModelView, PeerView, RouteView, SkillView, StatusView
 from protocol.identity import node_from_text
-from protocol.messages import Sampling, Turn
+from protocol.parts import Sampling, Turn
 from swarm.values import Privacy
 from tests.node.api.raw_http import Served, events
 from tests.node.api.scripted_desk import HERON, WREN, done, routed

@@ -10,7 +10,7 @@ import trio
 
 from node.desk import AskText
 from protocol import errors as codes
-from protocol.messages import Sampling
+from protocol.parts import Sampling
 from swarm.values import Privacy, Task
 from tests.node.api.raw_http import KEY, Served
 from tests.node.api.scripted_desk import HERON, WREN, Step, done, failed, routed

@@ -3,15 +3,17 @@
 import json
 import struct
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 
 import openai
 import pytest
 import pytest_trio
 import trio
 
-from node.desk import AskText
+from node.desk import AskEnded, AskText
+from node.views import CallView
 from protocol import errors as codes
-from protocol.messages import Alternative, Demands, Logprob, Sampling, Turn
+from protocol.parts import Alternative, Demands, Logprob, Sampling, Turn
 from swarm.values import Task
 from tests.node.api.raw_http import KEY, Served
 from tests.node.api.scripted_desk import HERON, WREN, Step, done, failed, offer, routed
@@ -185,6 +187,26 @@ async def test_an_option_is_chosen_and_all_are_told(api: Served, client: openai.
     assert api.desk.asked[0].demands == Demands(options=("yes", "no"))
     assert answer.choices[0].message.content == "yes"
     assert [other.token for other in answer.choices[0].logprobs.content[0].top_logprobs] == ["yes", "no"]
+
+
+async def test_a_function_that_the_model_wants_called(api: Served, client: openai.AsyncOpenAI) -> None:
+    def calling(task: Task) -> list[Step]:
+        ended = done(task, finish="tool_calls")
+        return [routed(task), AskEnded(None, replace(ended.answer, calls=[CallView("call_1", "get_time", '{"zone": "CET"}')]))]
+
+    api.desk.answers = calling
+    tools = [{"type": "function", "function": {"name": "get_time", "parameters": {"type": "object"}}}]
+    asked = {"model": "auto", "messages": [{"role": "user", "content": "What time is it?"}], "tools": tools}
+    [choice] = (await client.chat.completions.create(**asked)).choices
+    assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
+    [call] = choice.message.tool_calls
+    assert (call.id, call.function.name, call.function.arguments) == ("call_1", "get_time", '{"zone": "CET"}')
+    assert json.loads(api.desk.asked[0].demands.tools) == tools
+    stream = await client.chat.completions.create(stream=True, **asked)
+    choices = [choice async for chunk in stream for choice in chunk.choices]
+    [told] = [call for choice in choices for call in choice.delta.tool_calls or ()]
+    assert (told.index, told.id, told.function.name, told.function.arguments) == (0, "call_1", "get_time", '{"zone": "CET"}')
+    assert choices[-1].finish_reason == "tool_calls"
 
 
 # --- /v1/embeddings ---------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from node.api.names import Wanted
 from node.api.tasks import PROMPT_BYTES_MAX, TURN_OVERHEAD_BYTES, Service, Wishes, make_task
 from protocol import limits as lim
 from protocol.codec import encode
-from protocol.messages import AttemptId, Demands, Sampling, TaskRequest, Turn
+from protocol.messages import TaskRequest
+from protocol.parts import AttemptId, Demands, Sampling, Turn
 from swarm.values import Privacy, Task
 from tests.node.api.scripted_desk import ScriptedDesk, without_journal
 

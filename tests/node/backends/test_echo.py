@@ -9,7 +9,7 @@ from trio.testing import MockClock
 from node.backends import BackendError, GenerationRequest, Surroundings
 from node.backends.contract import ask, check_backend, running
 from node.backends.echo import EchoBackend
-from protocol.messages import Sampling, Turn
+from protocol.parts import Sampling, Turn
 
 
 def echo(argument: str = "") -> EchoBackend:

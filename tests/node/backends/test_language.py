@@ -11,7 +11,7 @@ from node.backends import BackendError, GenerationRequest, Surroundings
 from node.backends.contract import ask, check_backend, running
 from node.backends.language import MODEL, SKILL, UNKNOWN, LanguageBackend, identify, load, open_language
 from node.backends.language_names import COMMON, NAMES
-from protocol.messages import Sampling, Turn
+from protocol.parts import Sampling, Turn
 
 MODEL_LOADED, DIGEST = load()
 SURROUNDINGS = Surroundings(Path("unused"), 1)

@@ -19,7 +19,7 @@ from node.backends import BackendError, GenerationRequest, Surroundings
 from node.backends.contract import ask, check_backend, running
 from node.backends.openai_endpoint import KEY_VARIABLE
 from node.backends.openai_http import OpenAIHttpBackend
-from protocol.messages import Demands, Sampling, Turn
+from protocol.parts import Demands, Sampling, Turn
 from tests.node.backends.openai_server import Exchange, Server, parrot, serving
 
 SURROUNDINGS = Surroundings(Path("unused"), 1)

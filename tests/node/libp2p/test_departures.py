@@ -10,18 +10,8 @@ from node.libp2p.host import network_of, peer_of
 from node.transport_bench import Watched, linked
 from protocol.errors import CANCELLED
 from protocol.identity import NodeId
-from protocol.messages import (
-    AttemptId,
-    Sampling,
-    TaskAccepted,
-    TaskCancelled,
-    TaskFailed,
-    TaskFinished,
-    TaskId,
-    TaskPiece,
-    TaskRequest,
-    Turn,
-)
+from protocol.messages import TaskAccepted, TaskCancelled, TaskFailed, TaskFinished, TaskPiece, TaskRequest
+from protocol.parts import AttemptId, Sampling, TaskId, Turn
 from swarm.events import NeighbourDown, Received
 from tests.node.libp2p.strangers import LoopbackBench, opened
 

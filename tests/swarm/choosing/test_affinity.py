@@ -2,7 +2,7 @@
 
 import pytest
 
-from protocol.messages import Turn
+from protocol.parts import Turn
 from swarm.choosing.affinity import CONVERSATIONS_MAX, REMEMBERED_S, Affinity
 from swarm.values import Task
 from tests.swarm.samples import BOB, CYD, NOW, task

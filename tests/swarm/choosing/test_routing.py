@@ -8,7 +8,7 @@ import pytest
 
 from protocol import errors
 from protocol.identity import NodeId
-from protocol.messages import Capability, Demands, Turn
+from protocol.parts import Capability, Demands, Turn
 from swarm.choosing.routing import BYTES_PER_TOKEN_MAX, Router, eligible
 from swarm.choosing.scoring import STRANGER_COST
 from swarm.choosing.standing import Standings

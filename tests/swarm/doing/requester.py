@@ -4,15 +4,8 @@ from collections.abc import Iterable
 from random import Random
 
 from protocol.identity import NodeId
-from protocol.messages import (
-    AttemptId,
-    Capability,
-    TaskAccepted,
-    TaskFinished,
-    TaskId,
-    TaskPiece,
-    TaskRequest,
-)
+from protocol.messages import TaskAccepted, TaskFinished, TaskPiece, TaskRequest
+from protocol.parts import AttemptId, Capability, TaskId
 from swarm.choosing.routing import can_go_on
 from swarm.choosing.standing import Standings
 from swarm.doing.asking import Asking

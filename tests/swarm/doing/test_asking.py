@@ -7,20 +7,8 @@ import pytest
 from protocol import errors
 from protocol import limits as lim
 from protocol.identity import NodeId
-from protocol.messages import (
-    Alternative,
-    Demands,
-    Logprob,
-    Sampling,
-    TaskAccepted,
-    TaskCancelled,
-    TaskFailed,
-    TaskId,
-    TaskPiece,
-    TaskRefused,
-    TaskRequest,
-    Turn,
-)
+from protocol.messages import TaskAccepted, TaskCancelled, TaskFailed, TaskPiece, TaskRefused, TaskRequest
+from protocol.parts import Alternative, Demands, Logprob, Sampling, TaskId, Turn
 from swarm.effects import (
     AcceptOverdue,
     DeadlinePassed,

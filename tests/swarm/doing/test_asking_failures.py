@@ -4,15 +4,8 @@ import pytest
 
 from protocol import errors
 from protocol.errors import ErrorCode
-from protocol.messages import (
-    Demands,
-    Logprob,
-    TaskAccepted,
-    TaskCancelled,
-    TaskFailed,
-    TaskPiece,
-    TaskRefused,
-)
+from protocol.messages import TaskAccepted, TaskCancelled, TaskFailed, TaskPiece, TaskRefused
+from protocol.parts import Demands, Logprob
 from swarm.doing.asking import ENDLESS, ENDS_MAX
 from swarm.doing.attempts import PIECE_BYTES_COUNTED
 from swarm.effects import (

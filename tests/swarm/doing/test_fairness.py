@@ -4,7 +4,8 @@ import pytest
 
 from protocol import errors
 from protocol.identity import NodeId
-from protocol.messages import AttemptId, TaskAccepted, TaskFailed, TaskRefused
+from protocol.messages import TaskAccepted, TaskFailed, TaskRefused
+from protocol.parts import AttemptId
 from swarm.doing.serving import TURNS_MAX, Serving
 from swarm.effects import Effect, Generate, Send
 from swarm.settings import Settings

@@ -6,7 +6,8 @@ import pytest
 
 from protocol import errors
 from protocol.identity import NodeId
-from protocol.messages import AttemptId, TaskAccepted, TaskCancelled, TaskFailed, TaskPiece
+from protocol.messages import TaskAccepted, TaskCancelled, TaskFailed, TaskPiece
+from protocol.parts import AttemptId
 from swarm.doing.moving import CROWDED
 from swarm.effects import Effect, Send
 from swarm.values import Routing, Task, Terms

@@ -4,16 +4,8 @@ import pytest
 
 from protocol import errors
 from protocol import limits as lim
-from protocol.messages import (
-    Sampling,
-    TaskAccepted,
-    TaskCancelled,
-    TaskFailed,
-    TaskPiece,
-    TaskRefused,
-    TaskRequest,
-    Turn,
-)
+from protocol.messages import TaskAccepted, TaskCancelled, TaskFailed, TaskPiece, TaskRefused, TaskRequest
+from protocol.parts import Sampling, Turn
 from swarm.doing.attempts import Attempt, Delivered, Open
 from swarm.effects import (
     DeadlinePassed,

@@ -9,19 +9,8 @@ from protocol import limits as lim
 from protocol.codec import encode
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId
-from protocol.messages import (
-    Alternative,
-    AttemptId,
-    Capability,
-    Demands,
-    Logprob,
-    TaskAccepted,
-    TaskFailed,
-    TaskFinished,
-    TaskPiece,
-    TaskRefused,
-    Turn,
-)
+from protocol.messages import TaskAccepted, TaskFailed, TaskFinished, TaskPiece, TaskRefused
+from protocol.parts import Alternative, AttemptId, Capability, Demands, Logprob, Turn
 from swarm.doing.serving import Serving
 from swarm.effects import Effect, Generate, Send, ServiceDeadlinePassed, SetTimer, StopGenerating
 from swarm.settings import Settings
@@ -79,8 +68,8 @@ def test_what_can_be_done_at_once_is_accepted_and_begun() -> None:
     [
         ({"skill": "paint"}, errors.NO_SUCH_CAPABILITY, "paint is not offered here"),
         ({"model": "qwen"}, errors.NO_SUCH_CAPABILITY, "chat with qwen is not offered here"),
-        ({"turns": ()}, errors.BAD_REQUEST, "turns are needed, each of system, user, assistant"),
-        ({"turns": (Turn("wizard", "x"),)}, errors.BAD_REQUEST, "turns are needed, each of system, user, assistant"),
+        ({"turns": ()}, errors.BAD_REQUEST, "turns are needed, each of system, user, assistant, tool"),
+        ({"turns": (Turn("wizard", "x"),)}, errors.BAD_REQUEST, "turns are needed, each of system, user, assistant, tool"),
         ({"deadline_ms": 0}, errors.DEADLINE_EXCEEDED, errors.DEADLINE_EXCEEDED.meaning),
     ],
 )

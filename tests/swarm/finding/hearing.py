@@ -5,18 +5,9 @@ from random import Random
 
 from protocol.genesis import swarm_id
 from protocol.identity import Identity, NodeId
-from protocol.messages import (
-    Advert,
-    AdvertPush,
-    AdvertWant,
-    Capability,
-    Message,
-    Pulse,
-    Rumours,
-    Signed,
-    Suspicion,
-)
+from protocol.messages import Advert, AdvertPush, AdvertWant, Message, Pulse, Rumours, Signed, Suspicion
 from protocol.notary import Notary
+from protocol.parts import Capability
 from swarm.effects import Effect, Send
 from swarm.finding.capabilities import CapabilityIndex
 from swarm.finding.gossip import GENEROUS, GOSSIP_BURST_S, Gossip

@@ -16,7 +16,7 @@ from node.backends.llama_cpp import process
 from node.backends.llama_cpp.backend import LlamaCppBackend
 from node.backends.llama_cpp.context import AbortFlag, Context, Row
 from node.backends.llama_cpp.model import Model
-from protocol.messages import Sampling, Turn
+from protocol.parts import Sampling, Turn
 from tests.node.backends.llama_cpp.gguf_files import DAMAGED, SMOLLM2, small_model
 
 

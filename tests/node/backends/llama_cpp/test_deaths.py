@@ -17,7 +17,7 @@ from node.backends import BackendError, GenerationRequest, Surroundings
 from node.backends.contract import ask, running
 from node.backends.llama_cpp import backend as backend_module
 from node.backends.llama_cpp.backend import LlamaCppBackend
-from protocol.messages import Sampling, Turn
+from protocol.parts import Sampling, Turn
 
 DEADLINE_S = 60.0  # A safety net on a busy machine.
 
@@ -27,7 +27,7 @@ from pathlib import Path
 from node.backends import GenerationRequest, Surroundings
 from node.backends.llama_cpp.backend import LlamaCppBackend
 from node.backends.llama_cpp.process import Child
-from protocol.messages import Sampling, Turn
+from protocol.parts import Sampling, Turn
 
 moment = sys.argv[3]
 backend = LlamaCppBackend(sys.argv[1], Surroundings(Path(sys.argv[2]), 1))

@@ -12,7 +12,7 @@ import trio
 from node.backends import BackendError, GenerationRequest, Surroundings
 from node.backends.contract import Answer, ask, running
 from node.backends.llama_cpp.backend import LlamaCppBackend
-from protocol.messages import Demands, Logprob, Sampling, Turn
+from protocol.parts import Demands, Logprob, Sampling, Turn
 
 PERSON = {
     "type": "object",

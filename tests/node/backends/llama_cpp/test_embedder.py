@@ -13,7 +13,7 @@ import trio
 from node.backends import BackendError, GenerationRequest, Surroundings
 from node.backends.contract import ask, running
 from node.backends.llama_cpp.backend import LlamaCppBackend
-from protocol.messages import Demands, Sampling, Turn
+from protocol.parts import Demands, Sampling, Turn
 from tests.node.backends.llama_cpp.bert_files import minilm, tiny_bert
 
 

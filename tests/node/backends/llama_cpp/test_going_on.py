@@ -10,7 +10,7 @@ import pytest
 from node.backends import GenerationRequest, Surroundings
 from node.backends.contract import Answer, ask, running
 from node.backends.llama_cpp.backend import LlamaCppBackend
-from protocol.messages import Sampling, Turn
+from protocol.parts import Sampling, Turn
 
 END_OF_TURN = 2  # <|im_end|>
 OTHER = "Tell me about the history of bread in two sentences."
