@@ -41,7 +41,7 @@ WORLDLY = {
 OUTSIDE_OF_RUNS = {"simulations/play.py": {"time"}, "simulations/revisions.py": {"subprocess"}}
 
 ENGINE = tuple(f"node/backends/llama_cpp/{name}.py" for name in ("model", "context", "batch", "embedder"))
-IN_CHILD = ("child", "worker", "answer", "scheduler", "context", "embedder", "formats", "mailbox", "sampling", "ballot")
+IN_CHILD = ("child", "worker", "answer", "scheduler", "context", "embedder", "formats", "mailbox", "sampling", "ballot", "tuning")
 CHILD = (*(f"node/backends/llama_cpp/{name}.py" for name in IN_CHILD), "tests/node/backends/", "benchmarks/")
 
 # Packages that one place alone may import.

@@ -188,7 +188,7 @@ class LlamaCppBackend:
         """Digest and self-test of a child that has just loaded. Raises BackendError, also when the child dies meanwhile."""
         if ready.note:
             _log.info("%s: %s", self.model, ready.note)
-        _log.info("%s: sandbox: %s", self.model, ", ".join(ready.guards))
+        _log.info("%s: %d threads; sandbox: %s", self.model, ready.threads, ", ".join(ready.guards))
         cache = self._surroundings.logs / "digests.json"
         check = trio.from_thread.check_cancelled
         try:

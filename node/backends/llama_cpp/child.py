@@ -54,6 +54,7 @@ def serve(path: Path, threads: int, memory: int, guards: list[str], source: int,
         from node.backends.llama_cpp.model import LoadFailed, Model
         from node.backends.llama_cpp.prompts import ChatTemplate, Refused
         from node.backends.llama_cpp.room import conversations, free_bytes
+        from node.backends.llama_cpp.tuning import best_threads, trial
         from node.backends.llama_cpp.worker import FEATURES, Worker
     except (ImportError, OSError, RuntimeError) as error:
         raise _CannotLoad(f"engine missing: {error}") from error
@@ -71,7 +72,7 @@ def serve(path: Path, threads: int, memory: int, guards: list[str], source: int,
         tokens = min(model.trained_tokens, CONTEXT_TOKENS_MAX)
         if model.pooling:
             embedder = Embedder(model, tokens, threads, abort, sink)
-            sink.say(pipe.Ready(tokens, TEXTS_MAX, ["embed"], [], guards, "", b""))
+            sink.say(pipe.Ready(tokens, TEXTS_MAX, threads, ["embed"], [], guards, "", b""))
             sink.flush()
             embedder.run(requests)
         form = form_for(model)
@@ -84,13 +85,16 @@ def serve(path: Path, threads: int, memory: int, guards: list[str], source: int,
                 note = f"{error}; so it only completes text"
         worker = Worker(model, context, template, Formats(model), sink)
         exact = worker.warm_up()
+        if threads > 1:
+            threads = best_threads(threads, trial(context, model.first_token))
+            context.use_threads(threads)
     except LoadFailed as error:
         raise _CannotLoad(str(error)) from error
     skills = ["chat", "summarize", "complete"] if template else ["complete"]
     # What nobody can compute again is equal to nobody's.
     numerics = context.numerics if exact else os.urandom(NUMERICS_BYTES)
     features = [*FEATURES, "tools"] if template is not None and template.style is not None else FEATURES
-    sink.say(pipe.Ready(context.tokens, context.sequences, skills, features, guards, note, numerics))
+    sink.say(pipe.Ready(context.tokens, context.sequences, threads, skills, features, guards, note, numerics))
     sink.flush()
     worker.run(requests, abort)
 

@@ -91,6 +91,10 @@ class Context:
         self.rows_max = int(ll.llama_n_batch(context))
         self._batch = Batch(self.rows_max)
 
+    def use_threads(self, count: int) -> None:
+        """From now on. It changes no bit of what is computed."""
+        ll.llama_set_n_threads(self._context, count, count)
+
     def close(self) -> None:
         """Give the memory back. Nothing else may be called after it."""
         ll.llama_free(self._context)

@@ -79,6 +79,7 @@ class Ready:
 
     context_tokens: int
     slots: int
+    threads: int
     skills: list[str]
     features: list[str]
     guards: list[str]
