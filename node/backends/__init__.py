@@ -99,13 +99,15 @@ class Backend(Protocol):
 class Surroundings:
     """What a backend may use of the node: a folder for its logs, threads and memory for a model, and whom to tell.
 
-    `measured` is what this source offered when it was loaded before: its speed need not be measured again. `tell` takes words for
-    people on how far loading is; `available` whether it can work now, any time after it was ready.
+    `exact`: an answer that anybody with this model can compute again, bit by bit, is worth more than a fast one. `measured` is what
+    this source offered when it was loaded before: its speed need not be measured again. `tell` takes words for people on how far
+    loading is; `available` whether it can work now, any time after it was ready.
     """
 
     logs: Path
     threads: int
     memory_bytes: int = 2**63
+    exact: bool = False
     measured: tuple[Capability, ...] = ()
     tell: Callable[[str], None] = lambda words: None
     available: Callable[[bool], None] = lambda able: None

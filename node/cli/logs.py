@@ -68,11 +68,12 @@ class _Reader:
             if self._opened is None and not self._open(last_bytes):
                 return
             assert self._opened is not None
+            moved = self._moved()  # Looked at first: what was written until then is still read.
             while chunk := os.read(self._opened, _CHUNK_BYTES):
                 *complete, self._rest = (self._rest + chunk).split(b"\n")
                 for line in complete:
                     yield line.decode("utf-8", errors="replace")
-            if not self._moved():
+            if not moved:
                 return
             self.close()
 

@@ -149,9 +149,8 @@ class LlamaCppBackend:
     ) -> BackendError | None:
         """Start a child and stay until it ends. Returns why it could not be used, or None if it was used and then died."""
         failure: BackendError | None = None
-        given = self._surroundings
         try:
-            child = Child(self.path, given.threads, given.memory_bytes, self.log, self._tell_progress)
+            child = Child(self.path, self._surroundings, self.log, self._tell_progress)
         except OSError as error:
             return BackendError(f"{self.model}: no process can be started: {error.strerror}.")
         async with trio.open_nursery() as nursery:

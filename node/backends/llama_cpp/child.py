@@ -25,15 +25,17 @@ CONTEXT_TOKENS_MAX = 4096  # Of one conversation.
 
 
 def main() -> NoReturn:
-    """Arguments: the model's path, the number of threads, the memory that models may have in bytes, the parent's process id."""
-    path, threads, memory, parent = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+    """Arguments: the model's path, the number of threads, the memory that models may have in bytes, whether exactness is worth more
+    than speed (0 or 1), the parent's process id.
+    """
+    path, (threads, memory, exact, parent) = Path(sys.argv[1]), map(int, sys.argv[2:6])
     guards = restrict_process(parent)
     # The pipe's ends move out of the way; what prints to stdout now reaches the log.
     source, sink = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     try:
-        serve(path, threads, memory, guards, source, sink)
+        serve(path, threads, memory, bool(exact), guards, source, sink)
     except _CannotLoad as error:
         os.write(sink, pipe.pack(pipe.Unfit(str(error)[:1_000])))
         os._exit(EXIT_UNFIT)
@@ -43,11 +45,11 @@ class _CannotLoad(Exception):
     """The message goes to the user."""
 
 
-def serve(path: Path, threads: int, memory: int, guards: list[str], source: int, descriptor: int) -> NoReturn:
+def serve(path: Path, threads: int, memory: int, wants_exact: bool, guards: list[str], source: int, descriptor: int) -> NoReturn:
     """Load the model, say so, and answer for ever. Raises _CannotLoad."""
     try:
         # Not before: loading these starts threads, which would be outside of the sandbox.
-        from node.backends.llama_cpp.context import BITS, NUMERICS_BYTES, AbortFlag, Context, form_for
+        from node.backends.llama_cpp.context import BITS, BLOCK, NUMERICS_BYTES, AbortFlag, Context, form_for
         from node.backends.llama_cpp.embedder import TEXTS_MAX, Embedder
         from node.backends.llama_cpp.formats import Formats
         from node.backends.llama_cpp.mailbox import Requests, Sink
@@ -85,6 +87,9 @@ def serve(path: Path, threads: int, memory: int, guards: list[str], source: int,
                 note = f"{error}; so it only completes text"
         worker = Worker(model, context, template, Formats(model), sink)
         exact = worker.warm_up()
+        if wants_exact and not exact:
+            context.block = BLOCK
+            exact = worker.warm_up()
         if threads > 1:
             threads = best_threads(threads, trial(context, model.first_token))
             context.use_threads(threads)

@@ -9,6 +9,7 @@ numbers, or llama.cpp computes them one group after the other.
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 import llama_cpp as ll
@@ -56,6 +57,8 @@ FORMATS = {"q8_0": ll.GGML_TYPE_Q8_0, "bf16": 30}  # GGML_TYPE_BF16, which the b
 BITS = {"q8_0": 8.5, "bf16": 16.0}
 Q8_0_NUMBERS = 32  # It keeps so many numbers together; a head must be a multiple.
 ROWS_MAX = 256  # Of one batch.
+FILLER = 0  # A token that every vocabulary has.
+BLOCK = 8  # Rows that every kernel computes alike, if there are never fewer: see `Context.block`.
 
 
 def form_for(model: Model) -> str:
@@ -69,11 +72,17 @@ class Context:
     def __init__(self, model: Model, sequences: int, tokens: int, threads: int, form: str, abort: AbortFlag) -> None:
         """Raises LoadFailed. All of the memory is taken now."""
         self.form = form
+        self.block = 1
+        """Every batch is filled up to a multiple of so many rows. 1: never.
+
+        For some kinds of weights llama.cpp takes other kernels for few rows than for many, and their bits differ. With 8 they do
+        not (Gemma-3 in Q4_K_M, weights in F16 and BF16, on AVX-512), at the price of computing rows that nobody wants.
+        """
         self._abort = abort
         self._vocabulary_size = model.vocabulary_size
         params = ll.llama_context_default_params()
         params.n_seq_max = sequences
-        params.n_ctx = sequences * tokens
+        params.n_ctx = sequences * (tokens + BLOCK)  # Rows that fill up a batch stand behind the text for a moment.
         params.n_batch = params.n_ubatch = max(min(ROWS_MAX, params.n_ctx), sequences)
         params.n_threads = params.n_threads_batch = threads
         params.kv_unified = False
@@ -90,6 +99,7 @@ class Context:
         self.tokens = min(int(ll.llama_n_ctx_seq(context)), tokens)
         self.rows_max = int(ll.llama_n_batch(context))
         self._batch = Batch(self.rows_max)
+        self._places: Sequence[int] = ()  # Of the rows of the last batch, in what was computed.
 
     def use_threads(self, count: int) -> None:
         """From now on. It changes no bit of what is computed."""
@@ -103,7 +113,7 @@ class Context:
     def numerics(self) -> bytes:
         """Equal for engines that compute the same bits: the library's build, the processor's instructions, the format."""
         # Neither threads nor what else is in a batch are among them: they change nothing (`make bench ARGS=resume`).
-        form = f"{self.form} flash partitioned".encode()
+        form = f"{self.form} flash partitioned {self.block}".encode()
         parts = (ll.__version__.encode(), ll.llama_print_system_info() or b"", form)
         return sha256(b"\0".join(parts)).digest()[:NUMERICS_BYTES]
 
@@ -114,15 +124,51 @@ class Context:
         """
         code = ABORTED
         if not self._abort:
-            code = ll.llama_decode(self._context, self._batch.of(rows))
+            filling = self._filling(rows) if self.block > 1 else []
+            batch = self._filled([*rows, *filling]) if self.block > 1 else rows
+            own = {(row.sequence, row.position) for row in filling}
+            self._places = [at for at, row in enumerate(batch) if (row.sequence, row.position) not in own]
+            code = ll.llama_decode(self._context, self._batch.of(batch))
+            for row in reversed(filling):
+                ll.llama_memory_seq_rm(self._memory, row.sequence, row.position, -1)
         if code == ABORTED:
             raise Aborted
         if code != 0:
             raise LoadFailed(f"llama.cpp cannot go on with it (llama_decode returned {code})")
 
+    def _filling(self, rows: Sequence[Row]) -> list[Row]:
+        """Rows that nobody wants, so that no kernel computes less than a block: in other sequences, or behind the texts."""
+        ends = {row.sequence: row.position + 1 for row in rows}
+        if len(ends) == len(rows):
+            # One row of each text, as when they grow: others beside them make the block full, and are forgotten again.
+            wanted = -(-len(rows) // self.block) * self.block
+            first = max(0, min(min(ends), self.sequences - wanted))
+            window = range(first, first + wanted)
+            if wanted <= self.sequences and max(ends) in window:
+                idle = [sequence for sequence in window if sequence not in ends]
+                return [Row(sequence, self._length(sequence), FILLER, False) for sequence in idle]
+        filling = []
+        for sequence, end in ends.items():
+            count = sum(row.sequence == sequence for row in rows)
+            filling += [Row(sequence, end + more, FILLER, False) for more in range(-count % self.block)]
+        return filling
+
+    def _filled(self, rows: list[Row]) -> list[Row]:
+        """In order, and with so many of them wanted that the last layer has whole blocks too: those that fill up come first."""
+        missing = -sum(row.wanted for row in rows) % self.block
+        filled = []
+        for row in reversed(rows):
+            filled.append(replace(row, wanted=row.wanted or missing > 0))
+            missing -= not row.wanted
+        return sorted(filled, key=lambda row: (row.sequence, row.position))
+
+    def _length(self, sequence: int) -> int:
+        """How many tokens a sequence has."""
+        return int(ll.llama_memory_seq_pos_max(self._memory, sequence)) + 1
+
     def logits(self, row: int) -> Logits:
         """What follows a wanted row of the last batch: a view, valid until the next one."""
-        return np.ctypeslib.as_array(ll.llama_get_logits_ith(self._context, row), (self._vocabulary_size,))
+        return np.ctypeslib.as_array(ll.llama_get_logits_ith(self._context, self._places[row]), (self._vocabulary_size,))
 
     def forget(self, sequence: int, keep: int) -> int:
         """Forget a sequence from a position on. Returns how many tokens it still has: recurrent models forget all or nothing."""

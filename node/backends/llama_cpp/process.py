@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import trio
 
-from node.backends import GenerationRequest, Piece
+from node.backends import GenerationRequest, Piece, Surroundings
 from node.backends.llama_cpp import pipe
 from protocol.limits import LOGPROB_MIN, OPTION_BYTES_MAX, OPTIONS_MAX
 from protocol.parts import Alternative, Logprob, Turn
@@ -74,11 +74,11 @@ class Child:
     """One process of `node.backends.llama_cpp.child`. `serve` must run for anything else to make progress."""
 
     def __init__(
-        self, model: Path, threads: int, memory: int, log: Path, progress: Callable[[float], None] = lambda share: None
+        self, model: Path, given: Surroundings, log: Path, progress: Callable[[float], None] = lambda share: None
     ) -> None:
         """Starts the process. Raises OSError if that is impossible. `progress` is told what share of the file has been read."""
         self._progress = progress
-        self._process = _spawn(model, threads, memory, log)
+        self._process = _spawn(model, given, log)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._to_child = trio.lowlevel.FdStream(os.dup(self._process.stdin.fileno()))
         self._from_child = trio.lowlevel.FdStream(os.dup(self._process.stdout.fileno()))
@@ -329,7 +329,7 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _spawn(model: Path, threads: int, memory: int, log: Path) -> "subprocess.Popen[bytes]":
+def _spawn(model: Path, given: Surroundings, log: Path) -> "subprocess.Popen[bytes]":
     """Start the child in a session of its own, out of reach of the terminal's Ctrl-C, with next to no environment.
 
     Not by way of trio: it starts processes on a worker thread, and PR_SET_PDEATHSIG would kill the child when that ends.
@@ -347,7 +347,7 @@ def _spawn(model: Path, threads: int, memory: int, log: Path) -> "subprocess.Pop
         return subprocess.Popen(
             [
                 sys.executable, "-P", "-m", "node.backends.llama_cpp.child",
-                str(model), str(threads), str(memory), str(os.getpid()),
+                str(model), str(given.threads), str(given.memory_bytes), str(int(given.exact)), str(os.getpid()),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -127,7 +127,8 @@ class Scheduler:
         parts: list[tuple[Place, int]] = []
         rows = 0
         for place in reading:
-            if rows == 0 or rows + place.unread <= min(READ_TOGETHER, room):
+            # What fills a batch up goes to one text: others beside it would be computed apart.
+            if rows == 0 or (self._context.block == 1 and rows + place.unread <= min(READ_TOGETHER, room)):
                 parts.append((place, min(place.unread, room, _before_too_many(place))))
                 rows += parts[-1][1]
         began = perf_counter()

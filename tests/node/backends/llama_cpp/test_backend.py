@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import llama_cpp
+import numpy as np
 import pytest
 import trio
 
@@ -14,7 +15,8 @@ from node.backends import BackendError, GenerationRequest, Surroundings
 from node.backends.contract import ask, check_backend, running
 from node.backends.llama_cpp import process
 from node.backends.llama_cpp.backend import LlamaCppBackend
-from node.backends.llama_cpp.context import AbortFlag, Context, Row
+from node.backends.llama_cpp.batch import Row
+from node.backends.llama_cpp.context import BLOCK, AbortFlag, Context
 from node.backends.llama_cpp.model import Model
 from protocol.parts import Sampling, Turn
 from tests.node.backends.llama_cpp.gguf_files import DAMAGED, SMOLLM2, small_model
@@ -114,6 +116,33 @@ async def test_numerics_are_equal_only_where_bits_are(kind: str, tmp_path: Path,
         async with running(LlamaCppBackend(str(path), surroundings)) as capabilities:
             found.append(capabilities[0].numerics)
     assert (found[0] == found[1]) is exact
+    if exact:
+        return
+    # What the owner may ask for instead: never fewer rows than all kernels compute alike.
+    found.clear()
+    for _ in range(2):
+        async with running(LlamaCppBackend(f"exact={path}", replace(surroundings, exact=True))) as capabilities:
+            found.append(capabilities[0].numerics)
+    assert found[0] == found[1]
+    with closing(Context(model, 16, 64, 1, "q8_0", AbortFlag())) as context:
+        context.block = BLOCK
+        for batch in ([row] for row in rows):
+            context.decode(batch)
+        one_by_one = context.logits(0).copy()
+        assert (one_by_one == _alone(context, rows)).all()
+        beside = [Row(number, at, token, True) for number in (2, 3, 5) for at, token in enumerate(tokens[: 4 + number])]
+        context.decode(beside)
+        last = context.logits(len(beside) - 1).copy()
+        context.forget(2, 0)
+        context.forget(5, 0)
+        context.decode([Row(5, at, token, True) for at, token in enumerate(tokens[:9])])
+        assert (context.logits(8) == last).all(), "three texts in one batch, and one alone"
+
+
+def _alone(context: Context, rows: list[Row]) -> np.ndarray:
+    """What follows on these rows in one batch, in an empty place."""
+    context.decode([replace(row, sequence=1) for row in rows])
+    return context.logits(len(rows) - 1).copy()
 
 
 async def test_a_hostile_template_costs_the_model_its_chat(tmp_path: Path, surroundings: Surroundings) -> None:
