@@ -1,6 +1,7 @@
 """The node's engine beside llama-server, of the same source and flags, both over HTTP with one client, in turns.
 
-LLAMA_SERVER names its program; `make bench-engine` builds it. PARTS chooses some of the measurements: many, shared, stall.
+LLAMA_SERVER names its program; `make bench-engine` builds it. PARTS chooses some of the measurements: many, shared and stall, and
+locked and boundary, which need no server (see `in_process`).
 """
 
 import http.client
@@ -9,28 +10,24 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import count, pairwise
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from random import Random
 from statistics import median
 from threading import Thread
 from time import monotonic, perf_counter, sleep
 
+from benchmarks import in_process
 from benchmarks.figures import Figure, percentile
-from node.backends.references import resolve
+from benchmarks.workload import ROUNDS, TOKENS, Weights, find_models, prompt
 from tests.node.libp2p.strangers import free_port
 from tests.processes import real_nodes
 
-PARTS = os.environ.get("PARTS", "many shared stall").split()
+PARTS = os.environ.get("PARTS", "many shared stall locked boundary").split()
 THREADS = [int(number) for number in os.environ.get("THREADS", "1 2").split()]
-CROWDS = (1, 2, 4, 8, 16)
-ROUNDS = int(os.environ.get("ROUNDS", "3"))
-MODEL = "smollm2-135m"
-TOKENS = 64
+CROWDS = [int(number) for number in os.environ.get("CROWDS", "1 2 4 8 16").split()]
 PLACES, PLACE_TOKENS = 16, 2048
 START_S = 60.0
-WORDS = ("river", "bridge", "morning", "winter", "garden", "letter", "engine", "window", "music", "stone", "forest", "harbour")
 TUNINGS = {
     "llama-server": (),
     "llama-server, q8_0": ("-ctk", "q8_0", "-ctv", "q8_0", "-fa", "on"),
@@ -44,7 +41,10 @@ class Rival:
 
     name: str
     place: str
+    model: str
     headers: dict[str, str]
+    ended_early: list[int] = field(default_factory=list)
+    """The tokens of answers that had fewer than they could have: who gives them has less to do."""
 
 
 @dataclass(slots=True)
@@ -58,33 +58,38 @@ class Asked:
 
 def measure(folder: Path) -> list[Figure]:
     figures: list[Figure] = []
-    for threads in THREADS:
-        with _rivals(folder / str(threads), threads) as rivals:
+    for weights in find_models(folder):
+        for threads in THREADS:
+            here, where = folder / weights.name / str(threads), f"{weights.name}, {threads} thread(s)"
+            if any(part in _PARTS for part in PARTS):
+                with _rivals(here, weights, threads) as rivals:
+                    figures += [figure for part in PARTS if part in _PARTS for figure in _PARTS[part](rivals, where)]
+                figures.append(_ended_early(rivals, where))
             for part in PARTS:
-                figures += _PARTS[part](rivals, threads)
+                if part not in _PARTS:
+                    figures += in_process.PARTS[part](here / part, weights, threads, where)
     return figures
 
 
 @contextmanager
-def _rivals(folder: Path, threads: int) -> Iterator[list[Rival]]:
+def _rivals(folder: Path, weights: Weights, threads: int) -> Iterator[list[Rival]]:
     """The node first."""
-    path = resolve(MODEL).argument.partition("=")[2]
     with real_nodes(folder) as start:
-        node = start.start("node", models=(MODEL,), **{"offer.threads": threads})
+        node = start.start("node", models=(f"llama_cpp:{weights.argument}",), **{"offer.threads": threads})
         headers = {"authorization": f"Bearer {node.key}", "content-type": "application/json"}
-        rivals = [Rival("node", node.api.removeprefix("http://"), headers)]
+        rivals = [Rival("node", node.api.removeprefix("http://"), weights.name, headers)]
         servers = []
         try:
             for name, tuning in TUNINGS.items():
                 port = free_port()
                 command = [
-                    os.environ["LLAMA_SERVER"], "-m", path, "--host", "127.0.0.1", "--port", str(port), "-t", str(threads),
-                    "-tb", str(threads), "-np", str(PLACES), "-c", str(PLACES * PLACE_TOKENS), "--no-kv-unified", "--no-webui",
-                    *tuning,
+                    os.environ["LLAMA_SERVER"], "-m", str(weights.path), "--host", "127.0.0.1", "--port", str(port),
+                    "-t", str(threads), "-tb", str(threads), "-np", str(PLACES), "-c", str(PLACES * PLACE_TOKENS),
+                    "--no-kv-unified", "--no-webui", *tuning,
                 ]  # fmt: skip
                 with (folder / f"{port}.log").open("wb") as log:
                     servers.append(subprocess.Popen(command, stdout=log, stderr=log))
-                rivals.append(Rival(name, f"127.0.0.1:{port}", {"content-type": "application/json"}))
+                rivals.append(Rival(name, f"127.0.0.1:{port}", weights.name, {"content-type": "application/json"}))
                 _wait_healthy(rivals[-1])
             yield rivals
         finally:
@@ -107,14 +112,15 @@ def _wait_healthy(rival: Rival) -> None:
     raise TimeoutError(f"{rival.name} does not get ready")
 
 
-def _ask(rival: Rival, prompt: str, tokens: int = TOKENS) -> Asked:
+def _ask(rival: Rival, text: str, tokens: int = TOKENS) -> Asked:
+    """A text to go on with, because not every model has a chat template."""
     body = {
-        "model": MODEL, "messages": [{"role": "user", "content": prompt}], "max_tokens": tokens, "temperature": 0,
+        "model": rival.model, "prompt": text, "max_tokens": tokens, "temperature": 0,
         "stream": True, "stream_options": {"include_usage": True},
     }  # fmt: skip
     connection = http.client.HTTPConnection(rival.place, timeout=300)
     began = perf_counter()
-    connection.request("POST", "/v1/chat/completions", json.dumps(body), rival.headers)
+    connection.request("POST", "/v1/completions", json.dumps(body), rival.headers)
     response = connection.getresponse()
     assert response.status == 200, (rival.name, response.read())
     times: list[float] = []
@@ -123,12 +129,14 @@ def _ask(rival: Rival, prompt: str, tokens: int = TOKENS) -> Asked:
         if not line.startswith(b"data: {"):
             continue
         said = json.loads(line[6:])
-        if any(choice["delta"].get("content") for choice in said.get("choices", ())):
+        if any(choice.get("text") for choice in said.get("choices", ())):
             times.append(perf_counter() - began)
         counted = (said.get("usage") or {}).get("completion_tokens", counted)
     connection.close()
     gaps = [later - earlier for earlier, later in pairwise(times)]
     ended_s = perf_counter() - began
+    if counted < tokens:
+        rival.ended_early.append(counted)
     return Asked(counted, times[0] if times else ended_s, gaps)  # It may have nothing to say.
 
 
@@ -147,36 +155,32 @@ def _together(jobs: Sequence[Callable[[], Asked]]) -> list[Asked]:
     return [asked for asked in done if asked is not None]
 
 
-_NUMBERS = count()
-
-
-def _prompt(words: int) -> str:
-    """A text like no other before, of about so many tokens."""
-    dice = Random(next(_NUMBERS))
-    return "A story of " + " ".join(dice.choice(WORDS) for _ in range(words - 8)) + ". It begins like this:"
+def _ended_early(rivals: Sequence[Rival], where: str) -> Figure:
+    counts = [len(rival.ended_early) for rival in rivals]
+    return Figure(f"{where}: answers that ended early", " / ".join(map(str, counts)), "0", not any(counts))
 
 
 # --- Many at once -----------------------------------------------------------------------------------------------------
 
 
-def _many(rivals: Sequence[Rival], threads: int) -> list[Figure]:
+def _many(rivals: Sequence[Rival], where: str) -> list[Figure]:
     figures = []
     for rival in rivals:
-        _ask(rival, _prompt(40))
+        _ask(rival, prompt(40))
     for crowd in CROWDS:
         speeds: dict[str, list[float]] = {rival.name: [] for rival in rivals}
         firsts: dict[str, list[float]] = {rival.name: [] for rival in rivals}
         for number in range(ROUNDS):
             for rival in (*rivals[number % len(rivals) :], *rivals[: number % len(rivals)]):
-                prompts = [_prompt(40) for _ in range(crowd)]
+                prompts = [prompt(40) for _ in range(crowd)]
                 began = perf_counter()
-                asked = _together([lambda rival=rival, prompt=prompt: _ask(rival, prompt) for prompt in prompts])  # type: ignore[misc]
+                asked = _together([lambda rival=rival, text=text: _ask(rival, text) for text in prompts])  # type: ignore[misc]
                 speeds[rival.name].append(sum(each.tokens for each in asked) / (perf_counter() - began))
                 firsts[rival.name] += [each.first_s for each in asked]
         ours, theirs = median(speeds["node"]), max(median(speeds[rival.name]) for rival in rivals[1:])
         goal = 1.15 if crowd == 16 else 1.0
         told = " / ".join(f"{median(speeds[rival.name]):.0f}" for rival in rivals)
-        figures.append(Figure(f"{threads} thread(s), {crowd} at once: tok/s, {' / '.join(rival.name for rival in rivals)}", told))
+        figures.append(Figure(f"{where}, {crowd} at once: tok/s, {' / '.join(rival.name for rival in rivals)}", told))
         figures.append(Figure("  ratio to the better", f"{ours / theirs:.2f}", f">= {goal}", ours / theirs >= goal))
         for share in (0.5, 0.95):
             first = {rival.name: percentile(firsts[rival.name], share) for rival in rivals}
@@ -189,27 +193,27 @@ def _many(rivals: Sequence[Rival], threads: int) -> list[Figure]:
 # --- A beginning that all share ---------------------------------------------------------------------------------------
 
 
-def _shared(rivals: Sequence[Rival], threads: int) -> list[Figure]:
+def _shared(rivals: Sequence[Rival], where: str) -> list[Figure]:
     """Eight at once after the same 300 tokens, which nobody, or everybody, has seen before; then one again after 1,000."""
     cold: dict[str, list[float]] = {rival.name: [] for rival in rivals}
     warm: dict[str, list[float]] = {rival.name: [] for rival in rivals}
     again: dict[str, list[float]] = {rival.name: [] for rival in rivals}
     for _ in range(ROUNDS):
         for rival in rivals:
-            beginning = _prompt(300)
+            beginning = prompt(300)
             for times in (cold, warm):
-                prompts = [f"{beginning} {_prompt(12)}" for _ in range(8)]
+                prompts = [f"{beginning} {prompt(12)}" for _ in range(8)]
                 began = perf_counter()
-                asked = _together([lambda rival=rival, prompt=prompt: _ask(rival, prompt, 32) for prompt in prompts])  # type: ignore[misc]
+                asked = _together([lambda rival=rival, text=text: _ask(rival, text, 32) for text in prompts])  # type: ignore[misc]
                 times[rival.name].append(sum(each.tokens for each in asked) / (perf_counter() - began))
-            long = _prompt(1_000)
+            long = prompt(1_000)
             first, second = _ask(rival, long, 1), _ask(rival, long, 1)
             again[rival.name].append(1 - second.first_s / first.first_s)
     figures = []
     for name, times, goal in (("cold", cold, 2.5), ("warm", warm, 1.1)):
         ratio = median(times["node"]) / max(median(times[rival.name]) for rival in rivals[1:])
         told = " / ".join(f"{median(times[rival.name]):.0f}" for rival in rivals)
-        figures.append(Figure(f"{threads} thread(s), 8 share 300 tokens, {name}: tok/s", told))
+        figures.append(Figure(f"{where}, 8 share 300 tokens, {name}: tok/s", told))
         figures.append(Figure("  ratio to the better", f"{ratio:.2f}", f">= {goal}", ratio >= goal))
     saved = median(again["node"])
     told = " / ".join(f"{median(again[rival.name]) * 100:.0f}" for rival in rivals)
@@ -220,17 +224,17 @@ def _shared(rivals: Sequence[Rival], threads: int) -> list[Figure]:
 # --- A long prompt among others ---------------------------------------------------------------------------------------
 
 
-def _stall(rivals: Sequence[Rival], threads: int) -> list[Figure]:
+def _stall(rivals: Sequence[Rival], where: str) -> list[Figure]:
     """Four stream; then a prompt of 1,100 tokens comes."""
     longest: dict[str, list[float]] = {rival.name: [] for rival in rivals}
     firsts: dict[str, list[float]] = {rival.name: [] for rival in rivals}
     for _ in range(ROUNDS):
         for rival in rivals:
-            alone = [lambda rival=rival: _ask(rival, _prompt(40), 400) for _ in range(4)]
+            alone = [lambda rival=rival: _ask(rival, prompt(40), 400) for _ in range(4)]
 
             def late(rival: Rival = rival) -> Asked:
                 sleep(2.0)
-                return _ask(rival, _prompt(1_100), 4)
+                return _ask(rival, prompt(1_100), 4)
 
             *streams, long = _together([*alone, late])
             longest[rival.name].append(max(max(each.gaps_s) for each in streams))
@@ -240,9 +244,9 @@ def _stall(rivals: Sequence[Rival], threads: int) -> list[Figure]:
     gaps = " / ".join(f"{median(longest[rival.name]):.2f}" for rival in rivals)
     told = " / ".join(f"{median(firsts[rival.name]):.2f}" for rival in rivals)
     return [
-        Figure(f"{threads} thread(s), 1,100 tokens come among 4 streams: longest gap, s", gaps, "<= 0.35", gap <= 0.35),
+        Figure(f"{where}, 1,100 tokens come among 4 streams: longest gap, s", gaps, "<= 0.35", gap <= 0.35),
         Figure("  first text of the long one, s", told, "<= 2 x", first <= 2 * best),
     ]
 
 
-_PARTS: dict[str, Callable[[Sequence[Rival], int], list[Figure]]] = {"many": _many, "shared": _shared, "stall": _stall}
+_PARTS: dict[str, Callable[[Sequence[Rival], str], list[Figure]]] = {"many": _many, "shared": _shared, "stall": _stall}

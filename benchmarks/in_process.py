@@ -1,0 +1,233 @@
+"""The node's engine without HTTP: beside llama_cpp.Llama behind one lock, and beside its own parts without a child and a pipe.
+
+What it is compared with has a process of its own as well, and its time is taken there: OpenMP keeps threads for every thread
+that has computed, and in one process those of one side would slow the other.
+"""
+
+import os
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from threading import Lock
+from time import perf_counter
+
+import trio
+from llama_cpp import Llama
+
+from benchmarks.figures import Figure, at_most, percentile
+from benchmarks.workload import ROUNDS, TOKENS, Weights, prompt
+from node.backends import GenerationRequest, Piece, Surroundings
+from node.backends.contract import running
+from node.backends.llama_cpp.backend import LlamaCppBackend
+from node.backends.llama_cpp.context import AbortFlag, Context, Logits, form_for
+from node.backends.llama_cpp.model import Model
+from node.backends.llama_cpp.scheduler import Scheduler, Text
+from protocol.messages import Sampling, Turn
+
+CROWD = 16
+BLOCKS = {1: 8, CROWD: 2}  # In each round of `boundary`: a single answer is over soon, and one per cent is little.
+LLAMA_TOKENS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The answers to some texts: tokens of all together, and seconds until the last was there."""
+
+    tokens: int
+    seconds: float
+
+
+Side = Callable[[list[str]], Awaitable[Run]]
+
+
+async def _in_turns(sides: Sequence[Side], crowd: int, blocks: int) -> list[list[float]]:
+    """Tokens per second of each side in each block, which goes through the sides and back again: A B B A.
+
+    What drifts slower than a block does so for all alike. All sides get the same texts, which none has seen before.
+    """
+    for side in sides:
+        await side([prompt(40)])
+    speeds: list[list[float]] = [[] for _ in sides]
+    for _ in range(blocks):
+        runs: list[list[Run]] = [[] for _ in sides]
+        for order in (range(len(sides)), reversed(range(len(sides)))):
+            texts = [prompt(40) for _ in range(crowd)]
+            for number in order:
+                runs[number].append(await sides[number](texts))
+        for number, both in enumerate(runs):
+            speeds[number].append(sum(run.tokens for run in both) / sum(run.seconds for run in both))
+    return speeds
+
+
+def _through(backend: LlamaCppBackend) -> Side:
+    """The engine as the node uses it."""
+
+    async def run(texts: list[str]) -> Run:
+        counts: list[int] = []
+
+        async def complete(text: str) -> None:
+            request = GenerationRequest("complete", backend.model, (Turn("user", text),), TOKENS, Sampling())
+            sending, receiving = trio.open_memory_channel[str | Piece](0)
+            async with trio.open_nursery() as call:
+                call.start_soon(_read, receiving)
+                async with sending:
+                    counts.append((await backend.generate(request, sending)).tokens_out)
+
+        began = perf_counter()
+        async with trio.open_nursery() as nursery:
+            for text in texts:
+                nursery.start_soon(complete, text)
+        return Run(sum(counts), perf_counter() - began)
+
+    return run
+
+
+async def _read(pieces: trio.MemoryReceiveChannel[str | Piece]) -> None:
+    async for _ in pieces:
+        pass
+
+
+@contextmanager
+def _process(log: Path) -> Iterator[Executor]:
+    """One that works on its main thread, as the node's child does. What the library says goes to the log."""
+    with ProcessPoolExecutor(1, get_context("spawn"), _redirect, (log,)) as process:
+        yield process
+
+
+def _redirect(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), 2)
+
+
+def _within(process: Executor, work: Callable[..., Run], *given: object) -> Side:
+    async def run(texts: list[str]) -> Run:
+        return await trio.to_thread.run_sync(process.submit(work, *given, texts).result)
+
+    return run
+
+
+# --- Behind one lock --------------------------------------------------------------------------------------------------
+
+
+async def _locked(folder: Path, weights: Weights, threads: int, where: str) -> list[Figure]:
+    """Many threads that share one Llama, as a simple server has them; and the same without threads, which is its best."""
+    backend = LlamaCppBackend(weights.argument, Surroundings(folder, threads))
+    async with running(backend):
+        with _process(folder / "locked.log") as locked, _process(folder / "alone.log") as alone:
+            sides = (
+                _through(backend),
+                _within(locked, _behind_lock, weights.path, threads),
+                _within(alone, _one_after_another, weights.path, threads),
+            )
+            speeds = await _in_turns(sides, CROWD, ROUNDS)
+    ours, *others = speeds
+    to_locked, to_alone = (median(own / other for own, other in zip(ours, theirs, strict=True)) for theirs in others)
+    told = " / ".join(f"{median(each):.0f}" for each in speeds)
+    return [
+        Figure(f"{where}, {CROWD} at once: tok/s, backend / Llama behind a lock / Llama without threads", told),
+        Figure("  ratio to the one behind a lock", f"{to_locked:.2f}", ">= 3", to_locked >= 3),
+        Figure("  ratio to the one without threads", f"{to_alone:.2f}"),
+    ]
+
+
+@cache
+def _llama(path: Path, threads: int) -> Llama:
+    return Llama(str(path), n_ctx=LLAMA_TOKENS, n_threads=threads, n_threads_batch=threads, verbose=False)
+
+
+def _complete(llama: Llama, text: str) -> int:
+    """Returns how many tokens came."""
+    return llama.create_completion(text, max_tokens=TOKENS, temperature=0.0)["usage"]["completion_tokens"]
+
+
+def _behind_lock(path: Path, threads: int, texts: list[str]) -> Run:
+    llama, lock = _llama(path, threads), Lock()
+
+    def complete(text: str) -> int:
+        with lock:
+            return _complete(llama, text)
+
+    with ThreadPoolExecutor(len(texts)) as askers:
+        began = perf_counter()
+        tokens = sum(askers.map(complete, texts))
+        return Run(tokens, perf_counter() - began)
+
+
+def _one_after_another(path: Path, threads: int, texts: list[str]) -> Run:
+    llama = _llama(path, threads)
+    began = perf_counter()
+    tokens = sum(_complete(llama, text) for text in texts)
+    return Run(tokens, perf_counter() - began)
+
+
+# --- Without a boundary -----------------------------------------------------------------------------------------------
+
+
+async def _boundary(folder: Path, weights: Weights, threads: int, where: str) -> list[Figure]:
+    """What the child costs: its pipe, both event loops, and also the making of text from tokens, which it does besides.
+
+    Both processes are new in each round: where memory happens to lie makes one as fast as it is for as long as it lives.
+    """
+    theirs: dict[int, list[float]] = {crowd: [] for crowd in BLOCKS}
+    ours: dict[int, list[float]] = {crowd: [] for crowd in BLOCKS}
+    for _ in range(ROUNDS):
+        backend = LlamaCppBackend(weights.argument, Surroundings(folder, threads))
+        async with running(backend) as offered:
+            with _process(folder / "parts.log") as process:
+                parts = _within(process, _parts, weights.path, threads, offered[0].slots, offered[0].context_tokens)
+                for crowd, blocks in BLOCKS.items():
+                    without, through = await _in_turns((parts, _through(backend)), crowd, blocks)
+                    theirs[crowd] += without
+                    ours[crowd] += through
+    figures = []
+    for crowd in BLOCKS:
+        lost = [(1 - own / other) * 100 for own, other in zip(ours[crowd], theirs[crowd], strict=True)]
+        told = f"{median(ours[crowd]):.1f} / {median(theirs[crowd]):.1f}"
+        middle = f"{percentile(lost, 0.25):.1f} to {percentile(lost, 0.75):.1f} %"
+        figures += [
+            Figure(f"{where}, {crowd} at once: tok/s, child / its parts in one process", told),
+            at_most(f"  lost, median of {len(lost)} blocks", median(lost), 1, "%", 2),
+            Figure("  lost, the middle half of the blocks", middle),
+        ]
+    return figures
+
+
+@cache
+def _engine(path: Path, threads: int, sequences: int, tokens: int) -> tuple[Model, Scheduler]:
+    model = Model(path)
+    return model, Scheduler(Context(model, sequences, tokens, threads, form_for(model), AbortFlag()))
+
+
+def _parts(path: Path, threads: int, sequences: int, tokens: int, texts: list[str]) -> Run:
+    model, scheduler = _engine(path, threads, sequences, tokens)
+    began = perf_counter()
+    left = {Text(model.tokenize(text), _likeliest): TOKENS for text in texts}
+    for text in left:
+        scheduler.add(text)
+    counted = 0
+    while left:
+        for grown in scheduler.step():
+            ended = model.is_end(grown.token)
+            counted += not ended
+            left[grown.text] -= 1
+            if ended or not left[grown.text]:
+                scheduler.remove(grown.text)
+                del left[grown.text]
+    return Run(counted, perf_counter() - began)
+
+
+def _likeliest(logits: Logits) -> int:
+    return int(logits.argmax())
+
+
+def _run(part: Callable[..., Awaitable[list[Figure]]]) -> Callable[[Path, Weights, int, str], list[Figure]]:
+    return lambda folder, weights, threads, where: trio.run(part, folder, weights, threads, where)
+
+
+PARTS = {"locked": _run(_locked), "boundary": _run(_boundary)}

