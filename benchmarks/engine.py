@@ -1,7 +1,7 @@
 """The node's engine beside llama-server, of the same source and flags, both over HTTP with one client, in turns.
 
 LLAMA_SERVER names its program; `make bench-engine` builds it. PARTS chooses some of the measurements: many, shared and stall, and
-locked and boundary, which need no server (see `in_process`).
+locked, boundary and exact, which need no server (see `in_process`).
 """
 
 import http.client
@@ -23,7 +23,7 @@ from benchmarks.workload import ROUNDS, TOKENS, Weights, find_models, prompt
 from tests.node.libp2p.strangers import free_port
 from tests.processes import real_nodes
 
-PARTS = os.environ.get("PARTS", "many shared stall locked boundary").split()
+PARTS = os.environ.get("PARTS", "many shared stall locked boundary exact").split()
 THREADS = [int(number) for number in os.environ.get("THREADS", "1 2").split()]
 CROWDS = [int(number) for number in os.environ.get("CROWDS", "1 2 4 8 16").split()]
 PLACES, PLACE_TOKENS = 16, 2048

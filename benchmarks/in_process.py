@@ -27,7 +27,7 @@ from node.backends.llama_cpp.backend import LlamaCppBackend
 from node.backends.llama_cpp.context import AbortFlag, Context, Logits, form_for
 from node.backends.llama_cpp.model import Model
 from node.backends.llama_cpp.scheduler import Scheduler, Text
-from protocol.messages import Sampling, Turn
+from protocol.parts import Sampling, Turn
 
 CROWD = 16
 BLOCKS = {1: 8, CROWD: 2}  # In each round of `boundary`: a single answer is over soon, and one per cent is little.
@@ -226,8 +226,25 @@ def _likeliest(logits: Logits) -> int:
     return int(logits.argmax())
 
 
+# --- Exactness --------------------------------------------------------------------------------------------------------
+
+
+async def _exact(folder: Path, weights: Weights, threads: int, where: str) -> list[Figure]:
+    """What it costs to compute so that others can compute the same: nothing for weights where that is so anyway."""
+    usual = LlamaCppBackend(weights.argument, Surroundings(folder / "usual", threads))
+    exact = LlamaCppBackend(weights.argument, Surroundings(folder / "exact", threads, exact=True))
+    figures = []
+    async with running(usual), running(exact):
+        for crowd in (1, 4, CROWD):
+            speeds = await _in_turns((_through(usual), _through(exact)), crowd, ROUNDS)
+            ratio = median(own / other for other, own in zip(*speeds, strict=True))
+            told = " / ".join(f"{median(each):.0f}" for each in speeds)
+            figures.append(Figure(f"{where}, {crowd} at once: tok/s, as usual / exact; ratio", f"{told}; {ratio:.2f}"))
+    return figures
+
+
 def _run(part: Callable[..., Awaitable[list[Figure]]]) -> Callable[[Path, Weights, int, str], list[Figure]]:
     return lambda folder, weights, threads, where: trio.run(part, folder, weights, threads, where)
 
 
-PARTS = {"locked": _run(_locked), "boundary": _run(_boundary)}
+PARTS = {"locked": _run(_locked), "boundary": _run(_boundary), "exact": _run(_exact)}
