@@ -185,7 +185,7 @@ class Worker:
             if call is None:
                 continue  # It was over at an earlier token.
             if each.broken:
-                self._end(call, "failed", each.broken)
+                self._close(call, "failed", each.broken)  # The scheduler has let go of it.
             elif isinstance(call, Choice):
                 if call.ballot.is_read:
                     self._read_next(call)
@@ -224,9 +224,9 @@ class Worker:
     def _read_next(self, call: Choice) -> None:
         """Read the next option, or say which is the likeliest."""
         text = call.ballot.next()
-        self._scheduler.remove(call.text)
-        del self._by_text[call.text]
         if text is not None:
+            self._scheduler.remove(call.text)
+            del self._by_text[call.text]
             call.text = text
             self._by_text[text] = call
             self._scheduler.add(text)
@@ -236,8 +236,7 @@ class Worker:
         pairs = [(text_of_best.encode(), best), *((option.encode(), logprob) for logprob, option in ranked)]
         self._sink.say(pipe.Piece(call.number, text_of_best, [], [[part for pair in pairs for part in pair]]))
         call.tokens_out = len(self._model.tokenize_plain(text_of_best))
-        del self._calls[call.number]
-        self._sink.say(pipe.Ended(call.number, "stop", call.tokens_in, call.tokens_out, ""))
+        self._end(call, "stop")
 
     def _finish(self, call: Call) -> None:
         self._take(call, call.answer.flush())
@@ -256,6 +255,9 @@ class Worker:
     def _end(
         self, call: Call | Choice, finish: str, reason: str = "", functions: Sequence[list[str]] = ()
     ) -> None:
-        del self._calls[call.number], self._by_text[call.text]
         self._scheduler.remove(call.text)
+        self._close(call, finish, reason, functions)
+
+    def _close(self, call: Call | Choice, finish: str, reason: str, functions: Sequence[list[str]] = ()) -> None:
+        del self._calls[call.number], self._by_text[call.text]
         self._sink.say(pipe.Ended(call.number, finish, call.tokens_in, call.tokens_out, reason, list(functions)))
