@@ -29,7 +29,7 @@ from starlette.types import ASGIApp
 from node.api.access import TRUSTED
 
 CONNECTIONS_MAX = 256  # For each listener; a node with more clients of its own is not a personal node. The rest queue.
-BACKLOG = 256
+BACKLOG = 1_024  # Clients that wait until one of those connections is free; beyond that the kernel resets them.
 SEND_S_MAX = 30.0  # How long a client may read nothing of SEND_BYTES before it is dropped.
 SEND_BYTES = 65_536  # A slow reader makes this much progress; one that has stopped does not.
 SEND_S_MAX_STOPPING = 1.0  # The same once this node stops.
