@@ -25,6 +25,8 @@ class Embedder:
 
     def __init__(self, model: Model, tokens: int, threads: int, abort: AbortFlag, sink: Sink) -> None:
         """Texts of up to `tokens` tokens. Raises LoadFailed."""
+        if model.pooling == ll.LLAMA_POOLING_TYPE_RANK:
+            raise LoadFailed("it judges pairs of texts (a reranker), of which nothing here makes use")
         params = ll.llama_context_default_params()
         params.embeddings = True
         params.n_seq_max = TEXTS_MAX

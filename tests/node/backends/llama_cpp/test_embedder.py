@@ -83,6 +83,13 @@ async def test_a_call_that_is_left_does_not_disturb_the_others(tmp_path: Path, s
         assert backend.pid == pid
 
 
+async def test_a_reranker_is_refused(tmp_path: Path, surroundings: Surroundings) -> None:
+    path = tiny_bert(tmp_path / "judge.gguf", pooling=4)
+    with pytest.RaisesGroup(pytest.RaisesExc(BackendError, match="a reranker.*, of which nothing here makes use")):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(LlamaCppBackend(str(path), surroundings).run)
+
+
 async def test_a_chat_model_makes_no_vectors(nonsense: Path, surroundings: Surroundings) -> None:
     async with running(backend := LlamaCppBackend(f"vectors={nonsense}", surroundings)):
         with pytest.raises(BackendError, match='does chat, summarize, complete; not "embed"'):
