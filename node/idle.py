@@ -51,13 +51,13 @@ def _busy_s() -> float:
 def _own_s() -> float:
     """What this process and those that it has started have had."""
     own = psutil.Process()
-    spent = 0.0
-    for process in (own, *own.children(recursive=True)):
+    times = own.cpu_times()
+    spent = times.user + times.system + getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
+    for child in own.children(recursive=True):
         with suppress(psutil.Error):
-            times = process.cpu_times()
+            times = child.cpu_times()
             spent += times.user + times.system
-    ended = own.cpu_times()
-    return spent + getattr(ended, "children_user", 0.0) + getattr(ended, "children_system", 0.0)
+    return float(spent)
 
 
 def _on_battery() -> bool:

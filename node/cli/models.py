@@ -14,7 +14,7 @@ from node.cli.references import checked_reference
 from node.cli.tables import model_trouble, models_table
 from node.cli.terminal import Terminal, plain, short_path, table
 from node.exits import Failure, first_error
-from node.notation import absolute_reference, model_file
+from node.notation import absolute_reference
 from node.views import ModelView
 
 if TYPE_CHECKING:
@@ -87,18 +87,13 @@ def remove(terminal: Terminal, ref: str, once: bool) -> None:
     somebody. Its file stays where it is; the reference leaves config.toml.
     """
     client = ControlClient(terminal.home, terminal.timeout_s)
-    data = client.post("/models/remove", {"ref": _from_here(ref)})
+    data = client.post("/models/remove", {"ref": absolute_reference(ref, Path.cwd())})
     model = read(ModelView, data)
     dropped = not once and drop_model(terminal.home.config_file, {ref, model.ref, model.model})
     if terminal.json:
         terminal.record({"schema": "swarm.model/1", **data})
         return
     terminal.say(f"{plain(model.model or model.ref)} is gone{', from config.toml too' if dropped else ''}.")
-
-
-def _from_here(ref: str) -> str:
-    """A file as the node calls it; names stay as they are."""
-    return absolute_reference(ref, Path.cwd()) if model_file(ref) is not None else ref
 
 
 @command.command("bench")

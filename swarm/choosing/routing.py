@@ -5,7 +5,7 @@ ones where speeds differ widely. Draws weighted by cost do neither: what they ar
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 
 from protocol.identity import NodeId
@@ -29,8 +29,22 @@ BYTES_PER_TOKEN_MAX = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a task needs of a capability, worked out once for all workers: texts are long, and workers many."""
+
+    demanded: frozenset[str]  # Features.
+    tokens: int  # At least, for its input.
+
+    @classmethod
+    def of(cls, task: Task) -> "Needs":
+        bytes_in = sum(turn.size for turn in task.turns) + task.demands.size
+        return cls(task.demands.features, bytes_in // BYTES_PER_TOKEN_MAX)
+
+
 def eligible(
     task: Task,
+    needs: Needs,
     node: NodeId,
     known: Known,
     capabilities: tuple[Capability, ...],
@@ -49,17 +63,15 @@ def eligible(
     fitting = [capability for capability in capabilities if task.model in ("", capability.model)]
     if not fitting:
         return f"offers {capabilities[0].model}, not {task.model}"
-    needed = task.demands.features
-    honouring = [capability for capability in fitting if needed.issubset(capability.features)]
+    honouring = [capability for capability in fitting if needs.demanded.issubset(capability.features)]
     if not honouring:
-        return f"cannot do {', '.join(sorted(needed.difference(fitting[0].features)))}"
+        return f"cannot do {', '.join(sorted(needs.demanded.difference(fitting[0].features)))}"
     fitting = honouring
     if task.begun_by is not None:
         fitting = [found for found in fitting if can_go_on(found, task.begun_by)]
         if not fitting:
             return "does not have the model that began this answer"
-    bytes_in = sum(turn.size for turn in task.turns) + task.demands.size
-    roomy = [found for found in fitting if bytes_in // BYTES_PER_TOKEN_MAX <= found.context_tokens]
+    roomy = [found for found in fitting if needs.tokens <= found.context_tokens]
     if not roomy:
         return f"context of {fitting[0].context_tokens} tokens is too short"
     return max(roomy, key=lambda found: found.tokens_per_second)
@@ -111,9 +123,10 @@ class Router:
         excluded: list[Excluded] = []
         unmet: dict[str, int] = {}
         tried = list(tried)
+        needs = Needs.of(task)
         for known, capabilities in self._index.able(task.skill):
             node, advert = known.node, known.advert
-            found = eligible(task, node, known, capabilities, self._node, tried)
+            found = eligible(task, needs, node, known, capabilities, self._node, tried)
             standing = self._standings.of(node, now)
             if not isinstance(found, str) and standing is not None and task.worker is None:
                 found = standing.shut_out(now) or found

@@ -9,7 +9,7 @@ import pytest
 from protocol import errors
 from protocol.identity import NodeId
 from protocol.parts import Capability, Demands, Turn
-from swarm.choosing.routing import BYTES_PER_TOKEN_MAX, Router, eligible
+from swarm.choosing.routing import BYTES_PER_TOKEN_MAX, Needs, Router, eligible
 from swarm.choosing.scoring import STRANGER_COST
 from swarm.choosing.standing import Standings
 from swarm.finding.capabilities import CapabilityIndex
@@ -45,7 +45,7 @@ def reason(
     knowledge = Knowledge(Random(1))
     knowledge.knows(node, *(offered or (CHAT,)), **changes)
     [(known, found)] = knowledge.index.able("chat")
-    verdict = eligible(asked, node, known, found, ADA, tried)
+    verdict = eligible(asked, Needs.of(asked), node, known, found, ADA, tried)
     return verdict if isinstance(verdict, str) else verdict.model
 
 
