@@ -66,20 +66,13 @@ class Serving:
     def drain(self) -> list[Effect]:
         """Refuse whatever comes from now on, and send those away who wait."""
         self._draining = True
-        effects: list[Effect] = []
-        for attempt, service in list(self._services.items()):
-            if service.begun_at is None:
-                effects += self._close(attempt, TaskFailed(attempt, errors.DRAINING.number, errors.DRAINING.meaning))
-        return effects
+        return self._send_away(errors.DRAINING.meaning)
 
     def reserve(self, reserved: bool, now: float) -> list[Effect]:
         """Keep the slots for this node's own user, or not any more. Peers who wait are sent away; what runs ends by itself."""
         self.reserved = reserved
-        effects: list[Effect] = []
-        for attempt, service in list(self._services.items()):
-            if reserved and service.begun_at is None and service.requester != self._node:
-                effects += self._close(attempt, TaskFailed(attempt, errors.DRAINING.number, RESERVED))
-        return effects + self._advance(now)
+        away = self._send_away(RESERVED, staying=self._node) if reserved else []
+        return away + self._advance(now)
 
     def requested(self, sender: NodeId, request: TaskRequest, now: float) -> list[Effect]:
         """Admission: a typed refusal, or a promise."""
@@ -157,6 +150,14 @@ class Serving:
         return self._closed_by(attempt, service.ending or code, "" if service.ending else reason, now)
 
     # --- Inside -------------------------------------------------------------------------------------------------------
+
+    def _send_away(self, reason: str, staying: NodeId | None = None) -> list[Effect]:
+        """Close what waits, but for one requester's."""
+        effects: list[Effect] = []
+        for attempt, service in list(self._services.items()):
+            if service.begun_at is None and service.requester != staying:
+                effects += self._close(attempt, TaskFailed(attempt, errors.DRAINING.number, reason))
+        return effects
 
     def _slots(self) -> dict[str, int]:
         slots: dict[str, int] = {}

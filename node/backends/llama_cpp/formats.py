@@ -10,12 +10,10 @@ import numpy.typing as npt
 from llguidance.gbnf_to_lark import gbnf_to_lark
 from llguidance.llamacpp import lltokenizer_from_vocab
 
+from node.backends.llama_cpp.functions import ONE_WAY
 from node.backends.llama_cpp.model import Model
 
 REASON_CHARACTERS_MAX = 160
-
-# One way to write each JSON value: small models would otherwise write spaces for ever.
-JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 class FormatRefused(Exception):
@@ -34,7 +32,7 @@ class Formats:
         what = "schema" if schema else "grammar" if grammar else "schema of a function"
         try:
             if schema:
-                source = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=JSON)
+                source = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=ONE_WAY)
             else:
                 source = llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(grammar) if grammar else call)
         except RecursionError:

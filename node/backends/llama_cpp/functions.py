@@ -8,8 +8,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-NAME_CHARACTERS_MAX = 64
-CALLS_MAX = 8
+from protocol.limits import CALLS_MAX, FUNCTION_BYTES_MAX
+
+# One way to write each JSON value, in llguidance's words: small models would otherwise write spaces for ever.
+ONE_WAY = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 class ToolsRefused(Exception):
@@ -18,16 +20,21 @@ class ToolsRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Style:
-    """What stands before and after a call, and what its arguments are called. Without `begin` a call is the whole answer."""
+    """What stands before and after a call, and what its arguments are called. Without `begin` a call is the whole answer.
+
+    `before` and `after` are the same to the last character, in llguidance's Lark, for a call that is forced.
+    """
 
     begin: str
     end: str
     arguments: str
+    before: str
+    after: str
 
 
-HERMES = Style("<tool_call>", "</tool_call>", "arguments")
-MISTRAL = Style("[TOOL_CALLS]", "", "arguments")
-LLAMA = Style("", "", "parameters")
+HERMES = Style("<tool_call>", "</tool_call>", "arguments", "<tool_call>\\n", "\\n</tool_call>")
+MISTRAL = Style("[TOOL_CALLS]", "", "arguments", "[TOOL_CALLS] [", "]")
+LLAMA = Style("", "", "parameters", "", "")
 
 
 def style_of(template: str) -> Style | None:
@@ -45,7 +52,8 @@ def functions_of(tools: str) -> list[dict[str, Any]]:
         raise ToolsRefused(f"the tools cannot be read: {error}") from None
     functions = [each.get("function") for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
     names = [each.get("name") for each in functions if isinstance(each, dict)]
-    if not names or len(names) < len(listed) or not all(isinstance(name, str) and 0 < len(name) <= 64 for name in names):
+    named = [name for name in names if isinstance(name, str) and 0 < len(name) <= FUNCTION_BYTES_MAX]
+    if not named or len(named) < len(listed):
         raise ToolsRefused("each tool needs a function with a name of up to 64 characters")
     return listed
 
@@ -54,7 +62,7 @@ def forced_call(style: Style, tools: list[dict[str, Any]], name: str) -> str:
     """A grammar, in llguidance's Lark, of one call: of this function, or of any if the name is `*`. Raises ToolsRefused."""
     functions = [each["function"] for each in tools if name in ("*", each["function"]["name"])]
     if not functions:
-        raise ToolsRefused(f'there is no function "{name[:NAME_CHARACTERS_MAX]}" among the tools')
+        raise ToolsRefused(f'there is no function "{name[:FUNCTION_BYTES_MAX]}" among the tools')
     calls = [
         {
             "type": "object",
@@ -64,14 +72,13 @@ def forced_call(style: Style, tools: list[dict[str, Any]], name: str) -> str:
             },
             "required": ["name", style.arguments],
             "additionalProperties": False,
-            "x-guidance": {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "},
+            "x-guidance": ONE_WAY,
         }
         for function in functions
     ]
-    before, after = {"": ("", ""), HERMES.begin: ("<tool_call>\\n", "\\n</tool_call>")}.get(style.begin, (style.begin + " [", "]"))
     rules = "\n".join(f"call_{number}: %json {json.dumps(call)}" for number, call in enumerate(calls))
     names = " | ".join(f"call_{number}" for number in range(len(calls)))
-    return f'%llguidance {{}}\nstart: "{before}" call "{after}"\ncall: {names}\n{rules}\n'
+    return f'%llguidance {{}}\nstart: "{style.before}" call "{style.after}"\ncall: {names}\n{rules}\n'
 
 
 class CallFilter:
@@ -90,9 +97,9 @@ class CallFilter:
             return ""
         begin = self._style.begin
         if not begin:
-            if self._begun or not self._held.lstrip():
-                return self._passed("") if self._begun else ""
-            self._in_call = self._held.lstrip().startswith("{")
+            if not self._begun and not self._held.strip():
+                return ""  # Spaces may stand before a call.
+            self._in_call = not self._begun and self._held.lstrip().startswith("{")
             return "" if self._in_call else self._passed("")
         passed, found, rest = self._held.partition(begin)
         if found:
@@ -129,7 +136,7 @@ def _calls(text: str, arguments: str) -> list[list[str]]:
     for call in said if isinstance(said, list) else [said]:
         given = call.get(arguments, call.get("arguments", {})) if isinstance(call, dict) else None
         name = call.get("name") if isinstance(call, dict) else None
-        if isinstance(given, dict) and isinstance(name, str) and 0 < len(name) <= NAME_CHARACTERS_MAX:
+        if isinstance(given, dict) and isinstance(name, str) and 0 < len(name) <= FUNCTION_BYTES_MAX:
             calls.append([name, json.dumps(given, ensure_ascii=False)])
     return calls
 

@@ -137,8 +137,10 @@ class Child:
             self._tell(pipe.pack(pipe.Ping()))
             await trio.sleep(PING_S)
             now = trio.current_time()
-            if self._heard_at is None or now - asked_at > 2 * PING_S:
-                self._heard_at = self._heard_at and now
+            if self._heard_at is None:
+                continue  # It is still starting.
+            if now - asked_at > 2 * PING_S:
+                self._heard_at = now
             elif now - self._heard_at > SILENT_S:
                 self._give_up(f"gave no sign of life for {SILENT_S:.0f} s")
             elif now - self._heard_at > STOPPED_S and is_stopped(self.pid):
