@@ -1,4 +1,4 @@
-"""Continuous batching: every step gives each answer its next token, and in the time that is left reads on in new prompts.
+"""Continuous batching: every text that grows gets its next token, then new prompts are read for a while, and so on in turn.
 
 A place in the context's memory keeps what it has computed when its answer is over, and a new text that begins alike starts from
 there, or from a copy of it if the place is still in use. A text whose beginning another one is just having computed waits for that.
@@ -13,8 +13,8 @@ from node.backends.llama_cpp.context import Aborted, Context, Logits
 from node.backends.llama_cpp.model import LoadFailed
 from node.backends.llama_cpp.sampling import BrokenLogits
 
-READ_S = 0.22  # What reading may take of a step while others wait for their next token,
-READ_ALONE_S = 0.5  # and while nobody does: a newcomer may.
+READ_S = 0.22  # What reading may take while others wait for their next token,
+READ_ALONE_S = 0.5  # and one batch of it while nobody does: a newcomer may.
 READ_MIN = 16  # Rows of a batch of reading, however slow: the processor computes about as many at a time.
 READ_TOGETHER = 32  # Rows up to which several prompts are read in one batch: one of them would cost nearly as much.
 WANTED_MAX = 32  # Rows of one text in a batch whose logits are wanted: each takes as many numbers as there are tokens.
@@ -74,7 +74,9 @@ class Scheduler:
         self._places = [Place(number) for number in range(context.sequences)]
         self._waiting: list[Text] = []
         self._step = 0
-        self._gaps = 0  # Steps in a row that found some.
+        self._reads = 0
+        self._read_s = 0.0  # That reading has taken since those that grow had their last token.
+        self._gaps = 0  # Times in a row that some were found.
         self._rows_per_s = 100.0  # Of reading; measured from the first batch on.
 
     @property
@@ -95,34 +97,27 @@ class Scheduler:
             place.text = None
 
     def step(self) -> list[Grown]:
-        """The next token of every text that grows; and reading, until the time is up or somebody has a first token.
+        """One batch: of reading, as long as its time lasts, or the next token of every text that grows.
 
-        Raises Aborted if nothing has grown, and LoadFailed.
+        Raises Aborted and LoadFailed; then nothing has grown.
         """
         self._step += 1
         self._seat()
         growing = [place for place in self._places if place.unread == 1]
-        grown = self._compute([(place, 1) for place in self._without_gaps(growing)]) if growing else []
-        until = perf_counter() + (READ_S if growing else READ_ALONE_S)
-        read: list[Grown] = []
-        began = False
-        try:
-            while not read and (reading := [place for place in self._places if place.unread > 1]):
-                room = int(self._rows_per_s * (until - perf_counter()))
-                if room < READ_MIN and began:
-                    break
-                read, began = self._read(reading, max(room, READ_MIN)), True
-        except Aborted:
-            if not grown:
-                raise  # Else the caller must learn of those first.
-        return grown + read
+        reading = [place for place in self._places if place.unread > 1]
+        room = int(self._rows_per_s * (READ_S - self._read_s if growing else READ_ALONE_S))
+        if reading and (room >= READ_MIN or not growing or not self._read_s):
+            return self._read(reading, max(room, READ_MIN))
+        self._read_s = 0.0
+        return self._compute([(place, 1) for place in self._without_gaps(growing)]) if growing else []
 
     # --- Computing ----------------------------------------------------------------------------------------------------
 
     def _read(self, reading: list[Place], room: int) -> list[Grown]:
         """One batch: the shortest rest and the oldest prompt come first in turn, so that neither waits for the other."""
         room = min(room, self._context.rows_max)
-        shortest_first = self._step % 2 == 0
+        self._reads += 1
+        shortest_first = self._reads % 2 == 1
         reading.sort(key=lambda place: (place.unread, place.used) if shortest_first else (place.used, place.unread))
         parts: list[tuple[Place, int]] = []
         rows = 0
@@ -133,7 +128,9 @@ class Scheduler:
                 rows += parts[-1][1]
         began = perf_counter()
         grown = self._compute(sorted(parts, key=lambda part: part[0].number))
-        self._rows_per_s += RATE_WEIGHT * (rows / (perf_counter() - began) - self._rows_per_s)
+        took_s = perf_counter() - began
+        self._read_s += took_s
+        self._rows_per_s += RATE_WEIGHT * (rows / took_s - self._rows_per_s)
         return grown
 
     def _compute(self, parts: list[tuple[Place, int]]) -> list[Grown]:
