@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import trio
 
@@ -95,19 +95,23 @@ class Backend(Protocol):
         """
 
 
+Exactness = Literal["auto", "always", "never"]
+"""Auto: where it costs little."""
+
+
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a backend may use of the node: a folder for its logs, threads and memory for a model, and whom to tell.
 
-    `exact`: an answer that anybody with this model can compute again, bit by bit, is worth more than a fast one. `measured` is what
-    this source offered when it was loaded before: its speed need not be measured again. `tell` takes words for people on how far
-    loading is; `available` whether it can work now, any time after it was ready.
+    `exact`: whether an answer that anybody with this model can compute again, bit by bit, is worth more than a fast one. `measured`
+    is what this source offered when it was loaded before: its speed need not be measured again. `tell` takes words for people on
+    how far loading is; `available` whether it can work now, any time after it was ready.
     """
 
     logs: Path
     threads: int
     memory_bytes: int = 2**63
-    exact: bool = False
+    exact: Exactness = "auto"
     measured: tuple[Capability, ...] = ()
     tell: Callable[[str], None] = lambda words: None
     available: Callable[[bool], None] = lambda able: None

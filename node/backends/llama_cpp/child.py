@@ -25,17 +25,17 @@ CONTEXT_TOKENS_MAX = 4096  # Of one conversation.
 
 
 def main() -> NoReturn:
-    """Arguments: the model's path, the number of threads, the memory that models may have in bytes, whether exactness is worth more
-    than speed (0 or 1), the parent's process id.
+    """Arguments: the model's path, `exact` (see `node.backends.Surroundings`), the number of threads, the memory that models may
+    have in bytes, the parent's process id.
     """
-    path, (threads, memory, exact, parent) = Path(sys.argv[1]), map(int, sys.argv[2:6])
+    path, exact, (threads, memory, parent) = Path(sys.argv[1]), sys.argv[2], map(int, sys.argv[3:6])
     guards = restrict_process(parent)
     # The pipe's ends move out of the way; what prints to stdout now reaches the log.
     source, sink = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     try:
-        serve(path, threads, memory, bool(exact), guards, source, sink)
+        serve(path, threads, memory, exact, guards, source, sink)
     except _CannotLoad as error:
         os.write(sink, pipe.pack(pipe.Unfit(str(error)[:1_000])))
         os._exit(EXIT_UNFIT)
@@ -45,18 +45,17 @@ class _CannotLoad(Exception):
     """The message goes to the user."""
 
 
-def serve(path: Path, threads: int, memory: int, wants_exact: bool, guards: list[str], source: int, descriptor: int) -> NoReturn:
+def serve(path: Path, threads: int, memory: int, wanted: str, guards: list[str], source: int, descriptor: int) -> NoReturn:
     """Load the model, say so, and answer for ever. Raises _CannotLoad."""
     try:
         # Not before: loading these starts threads, which would be outside of the sandbox.
-        from node.backends.llama_cpp.context import BITS, BLOCK, NUMERICS_BYTES, AbortFlag, Context, form_for
+        from node.backends.llama_cpp.context import NUMERICS_BYTES, AbortFlag
         from node.backends.llama_cpp.embedder import TEXTS_MAX, Embedder
         from node.backends.llama_cpp.formats import Formats
         from node.backends.llama_cpp.mailbox import Requests, Sink
         from node.backends.llama_cpp.model import LoadFailed, Model
         from node.backends.llama_cpp.prompts import ChatTemplate, Refused
-        from node.backends.llama_cpp.room import conversations, free_bytes
-        from node.backends.llama_cpp.tuning import best_threads, trial
+        from node.backends.llama_cpp.tuning import fitting
         from node.backends.llama_cpp.worker import FEATURES, Worker
     except (ImportError, OSError, RuntimeError) as error:
         raise _CannotLoad(f"engine missing: {error}") from error
@@ -77,29 +76,20 @@ def serve(path: Path, threads: int, memory: int, wants_exact: bool, guards: list
             sink.say(pipe.Ready(tokens, TEXTS_MAX, threads, ["embed"], [], guards, "", b""))
             sink.flush()
             embedder.run(requests)
-        form = form_for(model)
-        count = conversations(model.cache_bytes(BITS[form]) * tokens, min(free_bytes(), memory))
-        context = Context(model, count, tokens, threads, form, abort)
+        context, exact = fitting(model, tokens, wanted, threads, memory, abort)
         if model.template is not None:
             try:
                 template, note = ChatTemplate(model.template, model.begin, model.end, model.control_texts()), ""
             except Refused as error:
                 note = f"{error}; so it only completes text"
         worker = Worker(model, context, template, Formats(model), sink)
-        exact = worker.warm_up()
-        if wants_exact and not exact:
-            context.block = BLOCK
-            exact = worker.warm_up()
-        if threads > 1:
-            threads = best_threads(threads, trial(context, model.first_token))
-            context.use_threads(threads)
     except LoadFailed as error:
         raise _CannotLoad(str(error)) from error
     skills = ["chat", "summarize", "complete"] if template else ["complete"]
     # What nobody can compute again is equal to nobody's.
     numerics = context.numerics if exact else os.urandom(NUMERICS_BYTES)
     features = [*FEATURES, "tools"] if template is not None and template.style is not None else FEATURES
-    sink.say(pipe.Ready(context.tokens, context.sequences, threads, skills, features, guards, note, numerics))
+    sink.say(pipe.Ready(context.tokens, context.sequences, context.threads, skills, features, guards, note, numerics))
     sink.flush()
     worker.run(requests, abort)
 

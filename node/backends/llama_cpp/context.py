@@ -50,19 +50,19 @@ class AbortFlag:
         self._digit.value = b"0"
 
 
-# How keys and values are kept. With flash attention a token gets the same bits from these, alone or among others, as one of a
-# long prompt or by itself, with any number of threads. f16 does not: from 64 tokens of one text on, and for a single long text on
-# several threads, llama.cpp takes other kernels.
-FORMATS = {"q8_0": ll.GGML_TYPE_Q8_0, "bf16": 30}  # GGML_TYPE_BF16, which the bindings do not name.
-BITS = {"q8_0": 8.5, "bf16": 16.0}
+# How keys and values are kept. With flash attention a token gets the same bits from q8_0 and bf16, alone or among others, as one of
+# a long prompt or by itself, with any number of threads. Not from f16: from 64 tokens of one text on, and for a single long text on
+# several threads, llama.cpp takes other kernels, which are quicker.
+FORMATS = {"f16": ll.GGML_TYPE_F16, "q8_0": ll.GGML_TYPE_Q8_0, "bf16": 30}  # GGML_TYPE_BF16, which the bindings do not name.
+BITS = {"f16": 16.0, "q8_0": 8.5, "bf16": 16.0}
 Q8_0_NUMBERS = 32  # It keeps so many numbers together; a head must be a multiple.
 ROWS_MAX = 256  # Of one batch.
 FILLER = 0  # A token that every vocabulary has.
 BLOCK = 8  # Rows that every kernel computes alike, if there are never fewer: see `Context.block`.
 
 
-def form_for(model: Model) -> str:
-    """The format for this model: q8_0 takes half of the memory, and every processor multiplies it quickly."""
+def exact_form(model: Model) -> str:
+    """The format in which this model is exact: q8_0 takes half of the memory, and every processor multiplies it quickly."""
     return "bf16" if any(length % Q8_0_NUMBERS for length in model.head_lengths) else "q8_0"
 
 
@@ -72,6 +72,7 @@ class Context:
     def __init__(self, model: Model, sequences: int, tokens: int, threads: int, form: str, abort: AbortFlag) -> None:
         """Raises LoadFailed. All of the memory is taken now."""
         self.form = form
+        self.threads = threads
         self.block = 1
         """Every batch is filled up to a multiple of so many rows. 1: never.
 
@@ -103,6 +104,7 @@ class Context:
 
     def use_threads(self, count: int) -> None:
         """From now on. It changes no bit of what is computed."""
+        self.threads = count
         ll.llama_set_n_threads(self._context, count, count)
 
     def close(self) -> None:

@@ -349,7 +349,7 @@ def _spawn(model: Path, given: Surroundings, log: Path) -> "subprocess.Popen[byt
         return subprocess.Popen(
             [
                 sys.executable, "-P", "-m", "node.backends.llama_cpp.child",
-                str(model), str(given.threads), str(given.memory_bytes), str(int(given.exact)), str(os.getpid()),
+                str(model), given.exact, str(given.threads), str(given.memory_bytes), str(os.getpid()),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

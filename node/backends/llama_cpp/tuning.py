@@ -1,18 +1,90 @@
-"""How many threads are best for a model on this machine as it is now: tried when it is loaded, for a few tokens each.
+"""What suits a model on this machine as it is now, tried when it is loaded: how keys and values are kept, and how many threads.
 
-As many as there are cores are not always best: small models are too small to share out, memory is as fast for half of the cores,
-and what else is at work on the machine makes all threads wait for the one that it interrupts.
+As many threads as there are cores are not always best: small models are too small to share out, memory is as fast for half of the
+cores, and what else is at work on the machine makes all threads wait for the one that it interrupts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from time import perf_counter
 
-from node.backends.llama_cpp.batch import Row
-from node.backends.llama_cpp.context import Context
+import numpy as np
 
+from node.backends.llama_cpp.batch import Row
+from node.backends.llama_cpp.context import BITS, BLOCK, AbortFlag, Context, exact_form
+from node.backends.llama_cpp.model import Model
+from node.backends.llama_cpp.room import conversations, free_bytes
+
+TEXT = "Every evening the starlings gather over the reed bed, turn and fold like smoke."  # More tokens than any kernel minds.
+TRIED_TOKENS = 128  # Of a form. From 64 on there are other kernels.
+READ_MIN = 16  # Of these; who is so slow that all would take longer than
+READ_S_MAX = 1.5  # is not tried.
 ROUNDS = 5  # Of which the quickest counts: whatever disturbs makes it slower, never quicker.
 WORTH = 1.05  # So many times as fast one thread more must be, or it is left to others.
 TRY_S_MAX = 3.0  # In all; a model so slow is tried with few.
+
+
+def fitting(model: Model, tokens: int, exact: str, threads: int, memory: int, abort: AbortFlag) -> tuple[Context, bool]:
+    """The memory for conversations of `tokens` tokens in what may be had of `memory` bytes; and whether it is exact.
+
+    Raises LoadFailed.
+    """
+
+    def small(form: str) -> Context:
+        return Context(model, 1, TRIED_TOKENS + ROUNDS, threads, form, abort)
+
+    text = [model.first_token, *model.tokenize_plain(TEXT)]
+    form, free = exact_form(model), min(free_bytes(), memory)
+    counts = {name: conversations(model.cache_bytes(bits) * tokens, free) for name, bits in BITS.items()}
+    with closing(small(form)) as context:
+        is_exact = computes_alike(context, text)
+    if exact == "never" or (exact == "auto" and not is_exact):
+        # Not at the price of fewer conversations. Keys and values of f16 are quicker almost everywhere.
+        forms = [name for name in dict.fromkeys(("f16", form)) if counts[name] >= counts[form]]
+        form = min(forms, key=lambda name: _seconds(small(name), model.first_token))
+        is_exact = is_exact and form != "f16"
+    context = Context(model, counts[form], tokens, threads, form, abort)
+    if exact == "always" and not is_exact:
+        context.block = BLOCK
+        is_exact = computes_alike(context, text)
+    if threads > 1:
+        context.use_threads(best_threads(threads, trial(context, model.first_token)))
+    return context, is_exact
+
+
+def computes_alike(context: Context, text: Sequence[int]) -> bool:
+    """Whether a token has the same bits alone as among others. Raises LoadFailed.
+
+    For many kinds of weights llama.cpp has other kernels for several rows than for one, and which depends on the processor.
+    """
+    rows = [Row(0, at, token, True) for at, token in enumerate(text[: context.tokens])]
+    for row in rows:
+        context.decode([row])
+    alone = context.logits(0).copy()
+    context.forget(0, 0)
+    context.decode(rows)
+    alike = np.array_equal(alone, context.logits(len(rows) - 1))
+    context.forget(0, 0)
+    return bool(alike)
+
+
+def _seconds(context: Context, token: int) -> float:
+    """What it takes to read some tokens and to grow by as many. 0 for a slow model, which weighs more than its keys and values."""
+    with closing(context):
+        rows = [Row(0, at, token, False) for at in range(TRIED_TOKENS)]
+        first = _timed(context, rows[:READ_MIN])
+        if first * TRIED_TOKENS / READ_MIN > READ_S_MAX:
+            return 0.0
+        context.forget(0, 0)
+        read = _timed(context, rows)
+        grow = min(_timed(context, [Row(0, TRIED_TOKENS + number, token, True)]) for number in range(ROUNDS))
+    return read + grow * TRIED_TOKENS
+
+
+def _timed(context: Context, rows: Sequence[Row]) -> float:
+    began = perf_counter()
+    context.decode(rows)
+    return perf_counter() - began
 
 
 def best_threads(most: int, seconds: Callable[[int], float]) -> int:
@@ -35,9 +107,7 @@ def trial(context: Context, token: int) -> Callable[[int], float]:
         context.use_threads(threads)
         took_s = []
         for position in range(ROUNDS):
-            began = perf_counter()
-            context.decode([Row(0, position, token, True)])
-            took_s.append(perf_counter() - began)
+            took_s.append(_timed(context, [Row(0, position, token, True)]))
         context.forget(0, 0)
         return min(took_s)
 

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-import numpy as np
-
 from node.backends import BackendError
 from node.backends.llama_cpp import pipe
 from node.backends.llama_cpp.answer import Answer
 from node.backends.llama_cpp.ballot import Ballot
-from node.backends.llama_cpp.batch import Row
 from node.backends.llama_cpp.context import Aborted, AbortFlag, Context
 from node.backends.llama_cpp.formats import FormatRefused, Formats
 from node.backends.llama_cpp.functions import CallFilter, ToolsRefused, forced_call, functions_of
@@ -23,7 +20,6 @@ from node.backends.llama_cpp.sampling import Draw, Told
 from node.backends.llama_cpp.scheduler import Grown, Scheduler, Text
 from node.backends.summaries import summary_turns
 
-WARM_UP = "Every evening the starlings gather over the reed bed, turn and fold like smoke."  # More tokens than any kernel minds.
 FEATURES = ["schema", "grammar", "options", "forced", "logprobs"]  # Of `protocol.messages.Demands`; `tools` if the template can.
 PIECE_INTERVAL_S = 0.02  # At most 50 pieces a second; a reader sees no difference, and every node on the way does.
 
@@ -95,23 +91,6 @@ class Worker:
             requests.busy = False
             requests.steps += 1
             self._sink.flush()
-
-    def warm_up(self) -> bool:
-        """Whether a token has the same bits alone as among others. Raises LoadFailed.
-
-        For many kinds of weights llama.cpp has other kernels for several rows than for one, and which depends on the processor.
-        Pages and buffers are touched by it, so that the first user does not wait for that.
-        """
-        text = [self._model.first_token, *self._model.tokenize_plain(WARM_UP)]
-        rows = [Row(0, at, token, True) for at, token in enumerate(text[: self._context.tokens])]
-        for row in rows:
-            self._context.decode([row])
-        alone = self._context.logits(0).copy()
-        self._context.forget(0, 0)
-        self._context.decode(rows)
-        exact = np.array_equal(alone, self._context.logits(len(rows) - 1))
-        self._context.forget(0, 0)
-        return bool(exact)
 
     # --- One call -----------------------------------------------------------------------------------------------------
 

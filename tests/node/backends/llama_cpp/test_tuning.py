@@ -1,9 +1,15 @@
-"""As few threads as are nearly as fast as any."""
+"""As few threads as are nearly as fast as any; keys and values as they are exact, or quickest."""
+
+from contextlib import closing
 
 import pytest
 
 from node.backends.llama_cpp import tuning
-from node.backends.llama_cpp.tuning import best_threads
+from node.backends.llama_cpp.context import BITS, AbortFlag, Context
+from node.backends.llama_cpp.model import Model
+from node.backends.llama_cpp.room import CONVERSATIONS_MAX, SHARE
+from node.backends.llama_cpp.tuning import best_threads, fitting
+from tests.node.backends.llama_cpp.gguf_files import small_model
 
 
 @pytest.mark.parametrize(
@@ -32,3 +38,58 @@ def test_the_fewest_that_are_nearly_as_fast(most: int, seconds: dict[int, float]
 def test_a_slow_model_is_not_tried_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "TRY_S_MAX", -1.0)
     assert best_threads(8, lambda count: 10.0) == 8
+
+
+TOKENS = 64
+PLENTY = 2**62
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return Model(small_model(tmp_path_factory.mktemp("model") / "small.gguf", None))
+
+
+@pytest.mark.parametrize(
+    ("exact", "alike", "quickest", "form", "block", "is_exact"),
+    [
+        ("auto", True, "f16", "q8_0", 1, True),
+        ("auto", False, "f16", "f16", 1, False),
+        ("auto", False, "q8_0", "q8_0", 1, False),
+        ("always", True, "f16", "q8_0", 1, True),
+        ("always", False, "f16", "q8_0", 8, True),
+        ("never", True, "f16", "f16", 1, False),
+        ("never", True, "q8_0", "q8_0", 1, True),
+        ("never", False, "f16", "f16", 1, False),
+    ],
+)
+def test_what_is_not_exact_or_need_not_be_is_as_quick_as_it_can_be(
+    monkeypatch: pytest.MonkeyPatch, model: Model, exact: str, alike: bool, quickest: str, form: str, block: int, is_exact: bool
+) -> None:
+    monkeypatch.setattr(tuning, "computes_alike", lambda context, text: alike or context.block > 1)
+    _prefer(monkeypatch, quickest)
+    context, found = fitting(model, TOKENS, exact, 1, PLENTY, AbortFlag())
+    with closing(context):
+        assert (context.form, context.block, found, context.sequences) == (form, block, is_exact, CONVERSATIONS_MAX)
+
+
+def test_speed_is_not_paid_for_with_conversations(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
+    _prefer(monkeypatch, "f16")
+    memory = round(8 * TOKENS * model.cache_bytes(BITS["q8_0"]) / SHARE)
+    context, _ = fitting(model, TOKENS, "never", 1, memory, AbortFlag())
+    with closing(context):
+        assert (context.form, context.sequences) == ("q8_0", 8)
+
+
+@pytest.mark.parametrize("exact", ["auto", "always", "never"])
+def test_every_wish_makes_a_context_that_computes(exact: str, model: Model) -> None:
+    context, is_exact = fitting(model, TOKENS, exact, 2, PLENTY, AbortFlag())
+    with closing(context):
+        assert not is_exact or (context.form != "f16" and tuning.computes_alike(context, [model.first_token] * 9))
+
+
+def _prefer(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    def seconds(context: Context, token: int) -> float:
+        with closing(context):
+            return 1.0 if context.form == form else 2.0
+
+    monkeypatch.setattr(tuning, "_seconds", seconds)
