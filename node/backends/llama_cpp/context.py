@@ -58,7 +58,8 @@ BITS = {"f16": 16.0, "q8_0": 8.5, "bf16": 16.0}
 Q8_0_NUMBERS = 32  # It keeps so many numbers together; a head must be a multiple.
 ROWS_MAX = 256  # Of one batch.
 FILLER = 0  # A token that every vocabulary has.
-BLOCK = 8  # Rows that every kernel computes alike, if there are never fewer: see `Context.block`.
+EXACT_BLOCK = 8  # Rows that every kernel computes alike, if there are never fewer: see `Context.block`.
+QUICK_BLOCK = 4  # Rows that some kernels compute at a time.
 
 
 def exact_form(model: Model) -> str:
@@ -74,16 +75,19 @@ class Context:
         self.form = form
         self.threads = threads
         self.block = 1
-        """Every batch is filled up to a multiple of so many rows. 1: never.
+        """Every batch is filled up to a multiple of so many rows with some that nobody wants. 1: never.
 
-        For some kinds of weights llama.cpp takes other kernels for few rows than for many, and their bits differ. With 8 they do
-        not (Gemma-3 in Q4_K_M, weights in F16 and BF16, on AVX-512), at the price of computing rows that nobody wants.
+        For some kinds of weights llama.cpp takes other kernels for few rows than for many, and their bits differ. With blocks of
+        EXACT_BLOCK they do not (Gemma-3 in Q4_K_M, weights in F16 and BF16, on AVX-512), at a price. For others it computes four
+        rows at a time and what is left over one by one, so that seven take longer than eight: blocks of QUICK_BLOCK.
         """
+        self.spared = 0
+        """Batches of up to so many rows, or with so few that are wanted, are not filled up."""
         self._abort = abort
         self._vocabulary_size = model.vocabulary_size
         params = ll.llama_context_default_params()
         params.n_seq_max = sequences
-        params.n_ctx = sequences * (tokens + BLOCK)  # Rows that fill up a batch stand behind the text for a moment.
+        params.n_ctx = sequences * (tokens + EXACT_BLOCK)  # Rows that fill up a batch stand behind the text for a moment.
         params.n_batch = params.n_ubatch = max(min(ROWS_MAX, params.n_ctx), sequences)
         params.n_threads = params.n_threads_batch = threads
         params.kv_unified = False
@@ -115,7 +119,7 @@ class Context:
     def numerics(self) -> bytes:
         """Equal for engines that compute the same bits: the library's build, the processor's instructions, the format."""
         # Neither threads nor what else is in a batch are among them: they change nothing (`make bench ARGS=resume`).
-        form = f"{self.form} flash partitioned {self.block}".encode()
+        form = f"{self.form} flash partitioned {1 if self.spared else self.block}".encode()
         parts = (ll.__version__.encode(), ll.llama_print_system_info() or b"", form)
         return sha256(b"\0".join(parts)).digest()[:NUMERICS_BYTES]
 
@@ -126,8 +130,9 @@ class Context:
         """
         code = ABORTED
         if not self._abort:
-            filling = self._filling(rows) if self.block > 1 else []
-            batch = self._filled([*rows, *filling]) if self.block > 1 else rows
+            fills = self.block > 1 and len(rows) > self.spared
+            filling = self._filling(rows) if fills else []
+            batch = self._filled([*rows, *filling]) if fills else rows
             own = {(row.sequence, row.position) for row in filling}
             self._places = [at for at, row in enumerate(batch) if (row.sequence, row.position) not in own]
             code = ll.llama_decode(self._context, self._batch.of(batch))
@@ -149,6 +154,8 @@ class Context:
             if wanted <= self.sequences and max(ends) in window:
                 idle = [sequence for sequence in window if sequence not in ends]
                 return [Row(sequence, self._length(sequence), FILLER, False) for sequence in idle]
+            if self.spared:
+                return []  # Behind the texts there would be several for each.
         filling = []
         for sequence, end in ends.items():
             count = sum(row.sequence == sequence for row in rows)
@@ -157,7 +164,8 @@ class Context:
 
     def _filled(self, rows: list[Row]) -> list[Row]:
         """In order, and with so many of them wanted that the last layer has whole blocks too: those that fill up come first."""
-        missing = -sum(row.wanted for row in rows) % self.block
+        wanted = sum(row.wanted for row in rows)
+        missing = -wanted % self.block if wanted > self.spared else 0
         filled = []
         for row in reversed(rows):
             filled.append(replace(row, wanted=row.wanted or missing > 0))

@@ -11,16 +11,18 @@ from time import perf_counter
 import numpy as np
 
 from node.backends.llama_cpp.batch import Row
-from node.backends.llama_cpp.context import BITS, BLOCK, AbortFlag, Context, exact_form
+from node.backends.llama_cpp.context import BITS, EXACT_BLOCK, QUICK_BLOCK, AbortFlag, Context, exact_form
 from node.backends.llama_cpp.model import Model
 from node.backends.llama_cpp.room import conversations, free_bytes
 
 TEXT = "Every evening the starlings gather over the reed bed, turn and fold like smoke."  # More tokens than any kernel minds.
-TRIED_TOKENS = 128  # Of a form. From 64 on there are other kernels.
+TRIED_TOKENS = 64  # Of a form: from here on there are other kernels.
 READ_MIN = 16  # Of these; who is so slow that all would take longer than
-READ_S_MAX = 1.5  # is not tried.
+READ_S_MAX = 0.75  # is not tried.
 ROUNDS = 5  # Of which the quickest counts: whatever disturbs makes it slower, never quicker.
-WORTH = 1.05  # So many times as fast one thread more must be, or it is left to others.
+ROUNDS_FILLED = 2  # Of full blocks and others, which differ by a quarter or not at all,
+WORTH_FILLED = 1.1  # so that this tells them apart.
+WORTH = 1.05  # So many times as fast as the one before another form must be; and one thread more, or it is left to others.
 TRY_S_MAX = 3.0  # In all; a model so slow is tried with few.
 
 
@@ -38,15 +40,19 @@ def fitting(model: Model, tokens: int, exact: str, threads: int, memory: int, ab
     counts = {name: conversations(model.cache_bytes(bits) * tokens, free) for name, bits in BITS.items()}
     with closing(small(form)) as context:
         is_exact = computes_alike(context, text)
+        fills = _is_quicker_filled(context, model.first_token)
     if exact == "never" or (exact == "auto" and not is_exact):
         # Not at the price of fewer conversations. Keys and values of f16 are quicker almost everywhere.
         forms = [name for name in dict.fromkeys(("f16", form)) if counts[name] >= counts[form]]
-        form = min(forms, key=lambda name: _seconds(small(name), model.first_token))
+        took_s = {name: _seconds(small(name), model.first_token) for name in forms}
+        form = next(name for name in forms if took_s[name] <= WORTH * min(took_s.values()))
         is_exact = is_exact and form != "f16"
     context = Context(model, counts[form], tokens, threads, form, abort)
     if exact == "always" and not is_exact:
-        context.block = BLOCK
+        context.block = EXACT_BLOCK
         is_exact = computes_alike(context, text)
+    elif fills:
+        context.block = context.spared = QUICK_BLOCK
     if threads > 1:
         context.use_threads(best_threads(threads, trial(context, model.first_token)))
     return context, is_exact
@@ -66,6 +72,18 @@ def computes_alike(context: Context, text: Sequence[int]) -> bool:
     alike = np.array_equal(alone, context.logits(len(rows) - 1))
     context.forget(0, 0)
     return bool(alike)
+
+
+def _is_quicker_filled(context: Context, token: int) -> bool:
+    """Whether a block of rows takes less time than one that lacks a row."""
+    rows = [Row(0, at, token, True) for at in range(2 * QUICK_BLOCK)]
+    took_s: dict[int, list[float]] = {len(rows) - 1: [], len(rows): []}
+    for _ in range(ROUNDS_FILLED):
+        for count, times in took_s.items():
+            times.append(_timed(context, rows[:count]))
+            context.forget(0, 0)
+    fewer, whole = map(min, took_s.values())
+    return WORTH_FILLED * whole < fewer
 
 
 def _seconds(context: Context, token: int) -> float:

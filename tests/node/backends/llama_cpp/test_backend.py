@@ -16,7 +16,7 @@ from node.backends.contract import ask, check_backend, running
 from node.backends.llama_cpp import process
 from node.backends.llama_cpp.backend import LlamaCppBackend
 from node.backends.llama_cpp.batch import Row
-from node.backends.llama_cpp.context import BLOCK, AbortFlag, Context
+from node.backends.llama_cpp.context import EXACT_BLOCK, AbortFlag, Context
 from node.backends.llama_cpp.model import Model
 from protocol.parts import Sampling, Turn
 from tests.node.backends.llama_cpp.gguf_files import DAMAGED, SMOLLM2, small_model
@@ -125,7 +125,7 @@ async def test_numerics_are_equal_only_where_bits_are(kind: str, tmp_path: Path,
             found.append(capabilities[0].numerics)
     assert found[0] == found[1]
     with closing(Context(model, 16, 64, 1, "q8_0", AbortFlag())) as context:
-        context.block = BLOCK
+        context.block = EXACT_BLOCK
         for batch in ([row] for row in rows):
             context.decode(batch)
         one_by_one = context.logits(0).copy()

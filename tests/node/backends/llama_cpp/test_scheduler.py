@@ -10,7 +10,7 @@ import pytest
 
 from node.backends.llama_cpp import scheduler as scheduler_module
 from node.backends.llama_cpp.batch import Row
-from node.backends.llama_cpp.context import Aborted, AbortFlag, Context, Logits
+from node.backends.llama_cpp.context import QUICK_BLOCK, Aborted, AbortFlag, Context, Logits
 from node.backends.llama_cpp.model import Model
 from node.backends.llama_cpp.sampling import BrokenLogits
 from node.backends.llama_cpp.scheduler import GAP_STEPS, WANTED_MAX, Scheduler, Text
@@ -92,12 +92,13 @@ def alone(context: Context, text: Text) -> tuple[list[int], np.ndarray]:
     return tokens[len(text.tokens) :], np.array(best.seen)
 
 
-@pytest.mark.parametrize(("form", "count"), [("q8_0", 5), ("q8_0", 18), ("bf16", 3)])
-def test_texts_grow_side_by_side_as_they_grow_alone_to_the_last_bit(model: Model, form: str, count: int) -> None:
+@pytest.mark.parametrize(("form", "count", "block"), [("q8_0", 5, 1), ("q8_0", 18, 1), ("bf16", 3, 1), ("q8_0", 7, QUICK_BLOCK)])
+def test_texts_grow_side_by_side_as_they_grow_alone_to_the_last_bit(model: Model, form: str, count: int, block: int) -> None:
     wanted = texts(model, count)
     with closing(Context(model, PLACES, TOKENS, 1, form, AbortFlag())) as context:
         expected = [alone(context, text) for text in wanted]
         context.forget(0, 0)
+        context.block = context.spared = block
         scheduler = Scheduler(context)
         for text in wanted:
             scheduler.add(text)

@@ -5,7 +5,8 @@ from contextlib import closing
 import pytest
 
 from node.backends.llama_cpp import tuning
-from node.backends.llama_cpp.context import BITS, AbortFlag, Context
+from node.backends.llama_cpp.batch import Row
+from node.backends.llama_cpp.context import BITS, EXACT_BLOCK, QUICK_BLOCK, AbortFlag, Context
 from node.backends.llama_cpp.model import Model
 from node.backends.llama_cpp.room import CONVERSATIONS_MAX, SHARE
 from node.backends.llama_cpp.tuning import best_threads, fitting
@@ -66,6 +67,7 @@ def test_what_is_not_exact_or_need_not_be_is_as_quick_as_it_can_be(
     monkeypatch: pytest.MonkeyPatch, model: Model, exact: str, alike: bool, quickest: str, form: str, block: int, is_exact: bool
 ) -> None:
     monkeypatch.setattr(tuning, "computes_alike", lambda context, text: alike or context.block > 1)
+    monkeypatch.setattr(tuning, "_is_quicker_filled", lambda context, token: False)
     _prefer(monkeypatch, quickest)
     context, found = fitting(model, TOKENS, exact, 1, PLENTY, AbortFlag())
     with closing(context):
@@ -85,6 +87,31 @@ def test_every_wish_makes_a_context_that_computes(exact: str, model: Model) -> N
     context, is_exact = fitting(model, TOKENS, exact, 2, PLENTY, AbortFlag())
     with closing(context):
         assert not is_exact or (context.form != "f16" and tuning.computes_alike(context, [model.first_token] * 9))
+
+
+@pytest.mark.parametrize(("exact", "block"), [("auto", QUICK_BLOCK), ("always", EXACT_BLOCK), ("never", QUICK_BLOCK)])
+def test_batches_are_filled_up_where_that_is_quicker(
+    monkeypatch: pytest.MonkeyPatch, model: Model, exact: str, block: int
+) -> None:
+    monkeypatch.setattr(tuning, "computes_alike", lambda context, text: context.block == EXACT_BLOCK)
+    monkeypatch.setattr(tuning, "_is_quicker_filled", lambda context, token: True)
+    context, _ = fitting(model, TOKENS, exact, 1, PLENTY, AbortFlag())
+    with closing(context):
+        assert context.block == block
+        context.spared = 2
+        numbers = [number for number in range(5) for _ in range(2)]
+        context.decode([Row(number, at % 2, model.first_token, True) for at, number in enumerate(numbers)])
+        alike = [context.logits(2 * number + 1).copy() for number in range(5)]
+    assert all((one == alike[0]).all() for one in alike[1:]), "what fills up is not taken for what was asked"
+
+
+def test_filling_up_for_speed_changes_no_numerics(model: Model) -> None:
+    with closing(Context(model, 8, TOKENS, 1, "q8_0", AbortFlag())) as context:
+        plain = context.numerics
+        context.block = context.spared = QUICK_BLOCK
+        assert context.numerics == plain
+        context.block, context.spared = EXACT_BLOCK, 0
+        assert context.numerics != plain
 
 
 def _prefer(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
