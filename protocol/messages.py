@@ -21,6 +21,7 @@ from protocol.parts import (
     Model,
     Name,
     Node,
+    Prefix,
     Reason,
     Sampling,
     Skill,
@@ -112,7 +113,8 @@ class Goodbye(Message):
 class Advert(Message):
     """A node's signed, short-lived statement of its capabilities and load. The envelope's time is its version.
 
-    `relays`: it carries links to nodes that cannot be dialled, as a circuit relay.
+    `relays`: it carries links to nodes that cannot be dialled, as a circuit relay. `prefixes`: digests of what its models have read
+    already (see `protocol.prefixes`), as far as several requesters have sent the same.
     """
 
     name: Name
@@ -123,6 +125,7 @@ class Advert(Message):
     queued: Slots
     draining: bool
     relays: bool = False
+    prefixes: Annotated[tuple[Prefix, ...], Many(lim.PREFIXES_MAX)] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ Tokens = Annotated[int, Whole(lim.CONTEXT_TOKENS_MAX)]
 Token = Annotated[int, Whole(2**31 - 1)]
 Slots = Annotated[int, Whole(lim.SLOTS_MAX)]
 Code = Annotated[int, Whole(65_535)]
+Prefix = Annotated[bytes, Blob(lim.PREFIX_BYTES, lim.PREFIX_BYTES)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Capability:
     were measured at load by the worker itself: claims, until a requester has seen for itself. `numerics` is equal for two
     workers that compute the same bits (engine build, instruction set, formats of keys and values), and empty for one that
     cannot go on from the middle of an answer. `features` names the fields of Demands that its worker honours.
+    `tokens_in_per_second` is how fast it reads, measured as well; 0 if that is not known.
     """
 
     skill: Skill
@@ -51,6 +53,7 @@ class Capability:
     description: Annotated[str, Text(lim.DESCRIPTION_BYTES_MAX)]
     numerics: Annotated[bytes, Blob(0, lim.NUMERICS_BYTES_MAX)] = b""
     features: Annotated[tuple[Feature, ...], Many(lim.FEATURES_MAX)] = ()
+    tokens_in_per_second: Annotated[float, Real(0.0, 1e9)] = 0.0
 
 
 @dataclass(frozen=True, slots=True)

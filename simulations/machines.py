@@ -90,6 +90,7 @@ class Process:
     dials: dict[NodeId, DialUnderWay] = field(default_factory=dict)
     generations: dict[AttemptId, Generation] = field(default_factory=dict)
     addresses: tuple[str, ...] = ()  # As its member has them told.
+    read: dict[str, list[bytes]] = field(default_factory=dict)  # Model to the prefixes that it holds, the latest last.
     relays: dict[NodeId, None] = field(default_factory=dict)  # That carry for it,
     carried: dict[NodeId, None] = field(default_factory=dict)  # and whom it carries for.
 

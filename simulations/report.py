@@ -137,6 +137,7 @@ def report_of(
         "crowded_s": shares.crowded_s,
         "placed_max_over_fair": max(placed, default=0.0),
         "work_wasted_share": shares.wasted,
+        "input_held": world.workers.input_held,
         "near_best": truth.near_best,
         "near_best_now": truth.near_best_now,
         "near_best_learnt": truth.near_best_learnt,

@@ -64,6 +64,8 @@ class MembersTable(Table, frozen=True, kw_only=True):
     tokens_per_second: Range = (20.0, 20.0)
     """Drawn so that each doubling is as likely as the next: real speeds spread over decades."""
     first_token_ms: Range = (50.0, 200.0)
+    tokens_in_per_second: Range = (0.0, 0.0)
+    """How fast each reads, drawn likewise; 0: inputs take no time. Each model remembers the prefixes of its last `slots` tasks."""
     context_tokens: Some = 2048
     slots: Some = 1
     failing: Share = 0.0
@@ -113,6 +115,10 @@ class WorkloadTable(Table, frozen=True, kw_only=True):
     """0: until the end."""
     tokens: tuple[Some, Some] = (16, 128)
     input_bytes: Whole = 200
+    prefixes: Whole = 0
+    """So many programs ask, each with instructions of its own, which"""
+    prefix_bytes: Whole = 6_000
+    """come before each input, and are so long."""
     deadline_s: Annotated[float, Meta(gt=0)] = 30.0
     cancelled: Share = 0.0
     """Share of tasks whose user loses patience after a while."""

@@ -1,7 +1,8 @@
 """Virtual models: how long an answer takes, in which pieces it comes, and when it breaks off."""
 
 from protocol import errors
-from protocol.parts import AttemptId
+from protocol.parts import AttemptId, Capability
+from protocol.prefixes import prefix_of
 from simulations.agenda import Agenda
 from simulations.machines import Generation, Process
 from swarm.effects import Generate
@@ -28,6 +29,12 @@ class Workers:
 
     def __init__(self, agenda: Agenda, pieces_max: int) -> None:
         self._agenda, self._pieces_max = agenda, pieces_max
+        self.bytes_in = self.bytes_held = 0
+
+    @property
+    def input_held(self) -> float:
+        """Which share of all inputs was held by those who were given them."""
+        return self.bytes_held / self.bytes_in if self.bytes_in else 0.0
 
     def generate(self, process: Process, effect: Generate) -> None:
         """Schedule every piece of the answer, and its end."""
@@ -38,7 +45,7 @@ class Workers:
         tokens = answer_tokens(request.task, max(1, request.tokens_max))
         if int.from_bytes(attempt[5:7], "big") < machine.straggling * 65_536:
             noise *= machine.straggle_factor
-        first_s = capability.first_token_ms / 1000 * noise * machine.pace
+        first_s = (capability.first_token_ms / 1000 + self._reading_s(process, effect, capability)) * noise * machine.pace
         writing_s = (tokens - 1) / machine.true_speed(capability) * noise * machine.pace
         generation = process.generations[attempt] = Generation(process, attempt, effect.model)
         pieces = min(self._pieces_max, tokens)
@@ -57,6 +64,19 @@ class Workers:
         finish = "length" if tokens == request.tokens_max else "stop"
         usage = Usage(finish, tokens_in, tokens, first_s, first_s + writing_s)
         post(first_s + writing_s, generation, GenerationFinished(attempt, usage))
+
+    def _reading_s(self, process: Process, effect: Generate, capability: Capability) -> float:
+        """How long the input takes to read; its prefix is held from then on."""
+        digest, size = prefix_of(effect.model, effect.request.turns, effect.request.demands.tools)
+        read = process.read.setdefault(effect.model, [])
+        held = size if digest in read else 0
+        if digest:
+            read[:] = [*(other for other in read if other != digest), digest][-capability.slots :]
+        bytes_in = sum(turn.size for turn in effect.request.turns)
+        self.bytes_in += bytes_in
+        self.bytes_held += held
+        speed = capability.tokens_in_per_second
+        return (bytes_in - held) / BYTES_PER_TOKEN / speed if speed else 0.0
 
     def stop(self, process: Process, attempt: AttemptId) -> None:
         """The model stops after its current token; what it has just finished stays finished."""

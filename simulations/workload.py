@@ -54,7 +54,7 @@ class Workload:
         task = Task(
             id=task_id,
             skill=table.skills[dice.randrange(len(table.skills))],
-            turns=(Turn("user", question),),
+            turns=(*self._instructions(table, dice), Turn("user", question)),
             model="",
             tokens_max=dice.randint(*table.tokens),
             sampling=Sampling(),
@@ -72,6 +72,13 @@ class Workload:
         self._world.handle(process, Asked(task))
         if impatient:
             self._world.agenda.post(patience_s, process, AskCancelled(task.id))
+
+
+    def _instructions(self, table: WorkloadTable, dice: Random) -> tuple[Turn, ...]:
+        """Those of one of the programs."""
+        if not table.prefixes:
+            return ()
+        return (Turn("system", f"program {dice.randrange(table.prefixes)} ".ljust(table.prefix_bytes, ".")),)
 
 
 def offered_load(tables: Sequence[WorkloadTable], machines: Sequence[Machine]) -> float:

@@ -318,11 +318,12 @@ class World:
         node = identity.node if identity is not None else NodeId(seed)
         skills = dice.sample(table.skills, table.skills_each) if table.skills_each else table.skills
         speed, first_ms = _between_log(dice, table.tokens_per_second), round(dice.uniform(*table.first_token_ms))
+        reading = _between_log(dice, table.tokens_in_per_second) if table.tokens_in_per_second[1] else 0.0
         models = [table.model if table.models == 1 else f"{table.model}-{model}" for model in range(table.models)]
         capabilities = tuple(
             Capability(
                 skill, model, sha256(model.encode()).digest(), table.context_tokens, speed * table.claims, first_ms,
-                table.slots, (), "", NUMERICS, tuple(table.features),
+                table.slots, (), "", NUMERICS, tuple(table.features), reading,
             )
             for skill, model in zip(skills, cycle(models), strict=False)
         )

@@ -115,7 +115,9 @@ class Member:
         self.index = CapabilityIndex(node, settings, self._is_worth_keeping)
         self.contacts = Contacts(node, settings, dice)
         self.serving = Serving(node, settings)
-        self.issuer = Issuer(node, name, settings, notary, dice, self.index, self.serving.load, self.roster.nodes)
+        self.issuer = Issuer(
+            node, name, settings, notary, dice, self.index, self.serving.load, self.serving.prefixes, self.roster.nodes
+        )
         self.suspicions = Suspicions(node, notary, self.index, self.roster, lambda: settings.ping_after_s)
         self.gossip = Gossip(node, settings, notary, dice, self.index, self.issuer, self.suspicions)
         self.reach = Reach(settings, dice, self.roster, self.index)

@@ -10,6 +10,7 @@ ZERO_ALLOWED = (
     "choosing_focus",
     "exploration_share",
     "neighbours_kept",
+    "prefixes_told",
     "queue_max",
     "reach_asks",
     "relays_used",
@@ -138,6 +139,8 @@ class Settings:
     """How long a task waits for a first capable worker to be found."""
 
     # --- Doing, as worker ---------------------------------------------------------------------------------------------
+    prefixes_told: int = lim.PREFIXES_MAX
+    """Digests of prefixes that this node tells others. 0: none. See prefixes.toml."""
     queue_max: int = 16
     """Attempts accepted but not begun, those of peers and those of this node's own user each; more are refused as busy."""
 
@@ -162,6 +165,8 @@ class Settings:
             raise ValueError("neighbours_kept must be less than half of neighbours_max: somebody must be able to go")
         if self.pull_adverts > PULL_ADVERTS_MAX:
             raise ValueError(f"pull_adverts must not exceed {PULL_ADVERTS_MAX}, the most that one message asks for")
+        if self.prefixes_told > lim.PREFIXES_MAX:
+            raise ValueError(f"prefixes_told must not exceed {lim.PREFIXES_MAX}, the most that one advert names")
         if self.pulse_period_s * 2000 > lim.PRESENCE_MS:
             raise ValueError(f"pulse_period_s must not exceed {lim.PRESENCE_MS / 2000:g}: one lost pulse hides a worker")
         if self.advert_lifetime_s < 2 * self.advert_period_s:

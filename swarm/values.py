@@ -8,6 +8,7 @@ from protocol.errors import ErrorCode
 from protocol.identity import NodeId
 from protocol.parts import Capability, Demands, FunctionCall, Sampling, TaskId, Turn
 
+READING_SHOWN_S = 0.05  # Less decides nothing.
 HALF_DONE = 0.5  # Of the attempts that are at work, the part of one that has no more to be waited for, on the average.
 
 
@@ -41,7 +42,9 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What went into a cost. `seen`: speeds are what this node saw; else the worker's claims. `held` is a share of the input."""
+    """What went into a cost. `seen`: speeds are what this node saw; else the worker's claims. `held` is a share of the input, and
+    `reading_s` the time that the rest of it takes.
+    """
 
     distance_s: float
     first_token_s: float
@@ -52,6 +55,7 @@ class Terms:
     success: float
     trust: float
     held: float
+    reading_s: float = 0.0
 
     def delay(self, waiting: int) -> float:
         """How many times as long an answer takes that has so many before it, of which the first is half done."""
@@ -69,6 +73,8 @@ class Terms:
         ]
         if self.trust < 0.995:
             parts.append(("trust", f"{self.trust:.2f}"))
+        if self.reading_s >= READING_SHOWN_S:
+            parts.append(("reading", f"{self.reading_s * 1000:.0f} ms"))
         if self.held:
             parts.append(("prefix", f"{self.held * 100:.0f} % held"))
         return tuple(parts)

@@ -90,6 +90,19 @@ def provider_key(swarm: bytes, skill: str, model: str, digest: bytes, region: in
     return sha256(b"starlings/1/provide\0" + swarm + bytes([region, kind]) + name).digest()
 
 
+def prefix(model: str, tools: str, turns: list[tuple[str, str]]) -> bytes:
+    """ADV-11."""
+    texts = [tools.encode()]
+    for role, text in turns:
+        if role != "system":
+            break
+        texts.append(text.encode())
+    if len(b"".join(texts)) < LIMITS["PREFIX_TEXT_BYTES_MIN"]:
+        return b""
+    whole = b"".join(len(text).to_bytes(8, "big") + text for text in (model.encode(), *texts))
+    return sha256(b"starlings/1/prefix\0" + whole).digest()[: LIMITS["PREFIX_BYTES"]]
+
+
 # --- Section 6: frames ------------------------------------------------------------------------------------------------
 
 

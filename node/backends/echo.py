@@ -3,6 +3,7 @@
 Reference: `echo:`, or `echo:OPTION=VALUE,…` with
 
     first_ms    before the first word (default: delay_ms)
+    reads       words of the input that it reads in a second, besides (default: all at once)
     delay_ms    before every other word (default 0); with 300 there is time to kill it by hand, and see another go on
     words       the answer has exactly this many words, the text over and over (default: the text once)
     slots       answers at the same time (default 8)
@@ -33,6 +34,7 @@ class EchoOptions:
     """The argument of an `echo:` reference, parsed."""
 
     first_ms: int
+    reads: int
     delay_ms: int
     words: int | None
     slots: int
@@ -46,7 +48,7 @@ def parse_options(argument: str) -> EchoOptions:
     given: dict[str, str] = {}
     for part in filter(None, argument.split(",")):
         name, equals, value = part.partition("=")
-        if not equals or name not in {"first_ms", "delay_ms", "words", "slots", "model", "skills", "fail_after"}:
+        if not equals or name not in {"first_ms", "reads", "delay_ms", "words", "slots", "model", "skills", "fail_after"}:
             raise BackendError(
                 f'echo has no option "{part}". See `node/backends/echo.py` for its options.', retryable=False
             )
@@ -64,6 +66,7 @@ def parse_options(argument: str) -> EchoOptions:
     first_ms = number("first_ms", 600_000)
     return EchoOptions(
         first_ms=delay_ms if first_ms is None else first_ms,
+        reads=number("reads", 1_000_000) or 0,
         delay_ms=delay_ms,
         words=number("words", TOKENS_MAX),
         slots=max(1, number("slots", SLOTS_MAX) or 8),
@@ -113,6 +116,8 @@ class EchoBackend:
         if self.options.words is not None:
             words = list(islice(cycle(words or [" echo"]), self.options.words))
         async with self._slots:
+            if self.options.reads:
+                await trio.sleep(sum(len(split_words(turn.text)) for turn in request.turns) / self.options.reads)
             return await send_words(request, words, pieces, self._wait)
 
     async def _wait(self, index: int) -> None:
@@ -132,6 +137,7 @@ class EchoBackend:
             labels=(),
             description="Repeats what you say. For tests.",
             numerics=NUMERICS,
+            tokens_in_per_second=float(self.options.reads),
         )
 
 

@@ -4,12 +4,14 @@ Taking the best of all makes many requesters herd on one worker; drawing two amo
 ones where speeds differ widely. Draws weighted by cost do neither: what they are worth is measured in herd.toml.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from random import Random
 
 from protocol.identity import NodeId
 from protocol.parts import Capability
+from protocol.prefixes import prefix_of
 from swarm.choosing.affinity import Affinity
 from swarm.choosing.scoring import NOTHING_SEEN, STRANGER_COST, Best, promised_s, score
 from swarm.choosing.standing import Standing, Standings
@@ -34,12 +36,16 @@ class Needs:
     """What a task needs of a capability, worked out once for all workers: texts are long, and workers many."""
 
     demanded: frozenset[str]  # Features.
-    tokens: int  # At least, for its input.
+    bytes_in: int
 
     @classmethod
     def of(cls, task: Task) -> "Needs":
-        bytes_in = sum(turn.size for turn in task.turns) + task.demands.size
-        return cls(task.demands.features, bytes_in // BYTES_PER_TOKEN_MAX)
+        return cls(task.demands.features, sum(turn.size for turn in task.turns) + task.demands.size)
+
+    @property
+    def tokens(self) -> int:
+        """At least, for its input."""
+        return self.bytes_in // BYTES_PER_TOKEN_MAX
 
 
 def eligible(
@@ -151,13 +157,14 @@ class Router:
             # Who computes the same bits goes on exactly; others only if nobody does.
             alike = [one for one in eligible_now if one[1].numerics == task.begun_by.numerics]
             eligible_now = alike or eligible_now
-        best = _best(standing for _, _, standing in eligible_now)
-        holder, share = self._affinity.held(task, now) or (None, 0.0)
+        best = _best((capability, standing) for _, capability, standing in eligible_now)
+        held, told = self._affinity.held(task, now), _told(task, needs)
         candidates = [
             score(
                 task, known.advert, capability, known.node, self._rtt_s(known.node), standing,
                 self._settings.tokens_expected, heard_at=known.heard_at, now=now, best=best,
-                held=share if known.node == holder else 0.0, fades_s=self._settings.speed_tau_s,
+                held=held.get(known.node, 0.0), told=told(known, capability.model), bytes_in=needs.bytes_in,
+                fades_s=self._settings.speed_tau_s,
             )
             for known, capability, standing in eligible_now
         ]  # fmt: skip
@@ -233,13 +240,31 @@ class Router:
         return sorted(drawn, key=lambda found: found.cost_s)
 
 
-def _best(standings: Iterable[Standing | None]) -> Best:
+def _best(workers: Iterable[tuple[Capability, Standing | None]]) -> Best:
     """The best that was seen of any of these workers, once there are some to compare with."""
-    seen = [standing for standing in standings if standing is not None and standing.first_token_s is not None]
+    seen = [(offered, standing) for offered, standing in workers if standing is not None and standing.first_token_s is not None]
     if len(seen) < SEEN_MIN:
         return NOTHING_SEEN
-    speeds = [standing.tokens_per_second for standing in seen if standing.tokens_per_second is not None]
+    speeds = [standing.tokens_per_second for _, standing in seen if standing.tokens_per_second is not None]
+    reading = max(offered.tokens_in_per_second for offered, _ in seen)
     return Best(
-        min(standing.first_token_s for standing in seen if standing.first_token_s is not None),
+        min(standing.first_token_s for _, standing in seen if standing.first_token_s is not None),
         max(speeds, default=float("inf")),
+        reading or float("inf"),
     )
+
+
+def _told(task: Task, needs: Needs) -> Callable[[Known, str], float]:
+    """Which share of the input a worker's model holds, as it says of itself."""
+
+    @cache
+    def prefix(model: str) -> tuple[bytes, int]:
+        return prefix_of(model, task.turns, task.demands.tools)
+
+    def share(known: Known, model: str) -> float:
+        if not known.advert.prefixes:
+            return 0.0
+        digest, size = prefix(model)
+        return size / needs.bytes_in if digest in known.advert.prefixes else 0.0
+
+    return share

@@ -128,13 +128,15 @@ class Standings:
 
     def answered(
         self, node: NodeId, usage: Usage, first_piece_s: float, now: float, accepted_s: float = 0.0, ahead: int = 0,
-        claimed_speed: float = 0.0,
+        claimed_speed: float = 0.0, reading_s: float = 0.0,
     ) -> None:  # fmt: skip
         """An attempt ended well. `first_piece_s` and `accepted_s` are what this node measured from its own request.
 
         `ahead` is how many attempts the worker had before this one; `claimed_speed` what its advert said, in tokens per second,
-        0 if it said nothing.
+        0 if it said nothing; `reading_s` how long its input would take to read by that advert: inputs differ, and what is
+        remembered is what comes on top.
         """
+        first_piece_s = max(accepted_s, first_piece_s - reading_s)
         standing = self._over(node, now)
         self._decay(standing, now)
         standing.successes += 1
@@ -149,7 +151,7 @@ class Standings:
         # only slowly. What was spent in a queue says nothing of the worker, and its load is counted apart.
         sample_s, old = max(0.0, first_piece_s - accepted_s), standing.first_token_s
         if old is None and ahead:
-            sample_s = min(sample_s, usage.first_token_s)
+            sample_s = min(sample_s, max(0.0, usage.first_token_s - reading_s))
         if old is None or (sample_s > old and not ahead):
             standing.first_token_s = sample_s
         elif sample_s < old:
@@ -165,7 +167,7 @@ class Standings:
         standing.as_of = standing.answered_at = now
 
     def first_piece_p95(self, node: NodeId, now: float) -> float | None:
-        """How long this worker takes from request to first text in all but one of twenty cases, or all workers do."""
+        """How long this worker takes from request to first text, without reading, in all but one of twenty cases; or all do."""
         standing = self._workers.get(node)
         if standing is not None and len(standing.first_pieces_s) >= SAMPLES_MIN:
             return _p95(standing.first_pieces_s)

@@ -176,6 +176,7 @@ class Asking:
         self._experience.answered(
             sender, attempt.own(usage), first_at - attempt.begun_at, now, (attempt.accepted_at or now) - attempt.begun_at,
             attempt.accepted.ahead if attempt.accepted else 0, capability.tokens_per_second if capability else 0.0,
+            attempt.reading_s,
         )  # fmt: skip
         self._remember(opened.task, "".join(opened.delivered.parts), sender, now)
         self._end(opened, attempt, None, "", now)
@@ -323,7 +324,7 @@ class Asking:
         usual_s = self._experience.first_piece_p95(worker.node, now)
         may_hedge = task.worker is None and task.privacy is not Privacy.LOCAL and opened.first_piece_s is None
         if usual_s is not None and may_hedge and why != "hedge":
-            effects.append(SetTimer(max(settings.hedge_after_min_s, usual_s), HedgeDue(task.id, attempt.id)))
+            effects.append(SetTimer(max(settings.hedge_after_min_s, usual_s + attempt.reading_s), HedgeDue(task.id, attempt.id)))
         return effects
 
     def _search(self, opened: Open) -> list[Effect]:

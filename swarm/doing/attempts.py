@@ -40,6 +40,11 @@ class Attempt:
         return replace(usage, tokens_out=max(0, usage.tokens_out - before))
 
     @property
+    def reading_s(self) -> float:
+        """How long its worker takes to read the input, by its own word."""
+        return self.worker.terms.reading_s if self.worker.terms else 0.0
+
+    @property
     def begun_by(self) -> Capability | None:
         """The model at work, if it is one that another worker could go on from."""
         capability = self.worker.capability

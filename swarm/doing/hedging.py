@@ -44,5 +44,5 @@ def waiting(opens: Iterable[Open], usual_s: Callable[[NodeId, float], float | No
             if attempt.first_piece_at is None:
                 limit_s = usual_s(attempt.worker.node, now)
                 pending += 1
-                overdue += limit_s is not None and now - attempt.begun_at >= limit_s
+                overdue += limit_s is not None and now - attempt.begun_at >= limit_s + attempt.reading_s
     return overdue, pending

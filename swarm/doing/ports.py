@@ -28,13 +28,13 @@ class Experience(Protocol):
 
     def answered(
         self, node: NodeId, usage: Usage, first_piece_s: float, now: float, accepted_s: float = 0.0, ahead: int = 0,
-        claimed_speed: float = 0.0,
+        claimed_speed: float = 0.0, reading_s: float = 0.0,
     ) -> None: ...  # fmt: skip
 
     def ended(self, node: NodeId, code: ErrorCode, blamed: bool, now: float, begun_at: float) -> None: ...
 
     def first_piece_p95(self, node: NodeId, now: float) -> float | None:
-        """How long this worker takes from request to first text in all but one of twenty cases, if that is known."""
+        """How long this worker takes from request to first text, without reading, in all but one of twenty cases, if known."""
 
 
 class Vigil(Protocol):

@@ -9,6 +9,7 @@ from protocol.errors import ErrorCode
 from protocol.identity import NodeId
 from protocol.messages import TaskAccepted, TaskFailed, TaskFinished, TaskPiece, TaskRefused, TaskRequest
 from protocol.parts import AttemptId, Capability, Logprob
+from swarm.doing.prefixes import Prefixes
 from swarm.effects import Effect, Generate, Send, ServiceDeadlinePassed, SetTimer, StopGenerating
 from swarm.settings import Settings
 from swarm.values import Usage
@@ -42,7 +43,12 @@ class Serving:
         self._turns: dict[NodeId, int] = {}  # Requester to when it last got a slot, counted in slots given.
         self._given = 0
         self._work_s: dict[str, float] = {}  # Model to how long an attempt of it takes, smoothed.
+        self._prefixes = Prefixes(node)
         self.served = 0
+
+    def prefixes(self) -> tuple[bytes, ...]:
+        """What this node's models hold already and may be told, the latest last."""
+        return self._prefixes.shared()
 
     def load(self) -> tuple[int, int, int]:
         """Slots, busy slots and queue length now, whoever asked."""
@@ -57,6 +63,7 @@ class Serving:
         """The models have changed; what is queued for one that is gone fails, what runs ends by itself."""
         self._capabilities = capabilities
         models = self._slots()
+        self._prefixes.keep(models)
         effects: list[Effect] = []
         for attempt, service in list(self._services.items()):
             if service.begun_at is None and service.model not in models:
@@ -247,6 +254,7 @@ class Serving:
             self._turns[service.requester] = self._given
             if len(self._turns) > TURNS_MAX:
                 del self._turns[next(iter(self._turns))]
+            self._prefixes.begun(service.requester, service.request, service.model, self._slots()[service.model])
             effects.append(Generate(service.request, service.model))
 
     def _rank(self, service: _Service) -> tuple[bool, int]:

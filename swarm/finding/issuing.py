@@ -16,7 +16,9 @@ from swarm.settings import Settings
 from swarm.values import Subject
 
 JITTER = (0.8, 1.2)
-SEAL_BYTES = lim.HEADER_BYTES_MAX + 128  # What an envelope puts around an advert, and room for its load to grow.
+SEAL_BYTES = lim.HEADER_BYTES_MAX + 128  # What an envelope puts around an advert, and room for its load to grow,
+PREFIXES_BYTES = lim.PREFIXES_MAX * (lim.PREFIX_BYTES + 2)  # and for these.
+PREFIXES_PERIOD_S = 20.0  # Between adverts that are issued for new prefixes alone. prefixes.toml: with 60 s a tenth less is held.
 
 _M = TypeVar("_M", bound=Message)
 
@@ -34,11 +36,14 @@ class Issuer:
 
     def __init__(
         self, node: NodeId, name: str, settings: Settings, notary: Notary, dice: Random, index: CapabilityIndex,
-        load: Callable[[], tuple[int, int, int]], neighbours: Callable[[], list[NodeId]],
+        load: Callable[[], tuple[int, int, int]], prefixes: Callable[[], tuple[bytes, ...]],
+        neighbours: Callable[[], list[NodeId]],
     ) -> None:  # fmt: skip
-        """`load()` gives this node's slots, busy slots and queue length now; `neighbours()` who has a link with it."""
+        """`load()` gives this node's slots, busy slots and queue length now; `prefixes()` what its models hold that may be told,
+        the latest last; `neighbours()` who has a link with it.
+        """
         self._node, self._name, self._settings, self._notary, self._dice = node, name, settings, notary, dice
-        self._index, self._load, self._neighbours = index, load, neighbours
+        self._index, self._load, self._prefixes, self._neighbours = index, load, prefixes, neighbours
         self._addresses: tuple[str, ...] = ()
         self._capabilities: tuple[Capability, ...] = ()
         self._draining = self._reserved = self._relays = False
@@ -88,8 +93,9 @@ class Issuer:
         """A new version of this node's advert."""
         slots, busy, queued = (min(count, lim.SLOTS_MAX) for count in self._load())
         advert = Advert(
-            self._name, self._addresses, self._capabilities, slots, busy, queued, self._draining or self._reserved, self._relays
-        )
+            self._name, self._addresses, self._capabilities, slots, busy, queued, self._draining or self._reserved, self._relays,
+            self._told_prefixes(),
+        )  # fmt: skip
         self.advert = self._notary.sign(advert, self._settings.advert_lifetime_s, self._next_version(now))
         self.pulse = None
         self._index.learn(self.advert, now, True)
@@ -102,9 +108,15 @@ class Issuer:
         return self.issue(now) if age_s >= self._settings.advert_period_s else self._beat(now)
 
     def load_changed(self, now: float) -> list[Effect]:
-        """Tell when this node fills up or has room again, and when its queue has changed; of a long one, when it has by half."""
+        """Tell when this node fills up or has room again, and when its queue has changed; of a long one, when it has by half.
+
+        And, now and then, what its models have read.
+        """
         if self.advert is None:
             return []
+        age_s, told = now - self.advert.issued_at_ms / 1000, self.advert.body.prefixes
+        if age_s >= PREFIXES_PERIOD_S and not set(self._told_prefixes()).issubset(told):
+            return self.issue(now)
         slots, busy, queued = self._load()
         return self.speak(now) if _differs(slots, self._told_load, (busy, queued)) else []
 
@@ -122,6 +134,10 @@ class Issuer:
         """A greater version of this node's own is about: what it says next must be newer, as far as others would believe it."""
         ahead_ms = round(now * 1000) + lim.CLOCK_SKEW_MS_MAX // 2
         self._newest_ms = max(self._newest_ms, min(version, ahead_ms))
+
+    def _told_prefixes(self) -> tuple[bytes, ...]:
+        told = self._settings.prefixes_told
+        return self._prefixes()[-told:] if told else ()
 
     def _beat(self, now: float, leaving: bool = False) -> list[Effect]:
         assert self.advert is not None
@@ -146,7 +162,7 @@ class Issuer:
         fitted = list(capabilities)
         for at in reversed(range(len(fitted))):
             advert = Advert(self._name, self._addresses, tuple(fitted), 0, 0, 0, False)
-            if len(codec.encode(advert)) <= lim.ADVERT_BYTES_MAX - SEAL_BYTES:
+            if len(codec.encode(advert)) <= lim.ADVERT_BYTES_MAX - SEAL_BYTES - PREFIXES_BYTES:
                 break
             fitted[at] = replace(fitted[at], description="", labels=())
         return tuple(fitted)

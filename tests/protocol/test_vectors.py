@@ -9,12 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol import codec, envelope, framing
+from protocol import limits as lim
 from protocol.errors import RemoteProtocolError
 from protocol.exchange import Exchanges, Stage
 from protocol.genesis import swarm_id
 from protocol.identity import Identity, NodeId, node_from_text, node_text, verify
 from protocol.messages import MESSAGES, Advert, Message, Pulse, Suspicion
 from protocol.notary import Notary
+from protocol.parts import Turn
+from protocol.prefixes import prefix_of
 from swarm.finding.regions import key_of
 from swarm.values import Subject
 from tests import independent_decoder as second
@@ -121,6 +124,20 @@ def test_providers() -> None:
         key = key_of(swarm, Subject(row["skill"], row["model"], digest), row["region"])
         assert key.hex() == second.provider_key(swarm, row["skill"], row["model"], digest, row["region"]).hex() == row["key"]
     assert len({row["key"] for row in rows}) == len(rows), "no two subjects, regions or swarms share a key"
+
+
+def test_prefixes() -> None:
+    """[VEC-1] [ADV-11] Digests of what conversations begin with."""
+    rows = read("prefixes.json")
+    for row in rows:
+        turns = [(role, text) for role, text in row["turns"]]
+        digest, size = prefix_of(row["model"], [Turn(*turn) for turn in turns], row["tools"])
+        assert digest.hex() == second.prefix(row["model"], row["tools"], turns).hex() == row["prefix"]
+        assert (size >= lim.PREFIX_TEXT_BYTES_MIN) is bool(digest)
+    found = [row["prefix"] for row in rows]
+    assert found[0] == found[1], "what follows is no part of it"
+    assert len(set(found)) == 7
+    assert found.count("") == 3
 
 
 # --- Bytes of the wire ------------------------------------------------------------------------------------------------

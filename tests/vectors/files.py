@@ -8,7 +8,7 @@ from tests.vectors import names, talks, wire
 
 FOLDER = Path(__file__).parent
 MAKERS: tuple[Callable[[], Any], ...] = (
-    names.identities, names.signatures, names.swarms, names.providers,
+    names.identities, names.signatures, names.swarms, names.providers, names.prefixes,
     wire.bodies, wire.envelopes, wire.adverts, wire.frames,
     talks.links, talks.attempts,
 )  # fmt: skip

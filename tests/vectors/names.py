@@ -6,6 +6,8 @@ from typing import Any
 
 from protocol.genesis import swarm_id
 from protocol.identity import Identity, NodeId, node_text, verify
+from protocol.parts import Turn
+from protocol.prefixes import prefix_of
 from swarm.finding.regions import REGIONS, key_of
 from swarm.values import MEMBERSHIP, Subject
 from tests.independent_signatures import BASE, NEUTRAL, L, P, Point, add, point_bytes, point_of, times
@@ -113,4 +115,30 @@ def providers() -> Any:
         for name in ("public", "attic")
         for subject in subjects
         for region in range(REGIONS)
+    ]
+
+
+def prefixes() -> Any:
+    """Conversations and the digests of their prefixes, empty where there is none."""
+    system, user, long = ("system", "Be brief. " * 30), ("user", "Größe? " * 60), "[" + " " * 400 + "]"
+    rows: list[tuple[str, str, list[tuple[str, str]]]] = [
+        ("smollm2", "", [system, user]),
+        ("smollm2", "", [system, ("user", "Anything else")]),
+        ("gemma3", "", [system, user]),
+        ("smollm2", "", [system, ("system", "And kind."), user]),
+        ("smollm2", long, [system, user]),
+        ("smollm2", long, [user]),
+        ("smollm2", "", [("system", "é" * 128)]),
+        ("smollm2", "", [("system", "é" * 127)]),
+        ("smollm2", "", [user, system]),
+        ("", "", []),
+    ]
+    return [
+        {
+            "model": model,
+            "tools": tools,
+            "turns": turns,
+            "prefix": prefix_of(model, [Turn(role, text) for role, text in turns], tools)[0].hex(),
+        }
+        for model, tools, turns in rows
     ]

@@ -61,8 +61,9 @@ CAPABILITY = Capability(
     "Names a language.",
     bytes(range(8)),
     ("schema", "logprobs"),
+    900.0,
 )
-ADVERT = Advert("kestrel", ("/ip4/192.0.2.7/tcp/4976",), (CAPABILITY,), 64, 3, 0, False, True)
+ADVERT = Advert("kestrel", ("/ip4/192.0.2.7/tcp/4976",), (CAPABILITY,), 64, 3, 0, False, True, (bytes(range(8)),))
 REQUEST = TaskRequest(
     ATTEMPT, TASK, "chat", "", (
         Turn("system", "Be brief."), Turn("user", "Why is the sky blue? 🐦"),

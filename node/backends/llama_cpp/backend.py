@@ -211,6 +211,7 @@ class LlamaCppBackend:
                     _of_skill(offered, each.skill, each.description),
                     tokens_per_second=each.tokens_per_second,
                     first_token_ms=each.first_token_ms,
+                    tokens_in_per_second=each.tokens_in_per_second,
                 )
                 for each in known
             )

@@ -1,6 +1,7 @@
 """Which worker gets an attempt: who may be asked at all, and the draw."""
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from protocol import errors
 from protocol.identity import NodeId
 from protocol.parts import Capability, Demands, Turn
+from protocol.prefixes import prefix_of
 from swarm.choosing.routing import BYTES_PER_TOKEN_MAX, Needs, Router, eligible
 from swarm.choosing.scoring import STRANGER_COST
 from swarm.choosing.standing import Standings
@@ -362,3 +364,19 @@ def test_where_strangers_fail_none_looks_better_than_those_that_were_met() -> No
     candidates = knowledge.router.consider(task(), (), NOW).candidates
     assert [found.node for found in candidates] == [BOB, CYD]
     assert candidates[1].cost_s == pytest.approx(STRANGER_COST * candidates[0].cost_s)
+
+
+def test_who_has_read_the_instructions_is_cheaper_for_a_task_that_begins_with_them() -> None:
+    instructions = Turn("system", "Answer as a librarian would. " * 40)
+    digest, size = prefix_of("smollm2", (instructions,))
+    knowledge = Knowledge(Random(1))
+    reads = capability(tokens_in_per_second=200.0)
+    knowledge.knows(BOB, reads)
+    knowledge.knows(CYD, reads, prefixes=(digest,))
+    knowledge.knows(DAN, replace(reads, model="other"), prefixes=(digest,))
+    asked = task(turns=(instructions, Turn("user", "why?")))
+    best, *others = knowledge.route(asked).candidates
+    assert best.node == CYD
+    assert [("prefix", f"{100 * size / (size + 4):.0f} % held") in found.parts for found in (best, *others)] == [True, False, False]
+    costs = {found.cost_s for found in knowledge.route(task()).candidates}
+    assert len(costs) == 1, "another task costs the same everywhere"

@@ -161,3 +161,42 @@ def test_what_this_node_has_placed_and_seen_end_brings_a_load_up_to_date() -> No
     assert scored(ended, busy=1, heard_at=100.0).cost_s == pytest.approx(alone), "it was this node's own"
     both = Standing(placed_at=(105.0,), ended_at=(110.0,))
     assert scored(both, busy=1, heard_at=100.0).cost_s == pytest.approx(1.5 * alone), "somebody else is there"
+
+
+# --- Reading ---------------------------------------------------------------------------------------------------------------
+
+INPUT = 4_000  # Bytes, and so 1,000 tokens.
+
+
+def reader(speed_in: float, *, standing: Standing | None = SEEN, bytes_in: int = INPUT, **more: object) -> Candidate:
+    offered = capability("chat", tokens_per_second=40.0, first_token_ms=500, tokens_in_per_second=speed_in)
+    return score(
+        task(tokens_max=100), advert(offered), offered, BOB, 0.0, standing, 128, bytes_in=bytes_in, **more  # type: ignore[arg-type]
+    )
+
+
+def seconds(found: Candidate) -> float:
+    """What of a cost is time."""
+    assert found.terms is not None
+    return found.cost_s * found.terms.success
+
+
+def test_a_long_input_costs_the_time_that_it_takes_to_read() -> None:
+    assert seconds(reader(500.0)) - seconds(reader(500.0, bytes_in=0)) == pytest.approx(2.0)
+    assert seconds(reader(0.0)) == seconds(reader(0.0, bytes_in=0)), "of who tells no speed nothing is known"
+    assert ("reading", "2000 ms") in reader(500.0).parts
+    assert not any(name == "reading" for name, _ in reader(500.0, bytes_in=80).parts)
+
+
+@pytest.mark.parametrize("share", [{"held": 0.8}, {"told": 0.8}, {"held": 0.8, "told": 0.3}], ids=str)
+def test_what_is_held_need_not_be_read(share: dict[str, float]) -> None:
+    assert seconds(reader(500.0)) - seconds(reader(500.0, **share)) == pytest.approx(0.8 * PREFIX_SAVES * 2.0)
+    assert ("prefix", "80 % held") in reader(500.0, **share).parts
+
+
+def test_a_stranger_reads_no_faster_than_any_that_was_seen_and_holds_nothing() -> None:
+    best = Best(first_token_s=0.5, tokens_per_second=40.0, tokens_in_per_second=500.0)
+    boaster = reader(1e9, standing=None, best=best, told=1.0)
+    assert boaster.cost_s == reader(500.0, standing=None, best=best).cost_s
+    assert reader(1e9, best=best, told=1.0).cost_s < reader(1e9, best=best).cost_s, "who was seen to answer is believed"
+    assert reader(500.0, standing=None, told=1.0).cost_s < reader(500.0, standing=None).cost_s, "and all, where all are strangers"

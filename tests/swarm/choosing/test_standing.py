@@ -273,3 +273,17 @@ def test_strangers_are_doubted_as_long_as_they_mostly_fail() -> None:
     seen.begun(CYD, NOW)
     seen.answered(CYD, USAGE, 1.0, NOW)
     assert not seen.doubts_strangers
+
+
+def test_what_an_input_takes_to_read_is_no_part_of_what_is_remembered() -> None:
+    seen = standings()
+    seen.begun(BOB, NOW)
+    seen.answered(BOB, USAGE, 5.0, NOW, accepted_s=0.1, reading_s=4.5)
+    assert seen.of(BOB, NOW).first_token_s == pytest.approx(0.4)
+    assert seen.of(BOB, NOW).first_pieces_s == pytest.approx((0.5,))
+    seen.begun(BOB, NOW)
+    seen.answered(BOB, USAGE, 5.0, NOW, accepted_s=0.1, reading_s=0.0)
+    assert seen.of(BOB, NOW).first_token_s == pytest.approx(4.9), "who has promised more than it keeps is known by it"
+    seen.begun(CYD, NOW)
+    seen.answered(CYD, USAGE, 1.0, NOW, accepted_s=0.1, reading_s=60.0)
+    assert seen.of(CYD, NOW).first_token_s == 0.0

@@ -50,7 +50,7 @@ class Ada:
         self.roster = Roster(self.settings)
         dice = Random(1)
         self.issuer = Issuer(
-            ADA, "ada", self.settings, notary(ADA), dice, self.index, lambda: (0, 0, 0), self.roster.nodes
+            ADA, "ada", self.settings, notary(ADA), dice, self.index, lambda: (0, 0, 0), lambda: (), self.roster.nodes
         )
         self.suspicions = Suspicions(ADA, notary(ADA), self.index, self.roster, lambda: self.settings.ping_after_s)
         self.gossip = Gossip(ADA, self.settings, notary(ADA), dice, self.index, self.issuer, self.suspicions)

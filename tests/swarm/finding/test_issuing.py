@@ -10,7 +10,7 @@ from protocol.identity import NodeId
 from protocol.messages import Advert
 from swarm.effects import AdvertDue, Effect, Provide
 from swarm.finding.capabilities import CapabilityIndex
-from swarm.finding.issuing import Issuer
+from swarm.finding.issuing import PREFIXES_PERIOD_S, Issuer
 from swarm.settings import Settings
 from swarm.values import Subject
 from tests.swarm.finding.hearing import ADA, BOB, CHAT, CODE, CYD, notary, rumoured, told
@@ -24,9 +24,11 @@ class Ada:
         self.settings = Settings()
         self.index = CapabilityIndex(ADA, self.settings)
         self.load = (0, 0, 0)
+        self.prefixes: tuple[bytes, ...] = ()
         self.issuer = Issuer(
-            ADA, "ada", self.settings, notary(ADA), Random(1), self.index, lambda: self.load, lambda: list(neighbours)
-        )
+            ADA, "ada", self.settings, notary(ADA), Random(1), self.index, lambda: self.load, lambda: self.prefixes,
+            lambda: list(neighbours),
+        )  # fmt: skip
 
 
 def beats(effects: list[Effect]) -> list[NodeId]:
@@ -182,3 +184,18 @@ def test_texts_that_fit_are_kept() -> None:
     spoken = capability("chat", description="talks", labels=("yes", "no"))
     ada.issuer.offer((spoken,), NOW)
     assert ada.issuer.advert.body.capabilities == (spoken,)
+
+
+def test_what_was_read_is_told_now_and_then_and_the_latest_of_it() -> None:
+    """[ADV-11]"""
+    ada = Ada(BOB)
+    ada.issuer.start(("/memory/ada",), NOW)
+    ada.prefixes = tuple(bytes([number] * 8) for number in range(lim.PREFIXES_MAX + 2))
+    assert told(ada.issuer.load_changed(NOW + PREFIXES_PERIOD_S - 1)) == []
+    assert told(ada.issuer.load_changed(NOW + PREFIXES_PERIOD_S)) == [(BOB, [ADA])]
+    assert ada.issuer.advert.body.prefixes == ada.prefixes[-lim.PREFIXES_MAX :]
+    ada.prefixes = ada.prefixes[-3:]
+    assert told(ada.issuer.load_changed(NOW + 3 * PREFIXES_PERIOD_S)) == [], "what is gone can wait"
+    ada.prefixes = (*ada.prefixes, b"new one!")
+    ada.issuer.offer((CHAT,), NOW + 3 * PREFIXES_PERIOD_S)
+    assert ada.issuer.advert.body.prefixes == ada.prefixes, "every advert says what is so then"
