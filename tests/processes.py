@@ -114,7 +114,7 @@ class RealNode:
         connection.close()
         return page
 
-    def ask(self, text: str, **wishes: object) -> tuple[str, dict[str, Any]]:
+    def ask(self, text: str | None, **wishes: object) -> tuple[str, dict[str, Any]]:
         """The whole answer over the control API, and how it ended."""
         parts = []
         for event, data in self.stream(text, **wishes):
@@ -124,7 +124,7 @@ class RealNode:
                 return "".join(parts), data
         raise AssertionError("the stream ended without an end")
 
-    def stream(self, text: str, **wishes: object) -> Iterator[tuple[str, dict[str, Any]]]:
+    def stream(self, text: str | None, **wishes: object) -> Iterator[tuple[str, dict[str, Any]]]:
         """The events of one task as they come."""
         connection = _UnixConnection(self.home / "control.sock")
         body = json.dumps({"text": text, **wishes})

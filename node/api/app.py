@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from node.api import completions, control, embeddings, openai, past
+from node.api import completions, control, embeddings, openai, past, rerank
 from node.api.access import AccessRules, Guard
 from node.api.edge import Edge
 from node.api.errors import ApiError, error_response, speaks_openai
@@ -42,6 +42,7 @@ ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute("POST", "/v1/chat/completions", "an answer, in one piece or streamed", openai.chat_completions),
     ApiRoute("POST", "/v1/completions", "how a text goes on; or how likely it is", completions.completions),
     ApiRoute("POST", "/v1/embeddings", "vectors of texts", embeddings.embeddings),
+    ApiRoute("POST", "/v1/rerank", "which documents answer a question", rerank.rerank),
     ApiRoute("GET", "/swarm/v1/status", "this node and its swarm", control.get_status),
     ApiRoute("GET", "/swarm/v1/peers", "every known node", control.list_peers),
     ApiRoute("GET", "/swarm/v1/skills", "every capability that is known now", control.list_skills),

@@ -3,7 +3,6 @@
 import base64
 import math
 import struct
-from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
@@ -15,7 +14,7 @@ from node.api.bodies import read_json
 from node.api.chat_answers import task_headers
 from node.api.errors import bad_request, failed_task
 from node.api.fields import SwarmWishes, unsupported
-from node.api.gathering import Gathered, gather, gather_all
+from node.api.gathering import Gathered, gather_alike
 from node.api.names import AUTO, resolve
 from node.api.tasks import Service, Wishes, make_task
 from node.api.waiting import Awaited
@@ -68,24 +67,21 @@ def _texts(asked: EmbeddingRequest) -> list[str]:
 
 
 async def _embed(service: Service, tasks: list[Task], name: str, *, in_base64: bool) -> Response:
-    first = await gather(service.desk, tasks[0])
-    # Vectors of two models have nothing to do with each other: all come from the one that was chosen for the first.
-    others = [replace(task, model=first.answer.model) for task in tasks[1:]]
-    gathered = [first, *await gather_all(service.desk, others)]
+    gathered = await gather_alike(service.desk, tasks)
     data = [
         {"object": "embedding", "index": number, "embedding": _encoded(each, in_base64=in_base64)}
         for number, each in enumerate(gathered)
     ]
-    count = sum(each.answer.tokens_in for each in gathered)
+    first, count = gathered[0].answer, sum(each.answer.tokens_in for each in gathered)
     body: dict[str, Any] = {
         "object": "list",
         "data": data,
-        "model": first.answer.model or name,
+        "model": first.model or name,
         "usage": {"prompt_tokens": count, "total_tokens": count},
-        "swarm": first.answer,
+        "swarm": first,
     }
     response = Response(msgspec.json.encode(body), media_type="application/json")
-    response.raw_headers.extend(task_headers(tasks[0].id, first.answer.node, first.answer.name, first.answer.model))
+    response.raw_headers.extend(task_headers(tasks[0].id, first.node, first.name, first.model))
     return response
 
 

@@ -1,7 +1,7 @@
 """Whole answers: what a task yields, gathered until its end."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import trio
 
@@ -43,6 +43,12 @@ async def gather(desk: Desk, task: Task) -> Gathered:
                 elif isinstance(item, AskEnded):
                     raise_if_failed(item)
                     return Gathered("".join(texts), tuple(logprobs), item.answer)
+
+
+async def gather_alike(desk: Desk, tasks: Sequence[Task]) -> list[Gathered]:
+    """Run several whose answers are to be compared: all by the model that was chosen for the first. Raises the first ApiError."""
+    first = await gather(desk, tasks[0])
+    return [first, *await gather_all(desk, [replace(task, model=first.answer.model) for task in tasks[1:]])]
 
 
 async def gather_all(desk: Desk, tasks: Sequence[Task]) -> list[Gathered]:

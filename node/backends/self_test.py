@@ -24,6 +24,7 @@ TEXTS = {
 }
 """What each skill is tried with; any other skill gets `OTHER_TEXT`."""
 OTHER_TEXT = "Tell me something about starlings."
+ASKED_BEFORE = {"rerank": (Turn("user", "Which birds gather in the evening?"),)}
 LONG_TEXT = " ".join(f"In {year} they were {40 * year - 70_000} birds, or a few more." for year in range(1990, 1996))
 """About a hundred tokens, which nothing else begins with."""
 
@@ -98,7 +99,7 @@ async def _try(backend: Backend, capability: Capability, text: str, tokens_max: 
     request = GenerationRequest(
         skill=capability.skill,
         model=capability.model,
-        turns=(Turn("user", text),),
+        turns=(*ASKED_BEFORE.get(capability.skill, ()), Turn("user", text)),
         tokens_max=tokens_max,
         sampling=Sampling(seed=1),
     )

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
 
-from tests.node.backends.llama_cpp.bert_files import tiny_bert
+from tests.node.backends.llama_cpp.bert_files import RANK, tiny_bert
 from tests.node.backends.llama_cpp.gguf_files import SMOLLM2
 from tests.processes import RealNode, Starter, real_nodes
 
@@ -32,14 +33,16 @@ def client(node: RealNode) -> openai.OpenAI:
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_demands_cross_the_swarm_to_a_worker_that_can_meet_them(start: Starter, tmp_path: Path) -> None:
-    """[CND-14] Four nodes: one asks, one only echoes, one has a chat model, one makes vectors."""
+    """[CND-14] Four nodes: one asks, one only echoes, one has a chat model, one makes vectors and judges."""
     asker = start.start("asker")
     here = asker.addresses[:1]
     start.start("parrot", models=("echo:",), join=here)
     start.start("writer", models=(f"llama_cpp:smollm2={SMOLLM2}",), join=here)
-    start.start("mapper", models=(str(tiny_bert(tmp_path / "tiny.gguf")),), join=here)
+    judge = str(tiny_bert(tmp_path / "judge.gguf", pooling=RANK))
+    start.start("mapper", models=(str(tiny_bert(tmp_path / "tiny.gguf")), judge), join=here)
     asker.wait_for("complete")
     asker.wait_for("embed")
+    asker.wait_for("rerank")
     asker.wait_for("chat", 2)
 
     with client(asker) as api:
@@ -65,6 +68,9 @@ def test_demands_cross_the_swarm_to_a_worker_that_can_meet_them(start: Starter, 
         vectors = api.embeddings.create(model="auto", input=["a bird", "a wren", "a bird"])
         assert vectors.data[0].embedding == pytest.approx(vectors.data[2].embedding, abs=1e-3)
         assert len(vectors.data[1].embedding) == 32
+        ranked = api.post("/rerank", body={"query": "who sings", "documents": ["a wren", "a reed"]}, cast_to=dict[str, Any])
+        assert {each["index"] for each in ranked["results"]} == {0, 1}
+        assert ranked["results"][0]["relevance_score"] > ranked["results"][1]["relevance_score"]
         with pytest.raises(openai.BadRequestError, match="the schema cannot be used: Invalid type: bird"):
             api.chat.completions.create(
                 model="auto", messages=[{"role": "user", "content": "?"}],

@@ -1,7 +1,8 @@
 """The backend `llama_cpp`: one GGUF model in a child process that is started again when it dies.
 
 Reference: `llama_cpp:PATH`, or `llama_cpp:NAME=PATH` to offer it by another name than the file's. A model with a usable chat
-template offers `chat`, `summarize` and `complete`; one without (a base model) only `complete`; one that makes vectors `embed`.
+template offers `chat`, `summarize` and `complete`; one without (a base model) only `complete`; one that makes vectors `embed`,
+one that judges texts `rerank`.
 """
 
 import logging
@@ -45,6 +46,7 @@ DESCRIPTIONS = {
     "summarize": "Sums a text up in a sentence or two.",
     "complete": "Continues a text.",
     "embed": "Turns a text into a vector.",
+    "rerank": "Says how much a text has to do with a question.",
 }
 
 _log = logging.getLogger(__name__)

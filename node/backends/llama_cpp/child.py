@@ -73,9 +73,9 @@ def serve(path: Path, threads: int, memory: int, wanted: str, guards: list[str],
         tokens = min(model.trained_tokens, CONTEXT_TOKENS_MAX)
         if model.pooling:
             embedder = Embedder(model, tokens, threads, abort, sink)
-            sink.say(pipe.Ready(tokens, TEXTS_MAX, threads, ["embed"], [], guards, "", b""))
+            sink.say(pipe.Ready(tokens, TEXTS_MAX, threads, [embedder.skill], [], guards, "", b""))
             sink.flush()
-            embedder.run(requests)
+            requests.serve(embedder)
         context, exact = fitting(model, tokens, wanted, threads, memory, abort)
         if model.template is not None:
             try:
@@ -91,7 +91,7 @@ def serve(path: Path, threads: int, memory: int, wanted: str, guards: list[str],
     features = [*FEATURES, "tools"] if template is not None and template.style is not None else FEATURES
     sink.say(pipe.Ready(context.tokens, context.sequences, context.threads, skills, features, guards, note, numerics))
     sink.flush()
-    worker.run(requests, abort)
+    requests.serve(worker)
 
 
 def _teller(sink: "Sink") -> Callable[[float], None]:

@@ -1,7 +1,6 @@
-"""What the child does with a model that turns texts into vectors: takes all that have come, and computes them side by side."""
+"""What the child does with a model that makes a vector of a whole text, or a number of two: it computes many side by side."""
 
 import json
-from typing import NoReturn
 
 import llama_cpp as ll
 import numpy as np
@@ -10,7 +9,7 @@ import numpy.typing as npt
 from node.backends.llama_cpp import pipe
 from node.backends.llama_cpp.batch import Batch, Row
 from node.backends.llama_cpp.context import ABORTED, Aborted, AbortFlag
-from node.backends.llama_cpp.mailbox import Requests, Sink
+from node.backends.llama_cpp.mailbox import Sink
 from node.backends.llama_cpp.model import LoadFailed, Model, TooLong
 
 TEXTS_MAX = 16  # In one batch.
@@ -21,12 +20,16 @@ Vector = npt.NDArray[np.float32]
 
 
 class Embedder:
-    """A model's vectors, each of length 1: the nearer two texts are in meaning, the larger is their scalar product."""
+    """A model that pools.
+
+    One that makes vectors (`embed`) makes them of length 1: the nearer two texts are in meaning, the larger is their scalar
+    product. One that judges (`rerank`) says of a question and a text how much they have to do with each other: any number, the
+    larger the more.
+    """
 
     def __init__(self, model: Model, tokens: int, threads: int, abort: AbortFlag, sink: Sink) -> None:
         """Texts of up to `tokens` tokens. Raises LoadFailed."""
-        if model.pooling == ll.LLAMA_POOLING_TYPE_RANK:
-            raise LoadFailed("it judges pairs of texts (a reranker), of which nothing here makes use")
+        self.skill = "rerank" if model.pooling == ll.LLAMA_POOLING_TYPE_RANK else "embed"
         params = ll.llama_context_default_params()
         params.embeddings = True
         params.n_seq_max = TEXTS_MAX
@@ -41,29 +44,42 @@ class Embedder:
         ll.llama_set_abort_callback(context, abort.callback, abort.data)
         self._model, self._context, self._abort, self._sink = model, context, abort, sink
         self._memory = ll.llama_get_memory(context)
-        self._numbers = int(ll.llama_model_n_embd(model.handle))
+        judges = self.skill == "rerank"
+        self._numbers = int(ll.llama_model_n_cls_out(model.handle) if judges else ll.llama_model_n_embd(model.handle))
         self._batch = Batch(int(params.n_batch))
         self.tokens = tokens
         self._waiting: dict[int, list[int]] = {}
 
-    def run(self, requests: Requests) -> NoReturn:
-        """Until the process is ended."""
-        stopped = False
-        while True:
-            self._abort.down()  # Before looking: who is cancelled from here on raises it again.
-            for said in requests.take(wait=not self._waiting):
-                if isinstance(said, pipe.Cancel):
-                    self._cancel(said.call)
-                else:
-                    self._begin(said)
-            batch = self._next()
-            # Never two in a row: who cancels all the time must not keep the others from going on.
-            requests.computing = frozenset() if stopped else frozenset(batch)
-            requests.busy = True
-            stopped = bool(batch) and not self._answer(batch)
-            requests.busy = False
-            requests.steps += 1
-            self._sink.flush()
+    def computing(self) -> frozenset[int]:
+        return frozenset(self._next())
+
+    def step(self) -> None:
+        batch = self._next()
+        if not batch:
+            return
+        try:
+            vectors = self.vectors(list(batch.values()))
+        except LoadFailed as error:
+            for call in batch:
+                self._sink.say(pipe.Ended(call, "failed", len(self._waiting.pop(call)), 0, str(error)))
+            return
+        for call, vector in zip(batch, vectors, strict=True):
+            self._sink.say(pipe.Piece(call, self._said(vector), []))
+            self._sink.say(pipe.Ended(call, "stop", len(self._waiting.pop(call)), 1, ""))
+
+    def cancel(self, call: int) -> None:
+        if self._waiting.pop(call, None) is not None:
+            self._sink.say(pipe.Ended(call, "cancelled", 0, 0, ""))
+
+    def begin(self, request: pipe.Generate) -> None:
+        try:
+            tokens = self._tokens(request)
+            if len(tokens) > self.tokens:
+                raise TooLong(f"the text has {len(tokens)} tokens; {self.tokens} are the most")
+        except TooLong as error:
+            self._sink.say(pipe.Ended(request.call, "refused", 0, 0, str(error)))
+        else:
+            self._waiting[request.call] = tokens
 
     def vectors(self, texts: list[list[int]]) -> list[Vector]:
         """One for each text, computed in one batch. Raises Aborted and LoadFailed."""
@@ -83,26 +99,27 @@ class Embedder:
         if not found:
             raise LoadFailed("it makes no vector of a whole text")
         vector = np.ctypeslib.as_array(found, (self._numbers,)).copy()
-        length = float(np.linalg.norm(vector))
-        if not np.isfinite(length):
+        if not np.isfinite(vector).all():
             raise LoadFailed("the model computes numbers that are none; its file is damaged")
-        return vector / np.float32(length or 1.0)
+        return vector
 
-    def _begin(self, request: pipe.Generate) -> None:
-        try:
-            tokens = self._model.tokenize(request.turns[-1][1]) if request.turns else []
-            if not tokens:
-                raise TooLong("there is no text")
-            if len(tokens) > self.tokens:
-                raise TooLong(f"the text has {len(tokens)} tokens; {self.tokens} are the most")
-        except TooLong as error:
-            self._sink.say(pipe.Ended(request.call, "refused", 0, 0, str(error)))
-        else:
-            self._waiting[request.call] = tokens
+    def _said(self, vector: Vector) -> str:
+        """JSON: of a judge the first number, which says how much; of a vector all."""
+        if self.skill == "rerank":
+            return json.dumps(_rounded(vector[0]))
+        return json.dumps([_rounded(number) for number in vector / np.float32(np.linalg.norm(vector) or 1.0)])
 
-    def _cancel(self, number: int) -> None:
-        if self._waiting.pop(number, None) is not None:
-            self._sink.say(pipe.Ended(number, "cancelled", 0, 0, ""))
+    def _tokens(self, request: pipe.Generate) -> list[int]:
+        """Raises TooLong, also if there is nothing to compute."""
+        texts = [text for _, text in request.turns]
+        if self.skill == "rerank":
+            if len(texts) != 2:
+                raise TooLong("a question and a text are needed, a turn each")
+            return self._model.tokenize_pair(*texts)
+        tokens = self._model.tokenize(texts[-1]) if texts else []
+        if not tokens:
+            raise TooLong("there is no text")
+        return tokens
 
     def _next(self) -> dict[int, list[int]]:
         """As many as fit into one batch, in the order in which they have come."""
@@ -115,17 +132,6 @@ class Embedder:
             batch[call] = tokens
         return batch
 
-    def _answer(self, batch: dict[int, list[int]]) -> bool:
-        """False if it was stopped."""
-        try:
-            vectors = self.vectors(list(batch.values()))
-        except Aborted:
-            return False
-        except LoadFailed as error:
-            for call in batch:
-                self._sink.say(pipe.Ended(call, "failed", len(self._waiting.pop(call)), 0, str(error)))
-            return True
-        for call, vector in zip(batch, vectors, strict=True):
-            self._sink.say(pipe.Piece(call, json.dumps([float(f"{number:.{DIGITS}g}") for number in vector]), []))
-            self._sink.say(pipe.Ended(call, "stop", len(self._waiting.pop(call)), 1, ""))
-        return True
+
+def _rounded(number: np.float32) -> float:
+    return float(f"{number:.{DIGITS}g}")

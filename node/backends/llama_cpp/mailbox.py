@@ -5,9 +5,24 @@ import queue
 from collections.abc import Iterator
 from contextlib import suppress
 from threading import Lock
+from typing import NoReturn, Protocol
 
 from node.backends.llama_cpp import pipe
-from node.backends.llama_cpp.context import AbortFlag
+from node.backends.llama_cpp.context import Aborted, AbortFlag
+
+
+class Work(Protocol):
+    """What is done with the requests."""
+
+    def computing(self) -> frozenset[int]:
+        """The calls that the next batch is for; none: there is nothing to do."""
+
+    def begin(self, request: pipe.Generate) -> None: ...
+
+    def cancel(self, call: int) -> None: ...
+
+    def step(self) -> None:
+        """Compute the next batch and say what comes of it. Raises Aborted if it was stopped, as if nothing had been done."""
 
 
 class Requests:
@@ -38,7 +53,28 @@ class Requests:
         finally:
             os._exit(0)
 
-    def take(self, wait: bool) -> Iterator[pipe.Generate | pipe.Cancel]:
+    def serve(self, work: Work) -> NoReturn:
+        """Until the process is ended."""
+        stopped = False
+        while True:
+            self._abort.down()  # Before looking: who is cancelled from here on raises it again.
+            for said in self._take(wait=not work.computing()):
+                if isinstance(said, pipe.Cancel):
+                    work.cancel(said.call)
+                else:
+                    work.begin(said)
+            # Never two in a row: who cancels all the time must not keep the others from going on.
+            self.computing = frozenset() if stopped else work.computing()
+            stopped, self.busy = False, True
+            try:
+                work.step()
+            except Aborted:
+                stopped = True
+            self.busy = False
+            self.steps += 1
+            self._sink.flush()
+
+    def _take(self, wait: bool) -> Iterator[pipe.Generate | pipe.Cancel]:
         """All that has come; if asked to, wait until something does."""
         if wait:
             yield self._come.get()

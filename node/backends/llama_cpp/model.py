@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +96,30 @@ class Model:
         if ll.llama_vocab_get_add_bos(self.vocabulary) and self.begin:
             text = text.removeprefix(self.begin)
         return self._tokenize(text, True, True)
+
+    def tokenize_pair(self, question: str, text: str) -> list[int]:
+        """Tokens of a question and a text as a model that judges them was trained to read them.
+
+        By a template of its own, in which marks have a meaning; else one after the other, between marks.
+        """
+        template = ll.llama_model_chat_template(self.handle, b"rerank")
+        if template:
+            parts = re.split(r"\{(query|document)\}", template.decode("utf-8", "replace"))
+            known = {"query": question, "document": text}
+            # Every second part is a name; what it stands for is plain text.
+            return [
+                token
+                for number, part in enumerate(parts)
+                for token in (self.tokenize_plain(known[part]) if number % 2 else self._tokenize(part, False, True))
+            ]
+        end = int(ll.llama_vocab_eos(self.vocabulary))
+        separator = int(ll.llama_vocab_sep(self.vocabulary))
+        end = separator if end < 0 else end
+        ends = [end] if ll.llama_vocab_get_add_eos(self.vocabulary) and end >= 0 else []
+        between = [separator] if ll.llama_vocab_get_add_sep(self.vocabulary) and separator >= 0 else []
+        begins = [self.first_token] if ll.llama_vocab_get_add_bos(self.vocabulary) else []
+        # The last mark as in training; llama-server leaves it out for BERT.
+        return [*begins, *self.tokenize_plain(question), *ends, *between, *self.tokenize_plain(text), *(ends or between)]
 
     def tokenize_plain(self, text: str) -> list[int]:
         """Tokens of a part of a text: no beginning, and what looks like a mark is only text."""

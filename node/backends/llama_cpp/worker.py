@@ -4,16 +4,15 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NoReturn
 
 from node.backends import BackendError
 from node.backends.llama_cpp import pipe
 from node.backends.llama_cpp.answer import Answer
 from node.backends.llama_cpp.ballot import Ballot
-from node.backends.llama_cpp.context import Aborted, AbortFlag, Context
+from node.backends.llama_cpp.context import Context
 from node.backends.llama_cpp.formats import FormatRefused, Formats
 from node.backends.llama_cpp.functions import CallFilter, ToolsRefused, forced_call, functions_of
-from node.backends.llama_cpp.mailbox import Requests, Sink
+from node.backends.llama_cpp.mailbox import Sink
 from node.backends.llama_cpp.model import LoadFailed, Model, TooLong
 from node.backends.llama_cpp.prompts import ChatTemplate, Refused
 from node.backends.llama_cpp.sampling import Draw, Told
@@ -68,33 +67,23 @@ class Worker:
         self._calls: dict[int, Call | Choice] = {}
         self._by_text: dict[Text, Call | Choice] = {}
 
-    def run(self, requests: Requests, abort: AbortFlag) -> NoReturn:
-        """Until the process is ended."""
-        stopped = False
-        while True:
-            abort.down()  # Before looking: who is cancelled from here on raises it again.
-            for said in requests.take(wait=not self._calls):
-                if isinstance(said, pipe.Cancel):
-                    self._cancel(said.call)
-                else:
-                    self._begin(said)
-            # Never two in a row: who cancels all the time must not keep the others from going on.
-            requests.computing = frozenset() if stopped else frozenset(self._calls)
-            stopped, requests.busy = False, True
-            try:
-                self._go_on(self._scheduler.step())
-            except Aborted:
-                stopped = True
-            except LoadFailed as error:
-                for call in list(self._calls.values()):
-                    self._end(call, "failed", str(error))
-            requests.busy = False
-            requests.steps += 1
-            self._sink.flush()
+    def computing(self) -> frozenset[int]:
+        return frozenset(self._calls)
+
+    def step(self) -> None:
+        try:
+            self._go_on(self._scheduler.step())
+        except LoadFailed as error:
+            for call in list(self._calls.values()):
+                self._end(call, "failed", str(error))
+
+    def cancel(self, call: int) -> None:
+        if found := self._calls.get(call):
+            self._end(found, "cancelled")
 
     # --- One call -----------------------------------------------------------------------------------------------------
 
-    def _begin(self, request: pipe.Generate) -> None:
+    def begin(self, request: pipe.Generate) -> None:
         tokens: list[int] = []
         try:
             tokens = self._model.tokenize(self._prompt(request)) or [self._model.first_token]
@@ -227,13 +216,7 @@ class Worker:
         cut = call.left < 1 and not call.answer.is_over and not call.draw.is_forced
         self._end(call, "tool_calls" if functions else "length" if cut else "stop", functions=functions)
 
-    def _cancel(self, number: int) -> None:
-        if call := self._calls.get(number):
-            self._end(call, "cancelled")
-
-    def _end(
-        self, call: Call | Choice, finish: str, reason: str = "", functions: Sequence[list[str]] = ()
-    ) -> None:
+    def _end(self, call: Call | Choice, finish: str, reason: str = "", functions: Sequence[list[str]] = ()) -> None:
         self._scheduler.remove(call.text)
         self._close(call, finish, reason, functions)
 

@@ -4,6 +4,7 @@ import json
 import struct
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from typing import Any
 
 import openai
 import pytest
@@ -35,6 +36,7 @@ async def client(api: Served) -> AsyncIterator[openai.AsyncOpenAI]:
         offer("complete", "smollm2-135m", HERON, "heron"),
         offer("embed", "minilm", HERON, "heron"),
         offer("embed", "minilm", WREN, "wren"),
+        offer("rerank", "judge", HERON, "heron"),
     ]
     async with openai.AsyncOpenAI(
         base_url=f"{api.url}/v1", api_key=KEY, max_retries=0, timeout=20, _strict_response_validation=True
@@ -258,4 +260,55 @@ async def test_a_worker_that_sends_no_vector_is_told_of(api: Served, client: ope
     api.desk.answers = answering(text)
     with pytest.raises(openai.InternalServerError) as refused:
         await client.embeddings.create(model="auto", input="x")
+    assert refused.value.code == "backend_failed"
+
+
+# --- /v1/rerank -------------------------------------------------------------------------------------------------------
+
+
+def judgement(task: Task) -> list[Step]:
+    """The longer a document, the better; whatever was asked."""
+    return [routed(task, "judge"), AskText(f"{len(task.turns[1].text)}.5"), done(task, model="judge")]
+
+
+async def rerank(client: openai.AsyncOpenAI, **fields: object) -> dict[str, Any]:
+    return await client.post("/rerank", body=fields, cast_to=dict[str, Any])
+
+
+async def test_documents_come_in_the_order_of_their_worth(api: Served, client: openai.AsyncOpenAI) -> None:
+    api.desk.answers = judgement
+    answer = await rerank(client, query="who?", documents=["bb", {"text": "dddd"}, "ccc"], top_n=2, return_documents=True)
+    assert [(each["index"], each["relevance_score"]) for each in answer["results"]] == [(1, 4.5), (2, 3.5)]
+    assert [each["document"]["text"] for each in answer["results"]] == ["dddd", "ccc"]
+    assert (answer["model"], answer["usage"]["total_tokens"]) == ("judge", 21)
+    assert [(task.skill, task.model, task.turns[0].text) for task in api.desk.asked] == [
+        ("rerank", "", "who?"), ("rerank", "judge", "who?"), ("rerank", "judge", "who?"),
+    ]  # fmt: skip
+    plain = await rerank(client, query="who?", documents=["a", "a"])
+    assert [each["index"] for each in plain["results"]] == [0, 1]
+    assert "document" not in plain["results"][0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"documents": []}, "documents: 0 texts, 1 to 256 allowed"),
+        ({"documents": ["x"] * 257}, "documents: 257 texts"),
+        ({"documents": ["x", ""]}, "a document is empty"),
+        ({"query": ""}, "The query or a document is empty"),
+        ({"top_n": 0}, "top_n: 0 is less than 1"),
+        ({"documents": "x"}, "documents"),
+        ({"documents": [{"words": "x"}]}, "documents"),
+    ],
+)
+async def test_no_order_is_made_of_what_has_none(client: openai.AsyncOpenAI, fields: dict, says: str) -> None:
+    with pytest.raises(openai.BadRequestError, match=says):
+        await rerank(client, **{"query": "who?", "documents": ["x"], **fields})
+
+
+@pytest.mark.parametrize("text", ["", "much", "[1]", "null", "1e999", "\ud800"])
+async def test_a_worker_that_sends_no_number_is_told_of(api: Served, client: openai.AsyncOpenAI, text: str) -> None:
+    api.desk.answers = answering(text)
+    with pytest.raises(openai.InternalServerError) as refused:
+        await rerank(client, query="who?", documents=["x"])
     assert refused.value.code == "backend_failed"

@@ -11,7 +11,7 @@ from tests.node.backends.llama_cpp.gguf_files import Gguf, text
 _UINT32, _FLOAT32, _BOOL, _STRING, _ARRAY, _INT32 = 4, 6, 7, 8, 9, 5
 MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 NORMAL, UNKNOWN, CONTROL = 1, 2, 3
-MEAN = 1
+MEAN, RANK = 1, 4
 
 Weights = dict[str, np.ndarray]
 
@@ -28,14 +28,25 @@ _NAMES = {
     "intermediate.dense": "ffn_up",
     "output.dense": "ffn_down",
     "output.LayerNorm": "layer_output_norm",
+    "pooler.dense": "cls",
+    "classifier": "cls.output",
 }
 
 
-def tiny_bert(path: Path, pooling: int = MEAN) -> Path:
-    """One layer of 32 numbers with random weights, and a vocabulary of letters."""
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    words = [*MARKS, *letters, *(f"##{letter}" for letter in letters), ".", "!"]
-    size, inner, dice = 32, 64, np.random.default_rng(1)
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+WORDS = [*MARKS, *LETTERS, *(f"##{letter}" for letter in LETTERS), ".", "!"]
+HEADS = 2
+
+
+def tiny_bert(path: Path, pooling: int = MEAN, template: str = "") -> Path:
+    """One layer of 32 numbers with random weights, and a vocabulary of letters. `template`: how a pair is read."""
+    more = {"tokenizer.chat_template.rerank": text(template)} if template else {}
+    return bert(path, WORDS, tiny_weights(pooling), heads=HEADS, tokens=64, pooling=pooling, more=more)
+
+
+def tiny_weights(pooling: int = MEAN) -> Weights:
+    """By the names that they have in PyTorch."""
+    words, size, inner, dice = WORDS, 32, 64, np.random.default_rng(1)
 
     def random(*shape: int) -> np.ndarray:
         return (dice.standard_normal(shape) * 0.3).astype(np.float32)
@@ -54,7 +65,37 @@ def tiny_bert(path: Path, pooling: int = MEAN) -> Path:
     weights |= {f"{layer}output.dense.weight": random(size, inner), f"{layer}output.dense.bias": random(size)}
     for name in ("attention.output.LayerNorm", "output.LayerNorm"):
         weights |= {f"{layer}{name}.weight": np.ones(size, np.float32), f"{layer}{name}.bias": np.zeros(size, np.float32)}
-    return bert(path, words, weights, heads=2, tokens=64, pooling=pooling)
+    if pooling == RANK:
+        weights |= {"pooler.dense.weight": random(size, size), "pooler.dense.bias": random(size)}
+        weights |= {"classifier.weight": random(1, size), "classifier.bias": random(1)}
+    return weights
+
+
+def judged(weights: Weights, tokens: list[int]) -> float:
+    """What a model of one layer that judges says of these tokens, step by step."""
+    one = {name.removeprefix("encoder.layer.0."): array.astype(np.float64) for name, array in weights.items()}
+
+    def linear(name: str, x: np.ndarray) -> np.ndarray:
+        return x @ one[f"{name}.weight"].T + one[f"{name}.bias"]
+
+    def normal(name: str, x: np.ndarray) -> np.ndarray:
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-12)
+        return x * one[f"{name}.weight"] + one[f"{name}.bias"]
+
+    x = one["embeddings.word_embeddings.weight"][tokens] + one["embeddings.token_type_embeddings.weight"][0]
+    x = normal("embeddings.LayerNorm", x + one["embeddings.position_embeddings.weight"][: len(tokens)])
+    query, key, value = (
+        np.split(linear(f"attention.self.{name}", x), HEADS, axis=1) for name in ("query", "key", "value")
+    )
+    mixed = []
+    for q, k, v in zip(query, key, value, strict=True):
+        shares = np.exp(q @ k.T / np.sqrt(q.shape[1]))
+        mixed.append(shares / shares.sum(1, keepdims=True) @ v)
+    x = normal("attention.output.LayerNorm", x + linear("attention.output.dense", np.concatenate(mixed, axis=1)))
+    inner = linear("intermediate.dense", x)
+    inner = 0.5 * inner * (1 + np.tanh(np.sqrt(2 / np.pi) * (inner + 0.044715 * inner**3)))
+    x = normal("output.LayerNorm", x + linear("output.dense", inner))
+    return float(linear("classifier", np.tanh(linear("pooler.dense", x[0])))[0])
 
 
 def minilm(path: Path, folder: Path) -> Path:
@@ -64,7 +105,9 @@ def minilm(path: Path, folder: Path) -> Path:
     return bert(path, words, _safetensors(folder / "model.safetensors"), heads=heads, tokens=512, pooling=MEAN)
 
 
-def bert(path: Path, words: list[str], weights: Weights, *, heads: int, tokens: int, pooling: int) -> Path:
+def bert(
+    path: Path, words: list[str], weights: Weights, *, heads: int, tokens: int, pooling: int, more: dict[str, bytes] | None = None
+) -> Path:
     """A BERT model by the names that its weights have in PyTorch."""
     tensors = {name: array for name, array in map(_renamed, weights.items()) if name}
     layers = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blk."))
@@ -92,7 +135,7 @@ def bert(path: Path, words: list[str], weights: Weights, *, heads: int, tokens: 
         "tokenizer.ggml.eos_token_id": _number(words.index("[SEP]")),
         "tokenizer.ggml.mask_token_id": _number(words.index("[MASK]")),
     }
-    return Gguf(metadata, {name: _tensor(array) for name, array in tensors.items()}).write(path)
+    return Gguf(metadata | (more or {}), {name: _tensor(array) for name, array in tensors.items()}).write(path)
 
 
 def _renamed(item: tuple[str, np.ndarray]) -> tuple[str, np.ndarray]:

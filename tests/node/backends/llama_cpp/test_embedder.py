@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import trio
 from node.backends import BackendError, GenerationRequest, Surroundings
 from node.backends.contract import ask, running
 from node.backends.llama_cpp.backend import LlamaCppBackend
+from node.backends.llama_cpp.model import Model
 from protocol.parts import Demands, Sampling, Turn
-from tests.node.backends.llama_cpp.bert_files import minilm, tiny_bert
+from tests.node.backends.llama_cpp.bert_files import RANK, WORDS, judged, minilm, tiny_bert, tiny_weights
 
 
 @asynccontextmanager
@@ -83,11 +85,45 @@ async def test_a_call_that_is_left_does_not_disturb_the_others(tmp_path: Path, s
         assert backend.pid == pid
 
 
-async def test_a_reranker_is_refused(tmp_path: Path, surroundings: Surroundings) -> None:
-    path = tiny_bert(tmp_path / "judge.gguf", pooling=4)
-    with pytest.RaisesGroup(pytest.RaisesExc(BackendError, match="a reranker.*, of which nothing here makes use")):
-        async with trio.open_nursery() as nursery:
-            await nursery.start(LlamaCppBackend(str(path), surroundings).run)
+def pair(question: str, text: str) -> GenerationRequest:
+    turns = (Turn("user", question), Turn("user", text))
+    return GenerationRequest("rerank", "judge", turns, 1, Sampling())
+
+
+async def test_a_reranker_judges_as_it_does_by_hand(tmp_path: Path, surroundings: Surroundings) -> None:
+    path = tiny_bert(tmp_path / "judge.gguf", pooling=RANK)
+    loaded, weights = Model(path), tiny_weights(RANK)
+    texts = ["a wren sings", "the reed. the reed!", "z", "never a bird [SEP]"]
+    async with running(backend := LlamaCppBackend(str(path), surroundings)) as offered:
+        assert [capability.skill for capability in offered] == ["rerank"]
+        for text in texts:
+            tokens = loaded.tokenize_pair("who sings", text)
+            letters = [WORDS[token] for token in tokens]
+            assert (letters[0], letters.count("[SEP]"), letters[-1]) == ("[CLS]", 2, "[SEP]"), "what looks like a mark is text"
+            score = json.loads((await ask(backend, pair("who sings", text))).text)
+            assert score == pytest.approx(judged(weights, tokens), abs=2e-3)
+        for wrong, complaint in (
+            (replace(pair("a", "b"), turns=(Turn("user", "alone"),)), "a question and a text are needed"),
+            (pair("a " * 40, "b " * 40), "the text has 83 tokens; 64 are the most"),
+            (replace(pair("a", "b"), skill="embed"), 'does rerank; not "embed"'),
+        ):
+            with pytest.raises(BackendError, match=complaint) as caught:
+                await ask(backend, wrong)
+            assert not caught.value.retryable
+
+
+def test_a_template_of_its_own_says_how_a_pair_is_read(tmp_path: Path) -> None:
+    path = tiny_bert(tmp_path / "judge.gguf", pooling=RANK, template="[MASK] {document} [SEP] {query} [MASK]")
+    model = Model(path)
+    assert [WORDS[token] for token in model.tokenize_pair("ab", "[SEP] {query}")] == [
+        "[MASK]", *_said(model, "[SEP] {query}"), "[SEP]", *_said(model, "ab"), "[MASK]",
+    ]  # fmt: skip
+
+
+def _said(model: Model, text: str) -> list[str]:
+    words = [WORDS[token] for token in model.tokenize_plain(text)]
+    assert "[SEP]" not in words
+    return words
 
 
 async def test_a_chat_model_makes_no_vectors(nonsense: Path, surroundings: Surroundings) -> None:

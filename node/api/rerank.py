@@ -1,0 +1,93 @@
+"""/v1/rerank: which documents have most to do with a question. Each is a task of its own, so that a swarm shares the work."""
+
+import math
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp
+
+from node.api.bodies import read_json
+from node.api.chat_answers import task_headers
+from node.api.errors import bad_request, failed_task
+from node.api.fields import SwarmWishes
+from node.api.gathering import Gathered, gather_alike
+from node.api.names import AUTO, resolve
+from node.api.tasks import Service, Wishes, make_task
+from node.api.waiting import Awaited
+from protocol import errors as codes
+from protocol.parts import Turn
+from swarm.values import Task
+
+RERANK = "rerank"
+DOCUMENTS_MAX = 256  # Of one request.
+
+
+class Document(msgspec.Struct):
+    text: str
+
+
+class RerankRequest(msgspec.Struct, kw_only=True):
+    """The fields that Jina, Cohere and llama-server have in common. Others are ignored, as all servers do."""
+
+    query: str
+    documents: list[str | Document]
+    model: str | None = None
+    top_n: int | None = None
+    return_documents: bool = False
+    swarm: SwarmWishes | None = None
+
+
+_DECODER = msgspec.json.Decoder(RerankRequest)
+_SCORE = msgspec.json.Decoder(float)
+
+
+async def rerank(service: Service, request: Request) -> ASGIApp:
+    asked = await read_json(request, _DECODER)
+    texts = [each if isinstance(each, str) else each.text for each in asked.documents]
+    if not 1 <= len(texts) <= DOCUMENTS_MAX:
+        raise bad_request(f"documents: {len(texts)} texts, 1 to {DOCUMENTS_MAX} allowed.", "documents")
+    if asked.top_n is not None and asked.top_n < 1:
+        raise bad_request(f"top_n: {asked.top_n} is less than 1.", "top_n")
+    if not asked.query or not all(texts):
+        raise bad_request("The query or a document is empty.", "documents" if asked.query else "query")
+    swarm = asked.swarm or SwarmWishes()
+    name = asked.model or AUTO
+    wanted = resolve(service.desk, name, skill=RERANK)
+    wishes = Wishes(tokens_max=1, deadline_s=swarm.deadline_s, privacy=swarm.privacy)
+    tasks = [make_task(service, wanted, [Turn("user", asked.query), Turn("user", text)], wishes) for text in texts]
+    return Awaited(lambda: _ranked(service, tasks, texts, asked, name))
+
+
+async def _ranked(service: Service, tasks: list[Task], texts: list[str], asked: RerankRequest, name: str) -> Response:
+    gathered = await gather_alike(service.desk, tasks)
+    scores = [score_of(each) for each in gathered]
+    order = sorted(range(len(texts)), key=lambda number: (-scores[number], number))[: asked.top_n]
+    results = [
+        {"index": number, "relevance_score": scores[number]}
+        | ({"document": {"text": texts[number]}} if asked.return_documents else {})
+        for number in order
+    ]
+    first, count = gathered[0].answer, sum(each.answer.tokens_in for each in gathered)
+    body: dict[str, Any] = {
+        "object": "list",
+        "model": first.model or name,
+        "results": results,
+        "usage": {"prompt_tokens": count, "total_tokens": count},
+        "swarm": first,
+    }
+    response = Response(msgspec.json.encode(body), media_type="application/json")
+    response.raw_headers.extend(task_headers(tasks[0].id, first.node, first.name, first.model))
+    return response
+
+
+def score_of(each: Gathered) -> float:
+    """The number in an answer. Raises ApiError for a worker that has sent something else."""
+    try:
+        score = _SCORE.decode(each.text)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        score = math.nan
+    if not math.isfinite(score):
+        raise failed_task(codes.BACKEND_FAILED, "The worker has sent something that is no number.", each.answer)
+    return score
