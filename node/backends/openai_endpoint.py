@@ -74,9 +74,9 @@ class Endpoint:
         """Whether the key would travel unencrypted beyond this machine."""
         return bool(self._key) and not self._tls and self._host not in ("127.0.0.1", "localhost", "::1")
 
-    async def get(self, path: str) -> dict[str, Any]:
-        """The JSON object at this path."""
-        async with self.open("GET", path, None) as response:
+    async def call(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The JSON object at this path, or that answers this body. Raises BackendError."""
+        async with self.open("POST" if body else "GET", path, body) as response:
             return await self._object(response)
 
     @asynccontextmanager

@@ -1,8 +1,9 @@
 """The backend `openai_http`: a model behind any OpenAI-compatible endpoint (Ollama, llama-server, vLLM, LM Studio, a cloud).
 
 Reference: `http://127.0.0.1:11434/v1#llama3`. Without a path, `/v1` is meant; without `#MODEL`, the first model that the server
-lists and whose name does not speak of embeddings. A key comes from the URL (`https://:KEY@host/v1`) or else from the environment
-variable SWARM_OPENAI_KEY; it is sent to this server and appears in no message and no log.
+lists and whose name does not speak of vectors. One whose name does, or that cannot chat, offers `embed`, or `rerank`. A key comes
+from the URL (`https://:KEY@host/v1`) or else from the environment variable SWARM_OPENAI_KEY; it is sent to this server and appears
+in no message and no log.
 """
 
 import json
@@ -17,6 +18,7 @@ import trio
 from node.backends import BackendError, Generated, GenerationRequest, Piece, Surroundings
 from node.backends.openai_endpoint import Endpoint, Response
 from node.backends.openai_stream import Event, EventReader
+from node.backends.openai_vectors import embed, rerank
 from node.backends.self_test import measure_each
 from node.backends.stops import StopFilter
 from node.backends.summaries import summary_turns
@@ -29,6 +31,14 @@ TRIAL_SCHEMA = '{"type":"object","properties":{"wet":{"type":"boolean"}},"requir
 TRIAL_TOKENS = 32
 TRIAL_PIECES_MAX = 2 * TRIAL_TOKENS + 2  # All of them: nobody reads before the end.
 CONTEXT_TOKENS = 4_096  # Claimed where the server does not tell.
+CHATS = ("chat", "summarize")
+WITHOUT_STREAM = {"rerank": rerank, "embed": embed}
+DESCRIPTIONS = {
+    "chat": "Answers in conversation.",
+    "summarize": "Sums a text up in a sentence or two.",
+    "embed": "Turns a text into a vector.",
+    "rerank": "Says how much a text has to do with a question.",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +51,7 @@ class OpenAIHttpBackend:
         self._endpoint = Endpoint(argument)
         self.url, self.model = self._endpoint.url, self._endpoint.fragment
         self._with_usage = True
+        self._skills: tuple[str, ...] = CHATS
         self._serving = False
         self._slots = trio.Semaphore(SLOTS)
 
@@ -53,7 +64,7 @@ class OpenAIHttpBackend:
         """As `Backend.run`. A server that goes away later makes calls fail; the next call asks it again."""
         if self._endpoint.key_in_the_clear:
             _log.warning("%s: the key is sent without encryption", self.url)
-        offered = self._choose(await self._endpoint.get("/models"))
+        offered = self._choose(await self._endpoint.call("/models"))
         self._serving = True
         try:
             measured = await self._measured(offered)
@@ -66,14 +77,19 @@ class OpenAIHttpBackend:
         """As `Backend.generate`."""
         if not self._serving:
             raise BackendError(f"{self.url} is not in use.")
-        if request.model != self.model or request.skill not in ("chat", "summarize"):
+        if request.model != self.model or request.skill not in self._skills:
             raise BackendError(
-                f'{self.model} does chat and summarize; not "{request.skill}" with "{request.model}".', retryable=False
+                f'{self.model} does {" and ".join(self._skills)}; not "{request.skill}" with "{request.model}".', retryable=False
             )
         if not request.turns:
             raise BackendError(f"{request.skill} needs at least one turn.", retryable=False)
         if request.delivered:
             raise BackendError(f"{self.url} cannot go on in the middle of an answer.", retryable=False)
+        if request.skill in WITHOUT_STREAM:
+            async with self._slots:
+                text, generated = await WITHOUT_STREAM[request.skill](self._endpoint, self.model, request.turns)
+            await send(pieces, text)
+            return generated
         async with self._slots, self._endpoint.open("POST", "/chat/completions", self._body(request)) as response:
             return await self._relay(request, response, pieces)
 
@@ -145,7 +161,7 @@ class OpenAIHttpBackend:
         names = [item["id"] for item in models if isinstance(item.get("id"), str) and item["id"]]
         names = [name for name in names if name.isprintable() and len(name.encode()) <= MODEL_BYTES_MAX]
         if not self.model:
-            able = [name for name in names if "embed" not in name.lower()]
+            able = [name for name in names if not _without_stream(name)]
             if not able:
                 raise BackendError(f"{self.url} lists no model that could chat; load one there first.", retryable=False)
             self.model = able[0]
@@ -155,24 +171,34 @@ class OpenAIHttpBackend:
             some = ", ".join(names[:8])
             raise BackendError(f'{self.url} has no model "{self.model}"; it has {some}.', retryable=False)
         details = next((item for item in models if item.get("id") == self.model), {})
-        return Capability(
-            "chat", self.model, b"", _context_tokens(details), 0.0, 0, SLOTS, (), "Answers in conversation."
-        )
+        return Capability("", self.model, b"", _context_tokens(details), 0.0, 0, SLOTS, (), "")
 
     async def _measured(self, offered: Capability) -> tuple[Capability, ...]:
-        both = (offered, replace(offered, skill="summarize", description="Sums a text up in a sentence or two."))
+        """By the skills that its name speaks of, or else the first that it has."""
+        if told := _without_stream(self.model):
+            return await self._measured_as(offered, told)
         try:
-            return await measure_each(self, both)
+            return await self._measured_as(offered, *CHATS)
         except BackendError as error:
             if error.retryable:
                 raise
+            cannot_chat = error
         # Older servers refuse to count tokens in a stream.
         self._with_usage = False
-        return await measure_each(self, both)
+        with suppress(BackendError):
+            return await self._measured_as(offered, *CHATS)
+        with suppress(BackendError):
+            return await self._measured_as(offered, "embed")
+        raise cannot_chat
 
+    async def _measured_as(self, offered: Capability, *skills: str) -> tuple[Capability, ...]:
+        self._skills = skills
+        return await measure_each(self, [replace(offered, skill=skill, description=DESCRIPTIONS[skill]) for skill in skills])
 
     async def _with_features(self, offered: tuple[Capability, ...]) -> tuple[Capability, ...]:
         """Many servers know `response_format`, and many pass over it in silence: it is tried."""
+        if self._skills != CHATS:
+            return offered
         turns = (Turn("user", "Is water wet? Answer in JSON."),)
         asked = GenerationRequest("chat", self.model, turns, TRIAL_TOKENS, Sampling(seed=1), demands=Demands(schema=TRIAL_SCHEMA))
         sending, receiving = trio.open_memory_channel[str | Piece](TRIAL_PIECES_MAX)
@@ -186,6 +212,11 @@ class OpenAIHttpBackend:
         if not isinstance(said, dict) or type(said.get("wet")) is not bool:
             return offered
         return tuple(replace(each, features=("schema",)) for each in offered)
+
+
+def _without_stream(name: str) -> str:
+    """The skill that a model's name speaks of; empty for one that may chat."""
+    return next((skill for skill in WITHOUT_STREAM if skill in name.lower()), "")
 
 
 def _waiting(receiving: trio.MemoryReceiveChannel[str | Piece]) -> Iterator[str | Piece]:

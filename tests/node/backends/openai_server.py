@@ -72,6 +72,7 @@ class Server:
     port: int
     chat: Chat = parrot
     models: Any = field(default_factory=lambda: MODELS)
+    others: dict[str, tuple[Any, int]] = field(default_factory=dict)  # Path to what is answered there, and with which status.
     asked: list[Exchange] = field(default_factory=list)
     broken_off: trio.Event = field(default_factory=trio.Event)  # A client went away before its answer was complete.
 
@@ -100,6 +101,8 @@ class Server:
                     await exchange.json(self.models)
                 elif exchange.path == "/v1/chat/completions":
                     await self.chat(exchange)
+                elif exchange.path in self.others:
+                    await exchange.json(*self.others[exchange.path])
                 else:
                     await exchange.begin(404, "text/plain")
                     await exchange.end()

@@ -384,3 +384,59 @@ async def test_cancelling_a_call_ends_it_at_the_server() -> None:
             nursery.cancel_scope.cancel()
         with trio.fail_after(20):
             await server.broken_off.wait()
+
+
+# --- Vectors and judgements -------------------------------------------------------------------------------------------
+
+VECTOR = {"data": [{"index": 0, "embedding": [3, -4.0]}], "usage": {"prompt_tokens": 5}}
+JUDGEMENT = {"results": [{"index": 0, "relevance_score": -1.25}], "usage": {"prompt_tokens": 9}}
+PAIR = (Turn("user", "who sings?"), Turn("user", "a wren"))
+
+
+async def cannot_chat(exchange: Exchange) -> None:
+    await exchange.json({"error": {"message": "this model does not support chat"}}, 400)
+
+
+@pytest.mark.parametrize("model", ["text-embedder", "parrot"])
+async def test_a_server_makes_vectors(model: str) -> None:
+    """With a model that is called so, and with one of which it is found out."""
+    async with serving(cannot_chat) as server:
+        server.others["/v1/embeddings"] = (VECTOR, 200)
+        async with running(backend := OpenAIHttpBackend(f"{server.url}#{model}", SURROUNDINGS)) as offered:
+            assert [(each.skill, each.model, each.features) for each in offered] == [("embed", model, ())]
+            answer = await ask(backend, replace(request("a bird", skill="embed"), model=model))
+            assert (answer.text, answer.generated.tokens_in) == ("[0.6, -0.8]", 5)
+            assert server.asked[-1].body == {"model": model, "input": "a bird", "encoding_format": "float"}
+            with pytest.raises(BackendError, match="does embed; not"):
+                await ask(backend, replace(request(), model=model))
+
+
+async def test_a_server_judges() -> None:
+    async with serving() as server:
+        server.models = {"data": [{"id": "bge-Reranker-v2"}]}
+        server.others["/v1/rerank"] = (JUDGEMENT, 200)
+        async with running(backend := OpenAIHttpBackend(f"{server.url}#bge-Reranker-v2", SURROUNDINGS)) as offered:
+            assert [each.skill for each in offered] == ["rerank"]
+            answer = await ask(backend, replace(request(skill="rerank"), model="bge-Reranker-v2", turns=PAIR))
+            assert (answer.text, answer.generated.tokens_in) == ("-1.25", 9)
+            assert server.asked[-1].body == {"model": "bge-Reranker-v2", "query": "who sings?", "documents": ["a wren"]}
+            with pytest.raises(BackendError, match="a question and a text"):
+                await ask(backend, replace(request(skill="rerank"), model="bge-Reranker-v2"))
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"data": []}, {"data": [{"embedding": []}]}, {"data": [{"embedding": ["1"]}]}, {"data": [{"embedding": [True]}]}]
+)
+async def test_what_is_no_vector_is_not_passed_on(said: dict[str, object]) -> None:
+    async with serving(cannot_chat) as server:
+        server.others["/v1/embeddings"] = (VECTOR, 200)
+        async with running(backend := OpenAIHttpBackend(f"{server.url}#text-embedder", SURROUNDINGS)):
+            server.others["/v1/embeddings"] = (said, 200)
+            with pytest.raises(BackendError, match="sends what is no vector") as raised:
+                await ask(backend, replace(request(skill="embed"), model="text-embedder"))
+            assert raised.value.retryable
+
+
+async def test_a_model_that_can_do_nothing_is_told_of_in_the_servers_words() -> None:
+    async with serving(cannot_chat) as server:
+        assert "does not support chat" in str(await failure_at_load(server.url))
