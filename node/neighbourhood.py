@@ -64,6 +64,9 @@ def skill_views(member: Member) -> list[SkillView]:
                     context_tokens=offered.context_tokens,
                     labels=list(offered.labels),
                     features=list(offered.features),
+                    tokens_in_per_second=round(offered.tokens_in_per_second, 1),
+                    slots=offered.slots,
+                    speedup=offered.speedup,
                     description=offered.description,
                 )
             )

@@ -71,6 +71,9 @@ class SkillView:
     labels: list[str]
     description: str
     features: list[str] = field(default_factory=list)  # What its worker honours besides: `schema`, `logprobs`, …
+    tokens_in_per_second: float = 0.0  # How fast it reads; 0: not known.
+    slots: int = 0  # Answers at a time, which are together
+    speedup: float = 0.0  # so many times as fast as one alone; 0: as many times as there are slots.
 
 
 @dataclass(frozen=True, slots=True)

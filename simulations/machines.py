@@ -30,7 +30,8 @@ class Machine:
     and a share `straggling` takes `straggle_factor` times as long.
     One that `hides_load` says at all times that it is free.
     `has_power` False: nobody there even refuses a connection. `hidden`: its router lets nobody in. `carries` is for how many
-    neighbours it is a relay.
+    neighbours it is a relay. `speedup` is how many times as fast as one slot alone all of a model's slots are together; 0: each has
+    a processor of its own.
     """
 
     index: int
@@ -55,6 +56,7 @@ class Machine:
     hidden: bool = False
     carries: int = 0
     hides_load: bool = False
+    speedup: float = 0.0
     is_twin: bool = False  # Of others with the same identity.
     process: Process | None = None
 
@@ -65,6 +67,11 @@ class Machine:
     def true_speed(self, capability: Capability) -> float:
         """Tokens per second, whatever is advertised."""
         return capability.tokens_per_second / self.claims
+
+    def shared(self, capability: Capability, at_work: int) -> float:
+        """How many times as long everything takes while so many slots are at work."""
+        others = max(0, min(at_work, capability.slots) - 1)
+        return 1 + others * (1 / self.speedup - 1 / capability.slots) if self.speedup else 1.0
 
     def answer_s(self, capability: Capability, tokens: float) -> float:
         """How long an answer takes at its usual pace."""

@@ -68,6 +68,9 @@ class MembersTable(Table, frozen=True, kw_only=True):
     """How fast each reads, drawn likewise; 0: inputs take no time. Each model remembers the prefixes of its last `slots` tasks."""
     context_tokens: Some = 2048
     slots: Some = 1
+    speedup: Annotated[float, Meta(ge=0)] = 0.0
+    """How many times as fast as one all slots together are, since they share a processor; 0: each has its own."""
+    tells_speedup: bool = True
     failing: Share = 0.0
     """Share of the answers that break off."""
     claims: Annotated[float, Meta(gt=0)] = 1.0

@@ -126,7 +126,7 @@ class Truth:
         latency_s, load = self._world.network.latency_s(here, machine), _load(process)
         if as_known:
             load = self._loads[machine.index].at(self._world.agenda.now - latency_s, load)
-        work_s = machine.answer_s(capability, tokens) * machine.pace
+        work_s = machine.answer_s(capability, tokens) * machine.pace * machine.shared(capability, load + 1)
         before = load - capability.slots + 1
         return 2 * latency_s + work_s * (1 + max(0.0, before - 0.5) / capability.slots)
 

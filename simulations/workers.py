@@ -45,8 +45,10 @@ class Workers:
         tokens = answer_tokens(request.task, max(1, request.tokens_max))
         if int.from_bytes(attempt[5:7], "big") < machine.straggling * 65_536:
             noise *= machine.straggle_factor
-        first_s = (capability.first_token_ms / 1000 + self._reading_s(process, effect, capability)) * noise * machine.pace
-        writing_s = (tokens - 1) / machine.true_speed(capability) * noise * machine.pace
+        at_work = 1 + sum(each.model == effect.model for each in process.generations.values())
+        factor = noise * machine.pace * machine.shared(capability, at_work)  # Of those that come later each pays itself.
+        first_s = (capability.first_token_ms / 1000 + self._reading_s(process, effect, capability)) * factor
+        writing_s = (tokens - 1) / machine.true_speed(capability) * factor
         generation = process.generations[attempt] = Generation(process, attempt, effect.model)
         pieces = min(self._pieces_max, tokens)
         begun = len(request.delivered.split())  # Pieces that the user has from somebody else; their words are not written again.

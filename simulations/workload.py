@@ -92,5 +92,6 @@ def capacity(machines: Sequence[Machine], table: WorkloadTable) -> float:
     tasks = 0.0
     for machine in machines:
         offered = [each for each in machine.capabilities if each.skill in table.skills]
-        tasks += max((each.slots / machine.answer_s(each, tokens) for each in offered), default=0.0)
+        each_s = [machine.answer_s(each, tokens) * machine.shared(each, each.slots) / each.slots for each in offered]
+        tasks += 1 / min(each_s) if each_s else 0.0
     return tasks

@@ -323,7 +323,7 @@ class World:
         capabilities = tuple(
             Capability(
                 skill, model, sha256(model.encode()).digest(), table.context_tokens, speed * table.claims, first_ms,
-                table.slots, (), "", NUMERICS, tuple(table.features), reading,
+                table.slots, (), "", NUMERICS, tuple(table.features), reading, table.speedup if table.tells_speedup else 0.0,
             )
             for skill, model in zip(skills, cycle(models), strict=False)
         )
@@ -331,7 +331,7 @@ class World:
             index, node, f"{table.name}-{number}", table.name, (f"/sim/{index}",), capabilities, table.failing,
             table.clock_s + dice.uniform(-table.skew_s, table.skew_s), dice.random(), dice.random(), identity,
             claims=table.claims, straggling=table.straggling, straggle_factor=table.straggle_factor,
-            hidden=table.hidden, carries=table.carries, hides_load=table.hides_load, is_twin=table.twins,
+            hidden=table.hidden, carries=table.carries, hides_load=table.hides_load, speedup=table.speedup, is_twin=table.twins,
         )  # fmt: skip
 
     def _schedule_starts(self, dice: Random) -> None:

@@ -47,8 +47,8 @@ def score(
 
     Speeds are what this node has seen, fading with `fades_s` into what the worker claims; of claims only as much is believed as
     they held before (trust), and never more than the `best` that was seen of anybody. Load is the larger of what the worker has
-    told, brought up to date with what this node has placed and seen end since, and of what this node has under way there, per
-    slot. Peak EWMA times pending, as in Finagle and Linkerd.
+    told, brought up to date with what this node has placed and seen end since, and of what this node has under way there, by how
+    many times faster all slots are than one. Peak EWMA times pending, as in Finagle and Linkerd.
 
     Of the `bytes_in` of input the worker holds a share, `held` as this node knows and `told` as it says. How fast it reads the rest
     is its claim as well: what it takes longer than that is remembered as its time to a first token, so that no lie lasts.
@@ -77,8 +77,9 @@ def score(
     waiting = seen.waiting(advert.busy + advert.queued, heard_at, now)
     slots = max(1, capability.slots)
     terms = Terms(
-        distance_s, first_s, seen.first_token_s is not None, speed, waiting, slots, seen.success, trust, held, reading_s
-    )
+        distance_s, first_s, seen.first_token_s is not None, speed, waiting, slots, seen.success, trust, held, reading_s,
+        min(max(capability.speedup, 1.0), slots) if capability.speedup else 0.0,
+    )  # fmt: skip
     cost_s = (distance_s + first_s + reading_s + tokens / speed) * terms.delay(waiting) / seen.success
     if seen.is_stranger and best is not NOTHING_SEEN:
         cost_s *= STRANGER_COST

@@ -128,15 +128,16 @@ class Standings:
 
     def answered(
         self, node: NodeId, usage: Usage, first_piece_s: float, now: float, accepted_s: float = 0.0, ahead: int = 0,
-        claimed_speed: float = 0.0, reading_s: float = 0.0,
+        claimed_speed: float = 0.0, reading_s: float = 0.0, shared: float = 1.0,
     ) -> None:  # fmt: skip
         """An attempt ended well. `first_piece_s` and `accepted_s` are what this node measured from its own request.
 
         `ahead` is how many attempts the worker had before this one; `claimed_speed` what its advert said, in tokens per second,
         0 if it said nothing; `reading_s` how long its input would take to read by that advert: inputs differ, and what is
-        remembered is what comes on top.
+        remembered is what comes on top. `shared` is how many times slower than alone it must have been beside others: its load is
+        counted apart.
         """
-        first_piece_s = max(accepted_s, first_piece_s - reading_s)
+        first_piece_s = max(accepted_s, first_piece_s - reading_s * shared)
         standing = self._over(node, now)
         self._decay(standing, now)
         standing.successes += 1
@@ -149,16 +150,16 @@ class Standings:
         weight = max(SAMPLE_WEIGHT_MIN, 1 - exp(-(now - standing.answered_at) / self._settings.speed_tau_s))
         # From accept to first text: the way there may have begun with a handshake. Peak EWMA: worse is believed at once, better
         # only slowly. What was spent in a queue says nothing of the worker, and its load is counted apart.
-        sample_s, old = max(0.0, first_piece_s - accepted_s), standing.first_token_s
+        sample_s, old = max(0.0, first_piece_s - accepted_s) / shared, standing.first_token_s
         if old is None and ahead:
-            sample_s = min(sample_s, max(0.0, usage.first_token_s - reading_s))
+            sample_s = min(sample_s, max(0.0, usage.first_token_s / shared - reading_s))
         if old is None or (sample_s > old and not ahead):
             standing.first_token_s = sample_s
         elif sample_s < old:
             standing.first_token_s = old + weight * (sample_s - old)
         writing_s = usage.total_s - usage.first_token_s
         if usage.tokens_out >= TOKENS_MIN and writing_s > 0:
-            speed = (usage.tokens_out - 1) / writing_s
+            speed = shared * (usage.tokens_out - 1) / writing_s
             known = standing.tokens_per_second
             standing.tokens_per_second = speed if known is None else known + weight * (speed - known)
             if claimed_speed > 0:

@@ -176,7 +176,7 @@ class Asking:
         self._experience.answered(
             sender, attempt.own(usage), first_at - attempt.begun_at, now, (attempt.accepted_at or now) - attempt.begun_at,
             attempt.accepted.ahead if attempt.accepted else 0, capability.tokens_per_second if capability else 0.0,
-            attempt.reading_s,
+            attempt.reading_s, attempt.worker.terms.shared if attempt.worker.terms else 1.0,
         )  # fmt: skip
         self._remember(opened.task, "".join(opened.delivered.parts), sender, now)
         self._end(opened, attempt, None, "", now)

@@ -28,7 +28,7 @@ class Experience(Protocol):
 
     def answered(
         self, node: NodeId, usage: Usage, first_piece_s: float, now: float, accepted_s: float = 0.0, ahead: int = 0,
-        claimed_speed: float = 0.0, reading_s: float = 0.0,
+        claimed_speed: float = 0.0, reading_s: float = 0.0, shared: float = 1.0,
     ) -> None: ...  # fmt: skip
 
     def ended(self, node: NodeId, code: ErrorCode, blamed: bool, now: float, begun_at: float) -> None: ...

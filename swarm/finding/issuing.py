@@ -18,6 +18,7 @@ from swarm.values import Subject
 JITTER = (0.8, 1.2)
 SEAL_BYTES = lim.HEADER_BYTES_MAX + 128  # What an envelope puts around an advert, and room for its load to grow,
 PREFIXES_BYTES = lim.PREFIXES_MAX * (lim.PREFIX_BYTES + 2)  # and for these.
+WORTH_TELLING = 1.4  # So many times as long, or as short, an answer takes that shares a processor with others.
 PREFIXES_PERIOD_S = 20.0  # Between adverts that are issued for new prefixes alone. prefixes.toml: with 60 s a tenth less is held.
 
 _M = TypeVar("_M", bound=Message)
@@ -118,7 +119,13 @@ class Issuer:
         if age_s >= PREFIXES_PERIOD_S and not set(self._told_prefixes()).issubset(told):
             return self.issue(now)
         slots, busy, queued = self._load()
-        return self.speak(now) if _differs(slots, self._told_load, (busy, queued)) else []
+        return self.speak(now) if _differs(slots, self._speedup, self._told_load, (busy, queued)) else []
+
+    @property
+    def _speedup(self) -> float:
+        """How many answers at a time all models write as fast as one alone."""
+        models = {offered.model: offered.speedup or offered.slots for offered in self._capabilities}
+        return sum(models.values()) or float("inf")
 
     def speak(self, now: float) -> list[Effect]:
         """Give a sign of life, at once or as soon as the last one is old enough."""
@@ -176,9 +183,14 @@ def _subjects(capabilities: tuple[Capability, ...]) -> tuple[Subject, ...]:
     return (*skills, *files, *names)
 
 
-def _differs(slots: int, told: tuple[int, int], now: tuple[int, int]) -> bool:
-    """Whether a load is worth telling: the last slot was taken or given back, or the queue is another."""
+def _differs(slots: int, speedup: float, told: tuple[int, int], now: tuple[int, int]) -> bool:
+    """Whether a load is worth telling: the last slot was taken or given back, one more answer takes quite another time, or the
+    queue is another.
+    """
     if (told[0] >= slots) != (now[0] >= slots):
+        return True
+    longer = (speedup + now[0]) / (speedup + told[0])
+    if speedup < slots and not 1 / WORTH_TELLING < longer < WORTH_TELLING:
         return True
     if min(told[1], now[1]) <= slots:
         return told[1] != now[1]

@@ -45,6 +45,10 @@ def test_demands_cross_the_swarm_to_a_worker_that_can_meet_them(start: Starter, 
     asker.wait_for("rerank")
     asker.wait_for("chat", 2)
 
+    [speaks] = [each for each in asker.control("GET", "skills")["skills"] if (each["skill"], each["name"]) == ("chat", "writer")]
+    assert (speaks["slots"], speaks["tokens_in_per_second"] > 0) == (16, True)
+    assert 1 <= speaks["speedup"] < 16, "its conversations share a processor, and everybody knows"
+
     with client(asker) as api:
         for _ in range(3):
             answer = api.chat.completions.create(

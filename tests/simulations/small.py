@@ -157,10 +157,9 @@ class Pair:
         self.far.island = 0
         self.world.network.mended()
 
-    def generate(self, tokens_max: int = 20) -> AttemptId:
-        """Let a model of `near` work."""
-        attempt = AttemptId(bytes(range(100, 116)))
-        turns = (Turn("user", "?"),)
+    def generate(self, tokens_max: int = 20, turns: tuple[Turn, ...] = (Turn("user", "?"),), number: int = 115) -> AttemptId:
+        """Let a model of `near` work, on several attempts at once if they have other numbers."""
+        attempt = AttemptId(bytes([*range(100, 115), number]))
         request = TaskRequest(attempt, TaskId(b"\xff" * 16), "chat", "", turns, tokens_max, Sampling(), (), 30_000)
         self.do(self.near, Generate(request, "micro"))
         return attempt

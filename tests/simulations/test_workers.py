@@ -3,6 +3,7 @@
 import pytest
 
 from protocol import errors
+from protocol.parts import Turn
 from simulations.workers import NOISE, STOP_S, answer_tokens, piece_text
 from swarm.events import GenerationFailed, GenerationFinished, PieceGenerated
 from tests.simulations.small import PAIR, Pair
@@ -78,3 +79,26 @@ def test_the_length_of_an_answer_is_a_property_of_the_question() -> None:
     assert min(lengths) == 1
     assert answer_tokens(b"\xff" * 16, 64) == 64
     assert lengths == sorted(lengths)
+
+
+def test_answers_that_share_a_processor_take_longer_side_by_side() -> None:
+    """Sixteen together are four times as fast as one: the last of them takes nearly four times as long."""
+    pair = Pair(PAIR.replace("[network]", "slots = 16\nspeedup = 4\n[network]"))
+    for number in range(16):
+        pair.generate(tokens_max=20, number=number)
+    pair.wait(60.0)
+    took_s = [finished.usage.total_s for finished in pair.log.of(pair.near, GenerationFinished)]
+    assert min(took_s) == pytest.approx(2.1, rel=NOISE)
+    assert max(took_s) == pytest.approx(2.1 * (1 + 15 * (1 / 4 - 1 / 16)), rel=NOISE)
+
+
+def test_an_input_is_read_once_by_a_model_that_remembers_its_beginning() -> None:
+    pair = Pair(PAIR.replace("[network]", "slots = 2\ntokens_in_per_second = [100, 100]\n[network]"))
+    took_s = []
+    for letter in "aabcab":
+        pair.generate(tokens_max=1, turns=(Turn("system", letter * 4_000), Turn("user", "why?")))
+        pair.wait(30.0)
+        took_s.append(pair.log.of(pair.near, GenerationFinished)[-1].usage.total_s)
+    cold_s, warm_s = pytest.approx(10.1, rel=NOISE), pytest.approx(0.11, rel=2 * NOISE)
+    assert took_s == [cold_s, warm_s, cold_s, cold_s, cold_s, cold_s], "with room for two, the third pushes out the first"
+    assert pair.world.workers.input_held == pytest.approx(1 / 6, abs=0.01)

@@ -7,8 +7,8 @@ import pytest
 from swarm.settings import Settings
 
 MAY_BE_ZERO = (
-    "choosing_draws", "choosing_focus", "exploration_share", "neighbours_kept", "queue_max", "reach_asks", "relays_used",
-    "carried_max",
+    "choosing_draws", "choosing_focus", "exploration_share", "neighbours_kept", "prefixes_told", "queue_max", "reach_asks",
+    "relays_used", "carried_max",
 )  # fmt: skip
 
 
@@ -41,6 +41,7 @@ def test_some_settings_may_be_zero(name: str) -> None:
         ({"neighbours_kept": 16}, "neighbours_kept must be less than half of neighbours_max"),
         ({"neighbours_target": 33}, "neighbours_target must not exceed neighbours_max"),
         ({"dial_retry_first_s": 61.0}, "dial_retry_first_s must not exceed dial_retry_max_s"),
+        ({"prefixes_told": 9}, "prefixes_told must not exceed 8"),
         ({"pull_adverts": 257}, "pull_adverts must not exceed 256"),
         ({"advert_lifetime_s": 599.0}, "advert_lifetime_s must be at least twice advert_period_s"),
         ({"advert_lifetime_s": 601.0}, "advert_lifetime_s must not exceed 600"),

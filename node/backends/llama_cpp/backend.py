@@ -204,7 +204,10 @@ class LlamaCppBackend:
         slots = max(1, _within(ready.slots, SLOTS_MAX))
         self._turn = trio.Semaphore(slots)
         features = tuple(feature for feature in FEATURES if feature in ready.features)
-        offered = Capability("", self.model, digest, context_tokens, 0.0, 0, slots, (), "", numerics, features)
+        speedup = min(max(ready.speedup, 1.0), slots) if ready.speedup == ready.speedup else 1.0
+        offered = Capability(
+            "", self.model, digest, context_tokens, 0.0, 0, slots, (), "", numerics, features, speedup=round(speedup, 2)
+        )
         self._enter(child)
         if known := [each for each in self._surroundings.measured if each.skill in self._skills]:
             self._skills = tuple(each.skill for each in known)

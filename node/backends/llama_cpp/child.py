@@ -55,7 +55,7 @@ def serve(path: Path, threads: int, memory: int, wanted: str, guards: list[str],
         from node.backends.llama_cpp.mailbox import Requests, Sink
         from node.backends.llama_cpp.model import LoadFailed, Model
         from node.backends.llama_cpp.prompts import ChatTemplate, Refused
-        from node.backends.llama_cpp.tuning import fitting
+        from node.backends.llama_cpp.tuning import fitting, speedup_of
         from node.backends.llama_cpp.worker import FEATURES, Worker
     except (ImportError, OSError, RuntimeError) as error:
         raise _CannotLoad(f"engine missing: {error}") from error
@@ -73,10 +73,11 @@ def serve(path: Path, threads: int, memory: int, wanted: str, guards: list[str],
         tokens = min(model.trained_tokens, CONTEXT_TOKENS_MAX)
         if model.pooling:
             embedder = Embedder(model, tokens, threads, abort, sink)
-            sink.say(pipe.Ready(tokens, TEXTS_MAX, threads, [embedder.skill], [], guards, "", b""))
+            sink.say(pipe.Ready(tokens, TEXTS_MAX, threads, [embedder.skill], [], guards, "", b"", 1.0))
             sink.flush()
             requests.serve(embedder)
         context, exact = fitting(model, tokens, wanted, threads, memory, abort)
+        speedup = speedup_of(context, model.first_token)
         if model.template is not None:
             try:
                 template, note = ChatTemplate(model.template, model.begin, model.end, model.control_texts()), ""
@@ -89,7 +90,7 @@ def serve(path: Path, threads: int, memory: int, wanted: str, guards: list[str],
     # What nobody can compute again is equal to nobody's.
     numerics = context.numerics if exact else os.urandom(NUMERICS_BYTES)
     features = [*FEATURES, "tools"] if template is not None and template.style is not None else FEATURES
-    sink.say(pipe.Ready(context.tokens, context.sequences, context.threads, skills, features, guards, note, numerics))
+    sink.say(pipe.Ready(context.tokens, context.sequences, context.threads, skills, features, guards, note, numerics, speedup))
     sink.flush()
     requests.serve(worker)
 

@@ -20,6 +20,7 @@ TRIED_TOKENS = 64  # Of a form: from here on there are other kernels.
 READ_MIN = 16  # Of these; who is so slow that all would take longer than
 READ_S_MAX = 0.75  # is not tried.
 ROUNDS = 5  # Of which the quickest counts: whatever disturbs makes it slower, never quicker.
+ROUNDS_TOGETHER = 2  # Of all texts side by side, which take longer and so differ less.
 ROUNDS_FILLED = 2  # Of full blocks and others, which differ by a quarter or not at all,
 WORTH_FILLED = 1.1  # so that this tells them apart.
 WORTH = 1.05  # So many times as fast as the one before another form must be; and one thread more, or it is left to others.
@@ -72,6 +73,20 @@ def computes_alike(context: Context, text: Sequence[int]) -> bool:
     alike = np.array_equal(alone, context.logits(len(rows) - 1))
     context.forget(0, 0)
     return bool(alike)
+
+
+def speedup_of(context: Context, token: int) -> float:
+    """How many times as many tokens per second all texts make together as one alone, for they share threads."""
+    took_s: list[float] = []
+    for texts, rounds in ((1, ROUNDS), (context.sequences, ROUNDS_TOGETHER)):
+        times = []
+        for _ in range(rounds):
+            times.append(_timed(context, [Row(number, 0, token, True) for number in range(texts)]))
+            for number in range(texts):
+                context.forget(number, 0)
+        took_s.append(min(times))
+    alone_s, together_s = took_s
+    return context.sequences * alone_s / together_s
 
 
 def _is_quicker_filled(context: Context, token: int) -> bool:

@@ -200,3 +200,27 @@ def test_a_stranger_reads_no_faster_than_any_that_was_seen_and_holds_nothing() -
     assert boaster.cost_s == reader(500.0, standing=None, best=best).cost_s
     assert reader(1e9, best=best, told=1.0).cost_s < reader(1e9, best=best).cost_s, "who was seen to answer is believed"
     assert reader(500.0, standing=None, told=1.0).cost_s < reader(500.0, standing=None).cost_s, "and all, where all are strangers"
+
+
+# --- Sharing a processor ---------------------------------------------------------------------------------------------------
+
+
+def sharer(speedup: float, busy: int, slots: int = 16) -> Candidate:
+    offered = capability("chat", slots=slots, speedup=speedup)
+    return score(task(tokens_max=100), advert(offered, busy=busy), offered, BOB, 0.0, SEEN, 128)
+
+
+def test_others_count_for_more_where_all_slots_share_a_processor() -> None:
+    assert sharer(2.0, 0).cost_s == sharer(0.0, 0).cost_s
+    assert sharer(2.0, 8).cost_s / sharer(2.0, 0).cost_s == pytest.approx(1 + 7.5 / 2)
+    assert sharer(0.0, 8).cost_s / sharer(0.0, 0).cost_s == pytest.approx(1 + 7.5 / 16)
+    assert sharer(99.0, 8).cost_s == sharer(16.0, 8).cost_s == sharer(0.0, 8).cost_s, "no more than slots"
+    assert sharer(0.1, 8).cost_s == sharer(1.0, 8).cost_s, "no slower than one after the other"
+
+
+def test_what_is_seen_beside_others_is_taken_for_what_it_is() -> None:
+    terms = [sharer(2.0, busy).terms for busy in (0, 8, 99)]
+    assert [each.shared for each in terms if each] == [1.0, 1 + 8 * (1 / 2 - 1 / 16), 1 + 15 * (1 / 2 - 1 / 16)]
+    alone = sharer(0.0, 8).terms
+    assert alone is not None
+    assert alone.shared == 1.0

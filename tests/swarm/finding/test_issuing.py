@@ -199,3 +199,20 @@ def test_what_was_read_is_told_now_and_then_and_the_latest_of_it() -> None:
     ada.prefixes = (*ada.prefixes, b"new one!")
     ada.issuer.offer((CHAT,), NOW + 3 * PREFIXES_PERIOD_S)
     assert ada.issuer.advert.body.prefixes == ada.prefixes, "every advert says what is so then"
+
+
+@pytest.mark.parametrize(
+    ("speedup", "before", "after", "is_told"),
+    [(1.5, 0, 1, True), (1.5, 1, 2, True), (1.5, 1, 0, True), (1.5, 8, 9, False), (1.5, 8, 14, True), (8.0, 0, 1, False),
+     (0.0, 0, 15, False), (0.0, 0, 16, True), (16.0, 0, 15, False)],
+)  # fmt: skip
+def test_a_node_whose_answers_share_a_processor_says_how_many_there_are(
+    speedup: float, before: int, after: int, is_told: bool
+) -> None:
+    """Whoever asks must know; where each slot has a processor, it is enough to know of the last."""
+    ada = Ada(BOB)
+    ada.issuer.offer((capability(slots=16, speedup=speedup), capability("summarize", slots=16, speedup=speedup)), NOW)
+    ada.load = (16, before, 0)
+    ada.issuer.issue(NOW)
+    ada.load = (16, after, 0)
+    assert bool(beats(ada.issuer.load_changed(NOW + 5))) is is_told

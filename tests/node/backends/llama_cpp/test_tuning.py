@@ -120,3 +120,10 @@ def _prefer(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
             return 1.0 if context.form == form else 2.0
 
     monkeypatch.setattr(tuning, "_seconds", seconds)
+
+
+def test_texts_side_by_side_are_faster_than_one_after_the_other_and_share_the_processor(model: Model) -> None:
+    with closing(Context(model, 8, TOKENS, 1, "q8_0", AbortFlag())) as context:
+        assert 0.5 < tuning.speedup_of(context, model.first_token) < 8.0
+    with closing(Context(model, 1, TOKENS, 1, "q8_0", AbortFlag())) as context:
+        assert 0.3 < tuning.speedup_of(context, model.first_token) < 3.0, "nothing but noise"
