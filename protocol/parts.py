@@ -39,8 +39,8 @@ class Capability:
     were measured at load by the worker itself: claims, until a requester has seen for itself. `numerics` is equal for two
     workers that compute the same bits (engine build, instruction set, formats of keys and values), and empty for one that
     cannot go on from the middle of an answer. `features` names the fields of Demands that its worker honours.
-    `tokens_in_per_second` is how fast it reads, measured as well; 0 if that is not known. `speedup` is how many times as many tokens
-    per second all slots make together as one alone, since they may share a processor; 0: as many times as there are slots.
+    `tokens_in_per_second` is how fast it reads, measured as well; 0 if that is not known. `speedup` is how many times as many
+    tokens per second all slots make together as one alone, since they may share a processor; 0: as many times as there are slots.
     """
 
     skill: Skill

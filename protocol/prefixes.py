@@ -8,6 +8,7 @@ from protocol.parts import Turn
 
 CONTEXT = b"starlings/1/prefix\0"
 
+
 def prefix_of(model: str, turns: Sequence[Turn], tools: str = "") -> tuple[bytes, int]:
     """The digest of a conversation's prefix as this model would read it, and the bytes of its texts; empty if it is too short.
 

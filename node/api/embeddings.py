@@ -3,7 +3,7 @@
 import base64
 import math
 import struct
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from starlette.requests import Request
@@ -11,10 +11,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from node.api.bodies import read_json
-from node.api.chat_answers import task_headers
 from node.api.errors import bad_request, failed_task
 from node.api.fields import SwarmWishes, unsupported
-from node.api.gathering import Gathered, gather_alike
+from node.api.gathering import Gathered, gather_alike, listed
 from node.api.names import AUTO, resolve
 from node.api.tasks import Service, Wishes, make_task
 from node.api.waiting import Awaited
@@ -72,17 +71,7 @@ async def _embed(service: Service, tasks: list[Task], name: str, *, in_base64: b
         {"object": "embedding", "index": number, "embedding": _encoded(each, in_base64=in_base64)}
         for number, each in enumerate(gathered)
     ]
-    first, count = gathered[0].answer, sum(each.answer.tokens_in for each in gathered)
-    body: dict[str, Any] = {
-        "object": "list",
-        "data": data,
-        "model": first.model or name,
-        "usage": {"prompt_tokens": count, "total_tokens": count},
-        "swarm": first,
-    }
-    response = Response(msgspec.json.encode(body), media_type="application/json")
-    response.raw_headers.extend(task_headers(tasks[0].id, first.node, first.name, first.model))
-    return response
+    return listed(tasks[0], gathered, name, data=data)
 
 
 def _encoded(each: Gathered, *, in_base64: bool) -> list[float] | str:

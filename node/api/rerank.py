@@ -1,7 +1,6 @@
 """/v1/rerank: which documents have most to do with a question. Each is a task of its own, so that a swarm shares the work."""
 
 import math
-from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -9,10 +8,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from node.api.bodies import read_json
-from node.api.chat_answers import task_headers
 from node.api.errors import bad_request, failed_task
 from node.api.fields import SwarmWishes
-from node.api.gathering import Gathered, gather_alike
+from node.api.gathering import Gathered, gather_alike, listed
 from node.api.names import AUTO, resolve
 from node.api.tasks import Service, Wishes, make_task
 from node.api.waiting import Awaited
@@ -69,17 +67,7 @@ async def _ranked(service: Service, tasks: list[Task], texts: list[str], asked: 
         | ({"document": {"text": texts[number]}} if asked.return_documents else {})
         for number in order
     ]
-    first, count = gathered[0].answer, sum(each.answer.tokens_in for each in gathered)
-    body: dict[str, Any] = {
-        "object": "list",
-        "model": first.model or name,
-        "results": results,
-        "usage": {"prompt_tokens": count, "total_tokens": count},
-        "swarm": first,
-    }
-    response = Response(msgspec.json.encode(body), media_type="application/json")
-    response.raw_headers.extend(task_headers(tasks[0].id, first.node, first.name, first.model))
-    return response
+    return listed(tasks[0], gathered, name, results=results)
 
 
 def score_of(each: Gathered) -> float:

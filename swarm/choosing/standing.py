@@ -159,7 +159,8 @@ class Standings:
             standing.first_token_s = old + weight * (sample_s - old)
         writing_s = usage.total_s - usage.first_token_s
         if usage.tokens_out >= TOKENS_MIN and writing_s > 0:
-            speed = shared * (usage.tokens_out - 1) / writing_s
+            speed = (usage.tokens_out - 1) / writing_s
+            speed = max(speed, min(shared * speed, claimed_speed))  # Alone nobody is faster than he says himself.
             known = standing.tokens_per_second
             standing.tokens_per_second = speed if known is None else known + weight * (speed - known)
             if claimed_speed > 0:

@@ -237,7 +237,8 @@ class Serving:
 
     def _advance(self, now: float) -> list[Effect]:
         """Begin what has a free slot: this node's own user first, then the peers in turn, each in the order of acceptance."""
-        free = self._slots()
+        slots = self._slots()
+        free = dict(slots)
         for service in self._services.values():
             if service.begun_at is not None:
                 free[service.model] = free.get(service.model, 0) - 1
@@ -254,7 +255,7 @@ class Serving:
             self._turns[service.requester] = self._given
             if len(self._turns) > TURNS_MAX:
                 del self._turns[next(iter(self._turns))]
-            self._prefixes.begun(service.requester, service.request, service.model, self._slots()[service.model])
+            self._prefixes.begun(service.requester, service.request, service.model, slots[service.model])
             effects.append(Generate(service.request, service.model))
 
     def _rank(self, service: _Service) -> tuple[bool, int]:

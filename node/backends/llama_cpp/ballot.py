@@ -15,7 +15,7 @@ class Ballot:
 
     def __init__(self, prompt: list[int], options: Sequence[list[int]]) -> None:
         """No option is empty."""
-        self._prompt, self._options = prompt, options
+        self._prompt, self.options = prompt, options
         self._longer = iter(number for number, option in enumerate(options) if len(option) > 1)
         self._pending = 1
         self.logprobs = [0.0] * len(options)
@@ -35,18 +35,18 @@ class Ballot:
         number = next(self._longer, None)
         if number is None:
             return None
-        option = self._options[number]
+        option = self.options[number]
         self._pending = len(option) - 1
         return Text([*self._prompt, *option[:-1]], partial(self._tell, number), known=len(option) - 2)
 
     def _tell_first(self, logits: Logits) -> int:
-        firsts = [option[0] for option in self._options]
+        firsts = [option[0] for option in self.options]
         self.logprobs = logprobs_of(logits, firsts)
         self._pending = 0
         return firsts[0]
 
     def _tell(self, number: int, logits: Logits) -> int:
-        option = self._options[number]
+        option = self.options[number]
         token = option[len(option) - self._pending]
         self.logprobs[number] += logprobs_of(logits, [token])[0]
         self._pending -= 1

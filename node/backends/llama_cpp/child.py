@@ -56,7 +56,8 @@ def serve(path: Path, threads: int, memory: int, wanted: str, guards: list[str],
         from node.backends.llama_cpp.model import LoadFailed, Model
         from node.backends.llama_cpp.prompts import ChatTemplate, Refused
         from node.backends.llama_cpp.tuning import fitting, speedup_of
-        from node.backends.llama_cpp.worker import FEATURES, Worker
+        from node.backends.llama_cpp.worker import Worker
+        from protocol.parts import FEATURES
     except (ImportError, OSError, RuntimeError) as error:
         raise _CannotLoad(f"engine missing: {error}") from error
     # The parts of a model that is split over several files stand side by side.
@@ -89,7 +90,8 @@ def serve(path: Path, threads: int, memory: int, wanted: str, guards: list[str],
     skills = ["chat", "summarize", "complete"] if template else ["complete"]
     # What nobody can compute again is equal to nobody's.
     numerics = context.numerics if exact else os.urandom(NUMERICS_BYTES)
-    features = [*FEATURES, "tools"] if template is not None and template.style is not None else FEATURES
+    calls_functions = template is not None and template.style is not None
+    features = [feature for feature in FEATURES if feature != "tools" or calls_functions]
     sink.say(pipe.Ready(context.tokens, context.sequences, context.threads, skills, features, guards, note, numerics, speedup))
     sink.flush()
     requests.serve(worker)

@@ -19,7 +19,6 @@ from node.backends.llama_cpp.sampling import Draw, Told
 from node.backends.llama_cpp.scheduler import Grown, Scheduler, Text
 from node.backends.summaries import summary_turns
 
-FEATURES = ["schema", "grammar", "options", "forced", "logprobs"]  # Of `protocol.messages.Demands`; `tools` if the template can.
 PIECE_INTERVAL_S = 0.02  # At most 50 pieces a second; a reader sees no difference, and every node on the way does.
 
 
@@ -199,11 +198,12 @@ class Worker:
             self._by_text[text] = call
             self._scheduler.add(text)
             return
-        ranked = sorted(zip(call.ballot.logprobs, call.options, strict=True), key=lambda pair: -pair[0])
-        best, text_of_best = ranked[0]
-        pairs = [(text_of_best.encode(), best), *((option.encode(), logprob) for logprob, option in ranked)]
-        self._sink.say(pipe.Piece(call.number, text_of_best, [], [[part for pair in pairs for part in pair]]))
-        call.tokens_out = len(self._model.tokenize_plain(text_of_best))
+        ballot = call.ballot
+        ranked = sorted(range(len(call.options)), key=lambda number: -ballot.logprobs[number])
+        best = ranked[0]
+        told = [part for number in (best, *ranked) for part in (call.options[number].encode(), ballot.logprobs[number])]
+        self._sink.say(pipe.Piece(call.number, call.options[best], [], [told]))
+        call.tokens_out = len(ballot.options[best])
         self._end(call, "stop")
 
     def _finish(self, call: Call) -> None:

@@ -292,9 +292,16 @@ def test_what_an_input_takes_to_read_is_no_part_of_what_is_remembered() -> None:
 def test_a_speed_that_was_shared_with_others_counts_as_it_would_have_been_alone() -> None:
     seen = standings()
     seen.begun(BOB, NOW)
-    seen.answered(BOB, replace(USAGE, tokens_out=11, first_token_s=2.0, total_s=12.0), 2.1, NOW, accepted_s=0.1, shared=4.0)
+    usage = replace(USAGE, tokens_out=11, first_token_s=2.0, total_s=12.0)
+    seen.answered(BOB, usage, 2.1, NOW, accepted_s=0.1, claimed_speed=5.0, shared=4.0)
     found = seen.of(BOB, NOW)
     assert (found.first_token_s, found.tokens_per_second) == (pytest.approx(0.5), pytest.approx(4.0))
+    assert found.trust == pytest.approx(0.94)
+    for claims, counts in ((3.0, 3.0), (0.5, 1.0), (0.0, 1.0)):
+        other = standings()
+        other.begun(BOB, NOW)
+        other.answered(BOB, usage, 2.1, NOW, claimed_speed=claims, shared=4.0)
+        assert other.of(BOB, NOW).tokens_per_second == counts, "alone nobody is faster than he says himself"
     seen.begun(CYD, NOW)
     seen.answered(CYD, USAGE, 9.1, NOW, accepted_s=0.1, reading_s=2.0, shared=4.0)
     assert seen.of(CYD, NOW).first_token_s == pytest.approx(0.25), "reading is shared, too"
