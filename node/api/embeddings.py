@@ -13,7 +13,8 @@ from starlette.types import ASGIApp
 from node.api.bodies import read_json
 from node.api.errors import bad_request, failed_task
 from node.api.fields import SwarmWishes, unsupported
-from node.api.gathering import Gathered, gather_alike, listed
+from node.api.gathering import Gathered, gather_alike
+from node.api.lists import listed
 from node.api.names import AUTO, resolve
 from node.api.tasks import Service, Wishes, make_task
 from node.api.waiting import Awaited

@@ -3,11 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import msgspec
 import trio
-from starlette.responses import Response
 
-from node.api.chat_answers import task_headers
 from node.api.errors import ApiError, failed_task
 from node.api.streaming import next_batch, raise_if_failed
 from node.desk import AskEnded, AskText, Desk
@@ -46,16 +43,6 @@ async def gather(desk: Desk, task: Task) -> Gathered:
                 elif isinstance(item, AskEnded):
                     raise_if_failed(item)
                     return Gathered("".join(texts), tuple(logprobs), item.answer)
-
-
-def listed(task: Task, gathered: Sequence[Gathered], name: str, **parts: object) -> Response:
-    """What several tasks have brought, as one list; `task` is the first of them, `name` what was asked for."""
-    first, count = gathered[0].answer, sum(each.answer.tokens_in for each in gathered)
-    usage = {"prompt_tokens": count, "total_tokens": count}
-    body = {"object": "list", **parts, "model": first.model or name, "usage": usage, "swarm": first}
-    response = Response(msgspec.json.encode(body), media_type="application/json")
-    response.raw_headers.extend(task_headers(task.id, first.node, first.name, first.model))
-    return response
 
 
 async def gather_alike(desk: Desk, tasks: Sequence[Task]) -> list[Gathered]:
