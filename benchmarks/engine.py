@@ -1,7 +1,7 @@
 """The node's engine beside llama-server, of the same source and flags, both over HTTP with one client, in turns.
 
 LLAMA_SERVER names its program; `make bench-engine` builds it. PARTS chooses some of the measurements: many, shared and stall, and
-locked, boundary and exact, which need no server (see `in_process`).
+locked, boundary and exact, which need no server (see `in_process`). EXACT is the node's `offer.exact`.
 """
 
 import http.client
@@ -26,6 +26,7 @@ from tests.processes import real_nodes
 PARTS = os.environ.get("PARTS", "many shared stall locked boundary exact").split()
 THREADS = [int(number) for number in os.environ.get("THREADS", "1 2").split()]
 CROWDS = [int(number) for number in os.environ.get("CROWDS", "1 2 4 8 16").split()]
+EXACT = os.environ.get("EXACT", "auto")
 PLACES, PLACE_TOKENS = 16, 2048
 START_S = 60.0
 TUNINGS = {
@@ -75,7 +76,7 @@ def measure(folder: Path) -> list[Figure]:
 def _rivals(folder: Path, weights: Weights, threads: int) -> Iterator[list[Rival]]:
     """The node first."""
     with real_nodes(folder) as start:
-        node = start.start("node", models=(f"llama_cpp:{weights.argument}",), **{"offer.threads": threads})
+        node = start.start("node", models=(f"llama_cpp:{weights.argument}",), **{"offer.threads": threads, "offer.exact": EXACT})
         headers = {"authorization": f"Bearer {node.key}", "content-type": "application/json"}
         rivals = [Rival("node", node.api.removeprefix("http://"), weights.name, headers)]
         servers = []
