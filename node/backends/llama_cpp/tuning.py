@@ -20,9 +20,8 @@ TRIED_TOKENS = 64  # Of a form: from here on there are other kernels.
 READ_MIN = 16  # Of these; who is so slow that all would take longer than
 READ_S_MAX = 0.75  # is not tried.
 ROUNDS = 5  # Of which the quickest counts: whatever disturbs makes it slower, never quicker.
-ROUNDS_TOGETHER = 2  # Of all texts side by side, which take longer and so differ less.
 ROUNDS_FILLED = 2  # Of full blocks and others, which differ by a quarter or not at all,
-WORTH_FILLED = 1.1  # so that this tells them apart.
+WORTH_FILLED = 1.1  # so that this tells them apart; if not the first time, then never.
 WORTH = 1.05  # So many times as fast as the one before another form must be; and one thread more, or it is left to others.
 TRY_S_MAX = 3.0  # In all; a model so slow is tried with few.
 
@@ -77,28 +76,26 @@ def computes_alike(context: Context, text: Sequence[int]) -> bool:
 
 def speedup_of(context: Context, token: int) -> float:
     """How many times as many tokens per second all texts make together as one alone, for they share threads."""
-    took_s: list[float] = []
-    for texts, rounds in ((1, ROUNDS), (context.sequences, ROUNDS_TOGETHER)):
-        times = []
-        for _ in range(rounds):
-            times.append(_timed(context, [Row(number, 0, token, True) for number in range(texts)]))
-            for number in range(texts):
-                context.forget(number, 0)
-        took_s.append(min(times))
-    alone_s, together_s = took_s
+    alone_s = min(_timed(context, [Row(0, position, token, True)]) for position in range(ROUNDS))
+    context.forget(0, 0)
+    together_s = _timed(context, [Row(number, 0, token, True) for number in range(context.sequences)])
+    for number in range(context.sequences):
+        context.forget(number, 0)
     return context.sequences * alone_s / together_s
 
 
 def _is_quicker_filled(context: Context, token: int) -> bool:
     """Whether a block of rows takes less time than one that lacks a row."""
     rows = [Row(0, at, token, True) for at in range(2 * QUICK_BLOCK)]
-    took_s: dict[int, list[float]] = {len(rows) - 1: [], len(rows): []}
-    for _ in range(ROUNDS_FILLED):
-        for count, times in took_s.items():
-            times.append(_timed(context, rows[:count]))
-            context.forget(0, 0)
-    fewer, whole = map(min, took_s.values())
-    return WORTH_FILLED * whole < fewer
+
+    def is_quicker() -> bool:
+        fewer_s = _timed(context, rows[:-1])
+        context.forget(0, 0)
+        whole_s = _timed(context, rows)
+        context.forget(0, 0)
+        return WORTH_FILLED * whole_s < fewer_s
+
+    return all(is_quicker() for _ in range(ROUNDS_FILLED))
 
 
 def _seconds(context: Context, token: int) -> float:
