@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
@@ -294,6 +294,8 @@ def _checked(key: str, field: msgspec.structs.FieldInfo, given: _Given) -> Any:
                 _CHECKS[key](part)
     except (msgspec.ValidationError, ValueError) as error:
         problem = str(error).split(" - at `$")[0]
+        if get_origin(field.type) is Literal:
+            problem = f"one of {', '.join(get_args(field.type))}"
         raise ConfigError(given.where, f"{key}: {problem}, not {_shown(given.value)}") from None
     if key in ("offer.models", "offer.pinned"):
         return tuple(notation.absolute_reference(ref, given.folder) for ref in value)

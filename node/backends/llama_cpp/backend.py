@@ -204,10 +204,8 @@ class LlamaCppBackend:
         slots = max(1, _within(ready.slots, SLOTS_MAX))
         self._turn = trio.Semaphore(slots)
         features = tuple(feature for feature in FEATURES if feature in ready.features)
-        speedup = min(max(ready.speedup, 1.0), slots) if ready.speedup == ready.speedup else 1.0
-        offered = Capability(
-            "", self.model, digest, context_tokens, 0.0, 0, slots, (), "", numerics, features, speedup=round(speedup, 2)
-        )
+        speedup = speedup_of(ready.speedup, slots)
+        offered = Capability("", self.model, digest, context_tokens, 0.0, 0, slots, (), "", numerics, features, speedup=speedup)
         self._enter(child)
         if known := [each for each in self._surroundings.measured if each.skill in self._skills]:
             self._skills = tuple(each.skill for each in known)
@@ -286,6 +284,11 @@ def _call(name: str, arguments: str) -> FunctionCall:
     if len(name.encode()) > FUNCTION_BYTES_MAX or len(arguments.encode()) > ARGUMENTS_BYTES_MAX:
         raise BackendError(f"the model's call of a function is too long ({len(arguments)} characters).", retryable=False)
     return FunctionCall(f"call_{secrets.token_hex(8)}", name, arguments)
+
+
+def speedup_of(told: float, slots: int) -> float:
+    """How many times as fast as one alone all slots are together, as the child has timed it, whatever it says."""
+    return round(min(max(told, 1.0), float(slots)), 2) if told == told else 1.0
 
 
 def _within(number: int, most: int) -> int:

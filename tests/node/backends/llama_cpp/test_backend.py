@@ -14,7 +14,7 @@ import trio
 from node.backends import BackendError, GenerationRequest, Surroundings
 from node.backends.contract import ask, check_backend, running
 from node.backends.llama_cpp import process
-from node.backends.llama_cpp.backend import LlamaCppBackend
+from node.backends.llama_cpp.backend import LlamaCppBackend, speedup_of
 from node.backends.llama_cpp.batch import Row
 from node.backends.llama_cpp.context import EXACT_BLOCK, AbortFlag, Context
 from node.backends.llama_cpp.model import Model
@@ -324,3 +324,12 @@ def children() -> list[int]:
     pid = os.getpid()
     found = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(child) for child in found.read_text().split()] if found.exists() else []
+
+
+@pytest.mark.parametrize(
+    ("told", "slots", "speedup"),
+    [(1.618, 16, 1.62), (0.4, 16, 1.0), (99.0, 16, 16.0), (1.2, 1, 1.0), (float("nan"), 16, 1.0), (float("inf"), 4, 4.0)],
+)
+def test_what_a_child_says_of_its_processor_is_kept_within_bounds(told: float, slots: int, speedup: float) -> None:
+    found = speedup_of(told, slots)
+    assert (found, type(found)) == (speedup, float), "on the wire a real number is one"
