@@ -39,6 +39,11 @@ class Task:
     demands: Demands = Demands()  # noqa: RUF009 It is frozen.
     begun_by: Capability | None = None
 
+    @property
+    def bytes_in(self) -> int:
+        """About how many bytes its input has."""
+        return sum(turn.size for turn in self.turns) + self.demands.size
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:

@@ -9,6 +9,15 @@ import trio
 
 from protocol.parts import Capability, Demands, FunctionCall, Logprob, Sampling, Turn
 
+DESCRIPTIONS = {
+    "chat": "Answers in conversation.",
+    "summarize": "Sums a text up in a sentence or two.",
+    "complete": "Continues a text.",
+    "embed": "Turns a text into a vector.",
+    "rerank": "Says how much a text has to do with a question.",
+}
+"""What language models can be asked for, and how that is advertised."""
+
 
 class BackendError(Exception):
     """A backend cannot load or has failed. The message names the thing and the next step. The backend may be opened again.

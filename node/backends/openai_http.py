@@ -15,7 +15,7 @@ from typing import Any
 
 import trio
 
-from node.backends import BackendError, Generated, GenerationRequest, Piece, Surroundings
+from node.backends import DESCRIPTIONS, BackendError, Generated, GenerationRequest, Piece, Surroundings
 from node.backends.openai_endpoint import Endpoint, Response
 from node.backends.openai_stream import Event, EventReader
 from node.backends.openai_vectors import embed, rerank
@@ -33,12 +33,6 @@ TRIAL_PIECES_MAX = 2 * TRIAL_TOKENS + 2  # All of them: nobody reads before the 
 CONTEXT_TOKENS = 4_096  # Claimed where the server does not tell.
 CHATS = ("chat", "summarize")
 WITHOUT_STREAM = {"rerank": rerank, "embed": embed}
-DESCRIPTIONS = {
-    "chat": "Answers in conversation.",
-    "summarize": "Sums a text up in a sentence or two.",
-    "embed": "Turns a text into a vector.",
-    "rerank": "Says how much a text has to do with a question.",
-}
 
 _log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ class Affinity:
         if not self._holders:
             return {}
         beginnings = _beginnings(task.turns)
-        whole = max(1, sum(turn.size for turn in task.turns) + task.demands.size)
+        whole = max(1, task.bytes_in)
         shares: dict[NodeId, float] = {}
         for key, size in (prefix_of("", task.turns, task.demands.tools), *beginnings):  # The longer ones come later.
             worker, at = self._holders.get(key, (None, 0.0))

@@ -40,7 +40,7 @@ class Needs:
 
     @classmethod
     def of(cls, task: Task) -> "Needs":
-        return cls(task.demands.features, sum(turn.size for turn in task.turns) + task.demands.size)
+        return cls(task.demands.features, task.bytes_in)
 
     @property
     def tokens(self) -> int:

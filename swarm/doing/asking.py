@@ -116,7 +116,7 @@ class Asking:
             self._experience.ended(sender, errors.CANCELLED, False, now, attempt.begun_at)
             self._end(opened, attempt, errors.CANCELLED, CROWDED, now)
             return [_cancel(attempt), *self._begin_attempt(opened, routing, "moved", now)]
-        bytes_in = sum(turn.size for turn in opened.task.turns) + opened.task.demands.size + opened.delivered.bytes
+        bytes_in = opened.task.bytes_in + opened.delivered.bytes
         limit_s = self._settings.first_piece_limit_s * (1 + message.ahead) + bytes_in / self._settings.input_bytes_per_s
         worker = attempt.worker
         return [

@@ -75,7 +75,7 @@ class Delivered:
 
     def fits(self, task: Task) -> bool:
         """Whether a request can carry the task and this as well."""
-        texts = sum(turn.size for turn in task.turns) + task.demands.size + self.bytes
+        texts = task.bytes_in + self.bytes
         tokens = TOKEN_BYTES_MAX * len(self.tokens)
         return self.bytes <= lim.DELIVERED_BYTES_MAX and texts + tokens + REQUEST_ROOM_BYTES <= lim.BODY_BYTES_MAX
 

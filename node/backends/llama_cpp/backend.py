@@ -17,7 +17,7 @@ from pathlib import Path
 
 import trio
 
-from node.backends import BackendError, Generated, GenerationRequest, Piece, Surroundings
+from node.backends import DESCRIPTIONS, BackendError, Generated, GenerationRequest, Piece, Surroundings
 from node.backends.llama_cpp import model_file, pipe
 from node.backends.llama_cpp.process import Child, ChildEnded, ModelUnfit
 from node.backends.self_test import measure_each
@@ -40,14 +40,6 @@ BACKOFF_S, BACKOFF_S_MAX = (
 )  # Doubling, times a random half to one and a half: nodes of a swarm do not restart in step.
 CALM_S = 60.0  # A child that lived this long counts as well: the row of restarts begins anew.
 LOG_TAIL_BYTES = 16_384  # Where the engine's last complaint is looked for.
-
-DESCRIPTIONS = {
-    "chat": "Answers in conversation.",
-    "summarize": "Sums a text up in a sentence or two.",
-    "complete": "Continues a text.",
-    "embed": "Turns a text into a vector.",
-    "rerank": "Says how much a text has to do with a question.",
-}
 
 _log = logging.getLogger(__name__)
 

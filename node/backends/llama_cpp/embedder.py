@@ -42,7 +42,7 @@ class Embedder:
         if not context:
             raise LoadFailed("llama.cpp cannot make a context for it; is there enough memory?")
         ll.llama_set_abort_callback(context, abort.callback, abort.data)
-        self._model, self._context, self._abort, self._sink = model, context, abort, sink
+        self._model, self._context, self._sink = model, context, sink
         self._memory = ll.llama_get_memory(context)
         judges = self.skill == "rerank"
         self._numbers = int(ll.llama_model_n_cls_out(model.handle) if judges else ll.llama_model_n_embd(model.handle))

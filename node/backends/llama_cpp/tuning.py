@@ -76,8 +76,7 @@ def computes_alike(context: Context, text: Sequence[int]) -> bool:
 
 def speedup_of(context: Context, token: int) -> float:
     """How many times as many tokens per second all texts make together as one alone, for they share threads."""
-    alone_s = min(_timed(context, [Row(0, position, token, True)]) for position in range(ROUNDS))
-    context.forget(0, 0)
+    alone_s = _growth_s(context, token, 0)
     together_s = _timed(context, [Row(number, 0, token, True) for number in range(context.sequences)])
     for number in range(context.sequences):
         context.forget(number, 0)
@@ -107,8 +106,15 @@ def _seconds(context: Context, token: int) -> float:
             return 0.0
         context.forget(0, 0)
         read = _timed(context, rows)
-        grow = min(_timed(context, [Row(0, TRIED_TOKENS + number, token, True)]) for number in range(ROUNDS))
+        grow = _growth_s(context, token, TRIED_TOKENS)
     return read + grow * TRIED_TOKENS
+
+
+def _growth_s(context: Context, token: int, length: int) -> float:
+    """What one more token of a text of this length takes."""
+    took_s = min(_timed(context, [Row(0, length + more, token, True)]) for more in range(ROUNDS))
+    context.forget(0, length)
+    return took_s
 
 
 def _timed(context: Context, rows: Sequence[Row]) -> float:
@@ -135,10 +141,6 @@ def trial(context: Context, token: int) -> Callable[[int], float]:
 
     def seconds(threads: int) -> float:
         context.use_threads(threads)
-        took_s = []
-        for position in range(ROUNDS):
-            took_s.append(_timed(context, [Row(0, position, token, True)]))
-        context.forget(0, 0)
-        return min(took_s)
+        return _growth_s(context, token, 0)
 
     return seconds
