@@ -57,6 +57,12 @@ class Capability:
     tokens_in_per_second: Annotated[float, Real(0.0, 1e9)] = 0.0
     speedup: Annotated[float, Real(0.0, float(lim.SLOTS_MAX))] = 0.0
 
+    @property
+    def parallel(self) -> float:
+        """How many answers at a time take as long as one alone: `speedup` within reason, or what it stands for."""
+        slots = float(max(1, self.slots))
+        return min(max(self.speedup, 1.0), slots) if self.speedup else slots
+
 
 @dataclass(frozen=True, slots=True)
 class FunctionCall:

@@ -48,7 +48,7 @@ class Task:
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What went into a cost. `seen`: speeds are what this node saw; else the worker's claims. `held` is a share of the input, and
-    `reading_s` the time that the rest of it takes. `speedup` is how many times as fast as one alone all `slots` together are.
+    `reading_s` the time that the rest of it takes. `parallel` is how many times as fast as one alone all `slots` together are.
     """
 
     distance_s: float
@@ -60,17 +60,17 @@ class Terms:
     success: float
     trust: float
     held: float
-    reading_s: float = 0.0
-    speedup: float = 0.0  # 0: as many times as there are slots.
+    reading_s: float
+    parallel: float
 
     def delay(self, waiting: int) -> float:
         """How many times as long an answer takes that has so many before it, of which the first is half done."""
-        return 1 + max(0.0, waiting - HALF_DONE) / (self.speedup or self.slots)
+        return 1 + max(0.0, waiting - HALF_DONE) / self.parallel
 
     @property
     def shared(self) -> float:
         """How many times as long a token takes because others are at work beside this one."""
-        return 1 + min(self.waiting, self.slots - 1) * (1 / self.speedup - 1 / self.slots) if self.speedup else 1.0
+        return 1 + min(self.waiting, self.slots - 1) * (1 / self.parallel - 1 / self.slots)
 
     @property
     def parts(self) -> tuple[tuple[str, str], ...]:

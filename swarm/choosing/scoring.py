@@ -78,7 +78,7 @@ def score(
     slots = max(1, capability.slots)
     terms = Terms(
         distance_s, first_s, seen.first_token_s is not None, speed, waiting, slots, seen.success, trust, held, reading_s,
-        min(max(capability.speedup, 1.0), slots) if capability.speedup else 0.0,
+        capability.parallel,
     )  # fmt: skip
     cost_s = (distance_s + first_s + reading_s + tokens / speed) * terms.delay(waiting) / seen.success
     if seen.is_stranger and best is not NOTHING_SEEN:

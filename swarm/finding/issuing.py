@@ -119,12 +119,12 @@ class Issuer:
         if age_s >= PREFIXES_PERIOD_S and not set(self._told_prefixes()).issubset(told):
             return self.issue(now)
         slots, busy, queued = self._load()
-        return self.speak(now) if _differs(slots, self._speedup, self._told_load, (busy, queued)) else []
+        return self.speak(now) if _differs(slots, self._parallel, self._told_load, (busy, queued)) else []
 
     @property
-    def _speedup(self) -> float:
+    def _parallel(self) -> float:
         """How many answers at a time all models write as fast as one alone."""
-        models = {offered.model: offered.speedup or offered.slots for offered in self._capabilities}
+        models = {offered.model: offered.parallel for offered in self._capabilities}
         return sum(models.values()) or float("inf")
 
     def speak(self, now: float) -> list[Effect]:
@@ -183,14 +183,14 @@ def _subjects(capabilities: tuple[Capability, ...]) -> tuple[Subject, ...]:
     return (*skills, *files, *names)
 
 
-def _differs(slots: int, speedup: float, told: tuple[int, int], now: tuple[int, int]) -> bool:
+def _differs(slots: int, parallel: float, told: tuple[int, int], now: tuple[int, int]) -> bool:
     """Whether a load is worth telling: the last slot was taken or given back, one more answer takes quite another time, or the
     queue is another.
     """
     if (told[0] >= slots) != (now[0] >= slots):
         return True
-    longer = (speedup + now[0]) / (speedup + told[0])
-    if speedup < slots and not 1 / WORTH_TELLING < longer < WORTH_TELLING:
+    longer = (parallel + now[0]) / (parallel + told[0])
+    if parallel < slots and not 1 / WORTH_TELLING < longer < WORTH_TELLING:
         return True
     if min(told[1], now[1]) <= slots:
         return told[1] != now[1]

@@ -26,7 +26,7 @@ class Knowing(Ada):
         routing = super().choose(asked, tried, now)
         found = []
         for each in routing.candidates:
-            terms = Terms(0.0, 0.1, True, 50.0, self.waits[each.node], self.slots, 1.0, 1.0, 0.0)
+            terms = Terms(0.0, 0.1, True, 50.0, self.waits[each.node], self.slots, 1.0, 1.0, 0.0, 0.0, float(self.slots))
             cost_s = self.costs.get(each.name, 1.0) * terms.delay(terms.waiting)
             found.append(replace(each, cost_s=cost_s, terms=terms))
         return Routing(tuple(found), tuple(each.node for each in found), found[0].node if found else None, ())
