@@ -18,13 +18,13 @@ from node.api.lists import listed
 from node.api.names import AUTO, resolve
 from node.api.tasks import Service, Wishes, make_task
 from node.api.waiting import Awaited
+from node.vectors import NUMBERS_MAX
 from protocol import errors as codes
 from protocol.parts import Turn
 from swarm.values import Task
 
 EMBED = "embed"
 INPUTS_MAX = 256  # Of one request.
-NUMBERS_MAX = 16_384  # Of one vector; the longest in use have 8,192.
 
 
 class EmbeddingRequest(msgspec.Struct, kw_only=True):

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 from node.backends import BackendError, Generated
 from node.backends.openai_endpoint import Endpoint
+from node.vectors import NUMBERS_MAX, rounded
 from protocol.limits import CONTEXT_TOKENS_MAX
 from protocol.parts import Turn
-
-DIGITS = 8  # Of each number: what 32 bits hold.
-NUMBERS_MAX = 16_384  # Of one vector.
 
 
 async def embed(endpoint: Endpoint, model: str, turns: Sequence[Turn]) -> tuple[str, Generated]:
@@ -20,7 +18,7 @@ async def embed(endpoint: Endpoint, model: str, turns: Sequence[Turn]) -> tuple[
     if not isinstance(vector, list) or not 0 < len(vector) <= NUMBERS_MAX or not all(map(_is_number, vector)):
         raise BackendError(f"{endpoint.url} sends what is no vector.")
     length = math.hypot(*vector) or 1.0
-    return json.dumps([_rounded(number / length) for number in vector]), _generated(said)
+    return json.dumps([rounded(number / length) for number in vector]), _generated(said)
 
 
 async def rerank(endpoint: Endpoint, model: str, turns: Sequence[Turn]) -> tuple[str, Generated]:
@@ -32,7 +30,7 @@ async def rerank(endpoint: Endpoint, model: str, turns: Sequence[Turn]) -> tuple
     score = _first(said, "results", "relevance_score")
     if not _is_number(score):
         raise BackendError(f"{endpoint.url} sends what is no judgement.")
-    return json.dumps(_rounded(score)), _generated(said)
+    return json.dumps(rounded(score)), _generated(said)
 
 
 def _first(said: dict[str, object], name: str, part: str) -> object:
@@ -43,10 +41,6 @@ def _first(said: dict[str, object], name: str, part: str) -> object:
 
 def _is_number(value: object) -> bool:
     return type(value) in (int, float) and abs(value) < 1e30  # type: ignore[arg-type]
-
-
-def _rounded(number: object) -> float:
-    return float(f"{number:.{DIGITS}g}")
 
 
 def _generated(said: dict[str, object]) -> Generated:

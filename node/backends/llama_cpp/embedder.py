@@ -11,10 +11,10 @@ from node.backends.llama_cpp.batch import Batch, Row
 from node.backends.llama_cpp.context import ABORTED, Aborted, AbortFlag
 from node.backends.llama_cpp.mailbox import Sink
 from node.backends.llama_cpp.model import LoadFailed, Model, TooLong
+from node.vectors import rounded
 
 TEXTS_MAX = 16  # In one batch.
 ROWS_MAX = 2_048  # In one batch, all texts together; or one text as long as the model takes.
-DIGITS = 8  # Of each number: what 32 bits hold.
 
 Vector = npt.NDArray[np.float32]
 
@@ -106,8 +106,8 @@ class Embedder:
     def _said(self, vector: Vector) -> str:
         """JSON: of a judge the first number, which says how much; of a vector all."""
         if self.skill == "rerank":
-            return json.dumps(_rounded(vector[0]))
-        return json.dumps([_rounded(number) for number in vector / np.float32(np.linalg.norm(vector) or 1.0)])
+            return json.dumps(rounded(vector[0]))
+        return json.dumps([rounded(number) for number in vector / np.float32(np.linalg.norm(vector) or 1.0)])
 
     def _tokens(self, request: pipe.Generate) -> list[int]:
         """Raises TooLong, also if there is nothing to compute."""
@@ -131,7 +131,3 @@ class Embedder:
                 break
             batch[call] = tokens
         return batch
-
-
-def _rounded(number: np.float32) -> float:
-    return float(f"{number:.{DIGITS}g}")
