@@ -13,7 +13,7 @@ from node.backends.llama_cpp.batch import Row
 from node.backends.llama_cpp.context import QUICK_BLOCK, Aborted, AbortFlag, Context, Logits
 from node.backends.llama_cpp.model import Model
 from node.backends.llama_cpp.sampling import BrokenLogits
-from node.backends.llama_cpp.scheduler import GAP_STEPS, WANTED_MAX, Scheduler, Text
+from node.backends.llama_cpp.scheduler import GAP_STEPS, SAVED_MIN, WANTED_MAX, Scheduler, Text
 
 PLACES = 16
 TOKENS = 1024
@@ -152,7 +152,8 @@ def test_a_beginning_that_several_share_is_read_once(model: Model, context: Coun
         scheduler.add(text)
     grow(scheduler, wanted, 1)
     rest = sum(len(text.tokens) - 1 for text in wanted) - 7 * len(model.tokenize(shared))
-    assert sum(context.batches) < rest + 40, "each reads its own rest, and one the beginning"
+    # Nobody waits for less than that, wherever the pieces end in which the beginning happens to be read.
+    assert sum(context.batches) < rest + 7 * SAVED_MIN, "each reads its own rest, and one the beginning"
 
 
 def test_a_long_prompt_lets_the_others_go_on(model: Model, context: CountingContext) -> None:
