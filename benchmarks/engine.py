@@ -1,7 +1,7 @@
 """The node's engine beside llama-server, of the same source and flags, both over HTTP with one client, in turns.
 
-LLAMA_SERVER names its program; `make bench-engine` builds it. PARTS chooses some of the measurements: many, shared and stall, and
-locked, boundary and exact, which need no server (see `in_process`). EXACT is the node's `offer.exact`.
+LLAMA_SERVER names its program; `make bench-engine` builds it. PARTS chooses some of the measurements: many, shared, long and stall,
+and locked, boundary and exact, which need no server (see `in_process`). EXACT is the node's `offer.exact`.
 """
 
 import http.client
@@ -23,11 +23,12 @@ from benchmarks.workload import ROUNDS, TOKENS, Weights, find_models, prompt
 from tests.node.libp2p.strangers import free_port
 from tests.processes import real_nodes
 
-PARTS = os.environ.get("PARTS", "many shared stall locked boundary exact").split()
+PARTS = os.environ.get("PARTS", "many shared long stall locked boundary exact").split()
 THREADS = [int(number) for number in os.environ.get("THREADS", "1 2").split()]
 CROWDS = [int(number) for number in os.environ.get("CROWDS", "1 2 4 8 16").split()]
 EXACT = os.environ.get("EXACT", "auto")
 PLACES, PLACE_TOKENS = 16, 2048
+LONG = (800, 1_900)  # Tokens of prompts that come alone.
 START_S = 60.0
 TUNINGS = {
     "llama-server": (),
@@ -222,6 +223,33 @@ def _shared(rivals: Sequence[Rival], where: str) -> list[Figure]:
     return figures
 
 
+# --- A long prompt alone ----------------------------------------------------------------------------------------------
+
+
+def _long(rivals: Sequence[Rival], where: str) -> list[Figure]:
+    """What reading it takes, and how fast it is gone on with."""
+    figures = []
+    for length in LONG:
+        firsts: dict[str, list[float]] = {rival.name: [] for rival in rivals}
+        speeds: dict[str, list[float]] = {rival.name: [] for rival in rivals}
+        for _ in range(ROUNDS):
+            text = prompt(length)
+            for rival in rivals:
+                asked = _ask(rival, text)
+                firsts[rival.name].append(asked.first_s)
+                speeds[rival.name].append(len(asked.gaps_s) / sum(asked.gaps_s))
+        first = {name: median(each) for name, each in firsts.items()}
+        ours, theirs = median(speeds["node"]), max(median(speeds[rival.name]) for rival in rivals[1:])
+        told = " / ".join(f"{median(each):.0f}" for each in speeds.values())
+        figures += [
+            Figure(f"{where}, {length} tokens alone: first text, s", " / ".join(f"{first_s:.1f}" for first_s in first.values())),
+            Figure("  ratio to the better", f"{first['node'] / min(first[rival.name] for rival in rivals[1:]):.2f}"),
+            Figure("  from there on, tok/s", told),
+            Figure("  ratio to the better", f"{ours / theirs:.2f}", ">= 1.0", ours >= theirs),
+        ]
+    return figures
+
+
 # --- A long prompt among others ---------------------------------------------------------------------------------------
 
 
@@ -250,4 +278,5 @@ def _stall(rivals: Sequence[Rival], where: str) -> list[Figure]:
     ]
 
 
-_PARTS: dict[str, Callable[[Sequence[Rival], str], list[Figure]]] = {"many": _many, "shared": _shared, "stall": _stall}
+_Part = Callable[[Sequence[Rival], str], list[Figure]]
+_PARTS: dict[str, _Part] = {"many": _many, "shared": _shared, "long": _long, "stall": _stall}

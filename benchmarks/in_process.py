@@ -24,7 +24,7 @@ from benchmarks.workload import ROUNDS, TOKENS, Weights, prompt
 from node.backends import Exactness, GenerationRequest, Piece, Surroundings
 from node.backends.contract import running
 from node.backends.llama_cpp.backend import LlamaCppBackend
-from node.backends.llama_cpp.context import AbortFlag, Context, Logits, exact_form
+from node.backends.llama_cpp.context import AbortFlag, Context, Logits
 from node.backends.llama_cpp.model import Model
 from node.backends.llama_cpp.scheduler import Scheduler, Text
 from protocol.parts import Sampling, Turn
@@ -201,7 +201,7 @@ async def _boundary(folder: Path, weights: Weights, threads: int, where: str) ->
 @cache
 def _engine(path: Path, threads: int, sequences: int, tokens: int) -> tuple[Model, Scheduler]:
     model = Model(path)
-    return model, Scheduler(Context(model, sequences, tokens, threads, exact_form(model), AbortFlag()))
+    return model, Scheduler(Context(model, sequences, tokens, threads, AbortFlag()))
 
 
 def _parts(path: Path, threads: int, sequences: int, tokens: int, texts: list[str]) -> Run:
@@ -231,14 +231,14 @@ def _likeliest(logits: Logits) -> int:
 
 async def _exact(folder: Path, weights: Weights, threads: int, where: str) -> list[Figure]:
     """What it costs to compute so that others can compute the same: nothing for weights where that is so anyway."""
-    exact: tuple[Exactness, ...] = ("never", "auto", "always")
+    exact: tuple[Exactness, ...] = ("auto", "always")
     backends = [LlamaCppBackend(weights.argument, Surroundings(folder / each, threads, exact=each)) for each in exact]
     figures = []
-    async with running(backends[0]), running(backends[1]), running(backends[2]):
+    async with running(backends[0]), running(backends[1]):
         for crowd in (1, 4, CROWD):
             speeds = await _in_turns([_through(backend) for backend in backends], crowd, ROUNDS)
             told = " / ".join(f"{median(each):.0f}" for each in speeds)
-            ratios = " / ".join(f"{median(own / never for own, never in zip(each, speeds[0], strict=True)):.2f}" for each in speeds)
+            ratios = " / ".join(f"{median(own / auto for own, auto in zip(each, speeds[0], strict=True)):.2f}" for each in speeds)
             figures.append(Figure(f"{where}, {crowd} at once: tok/s, {' / '.join(exact)}; ratios", f"{told}; {ratios}"))
     return figures
 

@@ -74,7 +74,7 @@ class OfferSettings(Struct, frozen=True):
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0  # Of one model; 0: the node chooses.
     memory: str = "auto"  # For all models together; those that are over it are loaded when they are asked for.
     pinned: Texts = ()  # References of models that stay in memory.
-    exact: Literal["auto", "always", "never"] = "auto"  # Whether others can go on with and check every answer.
+    exact: Literal["auto", "always"] = "auto"  # Whether others can go on with and check every answer.
     when: Literal["always", "idle"] = "always"  # Whether peers get work done while the owner uses the machine.
 
     @property

@@ -104,8 +104,8 @@ class Backend(Protocol):
         """
 
 
-Exactness = Literal["auto", "always", "never"]
-"""Auto: where it costs little."""
+Exactness = Literal["auto", "always"]
+"""Auto: where it costs nothing."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ numbers, or llama.cpp computes them one group after the other.
 """
 
 import ctypes
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -50,29 +51,37 @@ class AbortFlag:
         self._digit.value = b"0"
 
 
-# How keys and values are kept. With flash attention a token gets the same bits from q8_0 and bf16, alone or among others, as one of
-# a long prompt or by itself, with any number of threads. Not from f16: from 64 tokens of one text on, and for a single long text on
-# several threads, llama.cpp takes other kernels, which are quicker.
-FORMATS = {"f16": ll.GGML_TYPE_F16, "q8_0": ll.GGML_TYPE_Q8_0, "bf16": 30}  # GGML_TYPE_BF16, which the bindings do not name.
-BITS = {"f16": 16.0, "q8_0": 8.5, "bf16": 16.0}
+# How keys are kept; values are in f16. With flash attention a token then gets the same bits alone or among others, as one of a long
+# prompt or by itself, with any number of threads. Where both are of one type, f16 as is usual, llama.cpp takes other kernels from
+# 64 tokens of one text on, and for a single long text on several threads.
+FORMS = {"q8_0": ll.GGML_TYPE_Q8_0, "bf16": 30}  # GGML_TYPE_BF16, which the bindings do not name.
+KEY_BITS = {"q8_0": 8.5, "bf16": 16.0}
+VALUE_BITS = 16.0
 Q8_0_NUMBERS = 32  # It keeps so many numbers together; a head must be a multiple.
+# Keys of 8 bits lose nothing by being kept as they are, and turning each of them takes 2 to 4 % of a short text's time.
+os.environ["LLAMA_ATTN_ROT_DISABLE"] = "1"
 ROWS_MAX = 256  # Of one batch.
 FILLER = 0  # A token that every vocabulary has.
 EXACT_BLOCK = 8  # Rows that every kernel computes alike, if there are never fewer: see `Context.block`.
 QUICK_BLOCK = 4  # Rows that some kernels compute at a time.
 
 
-def exact_form(model: Model) -> str:
-    """The format in which this model is exact: q8_0 takes half of the memory, and every processor multiplies it quickly."""
-    return "bf16" if any(length % Q8_0_NUMBERS for length in model.head_lengths) else "q8_0"
+def form_of(model: Model) -> str:
+    """How this model's keys are kept: q8_0 takes half of the memory, and every processor multiplies it quickly."""
+    return "bf16" if model.head_lengths[0] % Q8_0_NUMBERS else "q8_0"
+
+
+def token_bytes(model: Model) -> float:
+    """What the keys and values of one token take."""
+    return model.cache_bytes(KEY_BITS[form_of(model)], VALUE_BITS)
 
 
 class Context:
     """The memory of `sequences` texts of up to `tokens` tokens each."""
 
-    def __init__(self, model: Model, sequences: int, tokens: int, threads: int, form: str, abort: AbortFlag) -> None:
+    def __init__(self, model: Model, sequences: int, tokens: int, threads: int, abort: AbortFlag) -> None:
         """Raises LoadFailed. All of the memory is taken now."""
-        self.form = form
+        self.form = form_of(model)
         self.threads = threads
         self.block = 1
         """Every batch is filled up to a multiple of so many rows with some that nobody wants. 1: never.
@@ -91,7 +100,7 @@ class Context:
         params.n_batch = params.n_ubatch = max(min(ROWS_MAX, params.n_ctx), sequences)
         params.n_threads = params.n_threads_batch = threads
         params.kv_unified = False
-        params.type_k = params.type_v = FORMATS[form]
+        params.type_k, params.type_v = FORMS[self.form], ll.GGML_TYPE_F16
         params.flash_attn_type = ll.LLAMA_FLASH_ATTN_TYPE_ENABLED
         params.no_perf = True
         context = ll.llama_init_from_model(model.handle, params)
@@ -117,9 +126,9 @@ class Context:
 
     @property
     def numerics(self) -> bytes:
-        """Equal for engines that compute the same bits: the library's build, the processor's instructions, the format."""
+        """Equal for engines that compute the same bits: the library's build, the processor's instructions, the form."""
         # Neither threads nor what else is in a batch are among them: they change nothing (`make bench ARGS=resume`).
-        form = f"{self.form} flash partitioned {1 if self.spared else self.block}".encode()
+        form = f"{self.form} f16 flash partitioned {1 if self.spared else self.block}".encode()
         parts = (ll.__version__.encode(), ll.llama_print_system_info() or b"", form)
         return sha256(b"\0".join(parts)).digest()[:NUMERICS_BYTES]
 

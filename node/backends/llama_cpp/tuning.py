@@ -1,4 +1,4 @@
-"""What suits a model on this machine as it is now, tried when it is loaded: how keys and values are kept, and how many threads.
+"""What suits a model on this machine as it is now, tried when it is loaded: how batches are filled, and how many threads.
 
 As many threads as there are cores are not always best: small models are too small to share out, memory is as fast for half of the
 cores, and what else is at work on the machine makes all threads wait for the one that it interrupts.
@@ -11,18 +11,15 @@ from time import perf_counter
 import numpy as np
 
 from node.backends.llama_cpp.batch import Row
-from node.backends.llama_cpp.context import BITS, EXACT_BLOCK, QUICK_BLOCK, AbortFlag, Context, exact_form
+from node.backends.llama_cpp.context import EXACT_BLOCK, QUICK_BLOCK, AbortFlag, Context, token_bytes
 from node.backends.llama_cpp.model import Model
 from node.backends.llama_cpp.room import conversations, free_bytes
 
 TEXT = "Every evening the starlings gather over the reed bed, turn and fold like smoke."  # More tokens than any kernel minds.
-TRIED_TOKENS = 64  # Of a form: from here on there are other kernels.
-READ_MIN = 16  # Of these; who is so slow that all would take longer than
-READ_S_MAX = 0.75  # is not tried.
 ROUNDS = 5  # Of which the quickest counts: whatever disturbs makes it slower, never quicker.
 ROUNDS_FILLED = 2  # Of full blocks and others, which differ by a quarter or not at all,
 WORTH_FILLED = 1.1  # so that this tells them apart; if not the first time, then never.
-WORTH = 1.05  # So many times as fast as the one before another form must be; and one thread more, or it is left to others.
+WORTH = 1.05  # So many times as fast one thread more must be, or it is left to others.
 TRY_S_MAX = 3.0  # In all; a model so slow is tried with few.
 
 
@@ -31,23 +28,12 @@ def fitting(model: Model, tokens: int, exact: str, threads: int, memory: int, ab
 
     Raises LoadFailed.
     """
-
-    def small(form: str) -> Context:
-        return Context(model, 1, TRIED_TOKENS + ROUNDS, threads, form, abort)
-
     text = [model.first_token, *model.tokenize_plain(TEXT)]
-    form, free = exact_form(model), min(free_bytes(), memory)
-    counts = {name: conversations(model.cache_bytes(bits) * tokens, free) for name, bits in BITS.items()}
-    with closing(small(form)) as context:
+    with closing(Context(model, 1, len(text), threads, abort)) as context:
         is_exact = computes_alike(context, text)
         fills = _is_quicker_filled(context, model.first_token)
-    if exact == "never" or (exact == "auto" and not is_exact):
-        # Not at the price of fewer conversations. Keys and values of f16 are quicker almost everywhere.
-        forms = [name for name in dict.fromkeys(("f16", form)) if counts[name] >= counts[form]]
-        took_s = {name: _seconds(small(name), model.first_token) for name in forms}
-        form = next(name for name in forms if took_s[name] <= WORTH * min(took_s.values()))
-        is_exact = is_exact and form != "f16"
-    context = Context(model, counts[form], tokens, threads, form, abort)
+    count = conversations(token_bytes(model) * tokens, min(free_bytes(), memory))
+    context = Context(model, count, tokens, threads, abort)
     if exact == "always" and not is_exact:
         context.block = EXACT_BLOCK
         is_exact = computes_alike(context, text)
@@ -76,7 +62,7 @@ def computes_alike(context: Context, text: Sequence[int]) -> bool:
 
 def speedup_of(context: Context, token: int) -> float:
     """How many times as many tokens per second all texts make together as one alone, for they share threads."""
-    alone_s = _growth_s(context, token, 0)
+    alone_s = _growth_s(context, token)
     together_s = _timed(context, [Row(number, 0, token, True) for number in range(context.sequences)])
     for number in range(context.sequences):
         context.forget(number, 0)
@@ -97,23 +83,10 @@ def _is_quicker_filled(context: Context, token: int) -> bool:
     return all(is_quicker() for _ in range(ROUNDS_FILLED))
 
 
-def _seconds(context: Context, token: int) -> float:
-    """What it takes to read some tokens and to grow by as many. 0 for a slow model, which weighs more than its keys and values."""
-    with closing(context):
-        rows = [Row(0, at, token, False) for at in range(TRIED_TOKENS)]
-        first = _timed(context, rows[:READ_MIN])
-        if first * TRIED_TOKENS / READ_MIN > READ_S_MAX:
-            return 0.0
-        context.forget(0, 0)
-        read = _timed(context, rows)
-        grow = _growth_s(context, token, TRIED_TOKENS)
-    return read + grow * TRIED_TOKENS
-
-
-def _growth_s(context: Context, token: int, length: int) -> float:
-    """What one more token of a text of this length takes."""
-    took_s = min(_timed(context, [Row(0, length + more, token, True)]) for more in range(ROUNDS))
-    context.forget(0, length)
+def _growth_s(context: Context, token: int) -> float:
+    """What one more token of a text takes."""
+    took_s = min(_timed(context, [Row(0, at, token, True)]) for at in range(ROUNDS))
+    context.forget(0, 0)
     return took_s
 
 
@@ -141,6 +114,6 @@ def trial(context: Context, token: int) -> Callable[[int], float]:
 
     def seconds(threads: int) -> float:
         context.use_threads(threads)
-        return _growth_s(context, token, 0)
+        return _growth_s(context, token)
 
     return seconds

@@ -103,7 +103,7 @@ async def test_numerics_are_equal_only_where_bits_are(kind: str, tmp_path: Path,
     assert llama_cpp.llama_model_quantize(os.fsencode(plain), os.fsencode(path), params) == 0
     model = Model(path)
     tokens = model.tokenize("Every evening the starlings gather over the reed bed and settle all at once.")
-    with closing(Context(model, 1, 64, 1, "q8_0", AbortFlag())) as context:
+    with closing(Context(model, 1, 64, 1, AbortFlag())) as context:
         rows = [Row(0, at, token, True) for at, token in enumerate(tokens)]
         for row in rows:
             context.decode([row])
@@ -124,7 +124,7 @@ async def test_numerics_are_equal_only_where_bits_are(kind: str, tmp_path: Path,
         async with running(LlamaCppBackend(f"exact={path}", replace(surroundings, exact="always"))) as capabilities:
             found.append(capabilities[0].numerics)
     assert found[0] == found[1]
-    with closing(Context(model, 16, 64, 1, "q8_0", AbortFlag())) as context:
+    with closing(Context(model, 16, 64, 1, AbortFlag())) as context:
         context.block = EXACT_BLOCK
         for batch in ([row] for row in rows):
             context.decode(batch)

@@ -6,7 +6,7 @@ import pytest
 
 from node.backends.llama_cpp import tuning
 from node.backends.llama_cpp.batch import Row
-from node.backends.llama_cpp.context import BITS, EXACT_BLOCK, QUICK_BLOCK, AbortFlag, Context
+from node.backends.llama_cpp.context import EXACT_BLOCK, QUICK_BLOCK, AbortFlag, Context, token_bytes
 from node.backends.llama_cpp.model import Model
 from node.backends.llama_cpp.room import CONVERSATIONS_MAX, SHARE
 from node.backends.llama_cpp.tuning import best_threads, fitting
@@ -51,45 +51,33 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.mark.parametrize(
-    ("exact", "alike", "quickest", "form", "block", "is_exact"),
-    [
-        ("auto", True, "f16", "q8_0", 1, True),
-        ("auto", False, "f16", "f16", 1, False),
-        ("auto", False, "q8_0", "q8_0", 1, False),
-        ("always", True, "f16", "q8_0", 1, True),
-        ("always", False, "f16", "q8_0", 8, True),
-        ("never", True, "f16", "f16", 1, False),
-        ("never", True, "q8_0", "q8_0", 1, True),
-        ("never", False, "f16", "f16", 1, False),
-    ],
+    ("exact", "alike", "block", "is_exact"),
+    [("auto", True, 1, True), ("auto", False, 1, False), ("always", True, 1, True), ("always", False, EXACT_BLOCK, True)],
 )
-def test_what_is_not_exact_or_need_not_be_is_as_quick_as_it_can_be(
-    monkeypatch: pytest.MonkeyPatch, model: Model, exact: str, alike: bool, quickest: str, form: str, block: int, is_exact: bool
+def test_blocks_are_filled_only_for_exactness_that_is_wanted_and_not_there(
+    monkeypatch: pytest.MonkeyPatch, model: Model, exact: str, alike: bool, block: int, is_exact: bool
 ) -> None:
     monkeypatch.setattr(tuning, "computes_alike", lambda context, text: alike or context.block > 1)
     monkeypatch.setattr(tuning, "_is_quicker_filled", lambda context, token: False)
-    _prefer(monkeypatch, quickest)
     context, found = fitting(model, TOKENS, exact, 1, PLENTY, AbortFlag())
     with closing(context):
-        assert (context.form, context.block, found, context.sequences) == (form, block, is_exact, CONVERSATIONS_MAX)
+        assert (context.block, found, context.sequences) == (block, is_exact, CONVERSATIONS_MAX)
 
 
-def test_speed_is_not_paid_for_with_conversations(monkeypatch: pytest.MonkeyPatch, model: Model) -> None:
-    _prefer(monkeypatch, "f16")
-    memory = round(8 * TOKENS * model.cache_bytes(BITS["q8_0"]) / SHARE)
-    context, _ = fitting(model, TOKENS, "never", 1, memory, AbortFlag())
+def test_as_many_conversations_as_the_memory_is_for(model: Model) -> None:
+    context, _ = fitting(model, TOKENS, "auto", 1, round(8 * TOKENS * token_bytes(model) / SHARE), AbortFlag())
     with closing(context):
-        assert (context.form, context.sequences) == ("q8_0", 8)
+        assert context.sequences == 8
 
 
-@pytest.mark.parametrize("exact", ["auto", "always", "never"])
+@pytest.mark.parametrize("exact", ["auto", "always"])
 def test_every_wish_makes_a_context_that_computes(exact: str, model: Model) -> None:
     context, is_exact = fitting(model, TOKENS, exact, 2, PLENTY, AbortFlag())
     with closing(context):
-        assert not is_exact or (context.form != "f16" and tuning.computes_alike(context, [model.first_token] * 9))
+        assert not is_exact or tuning.computes_alike(context, [model.first_token] * 9)
 
 
-@pytest.mark.parametrize(("exact", "block"), [("auto", QUICK_BLOCK), ("always", EXACT_BLOCK), ("never", QUICK_BLOCK)])
+@pytest.mark.parametrize(("exact", "block"), [("auto", QUICK_BLOCK), ("always", EXACT_BLOCK)])
 def test_batches_are_filled_up_where_that_is_quicker(
     monkeypatch: pytest.MonkeyPatch, model: Model, exact: str, block: int
 ) -> None:
@@ -106,7 +94,7 @@ def test_batches_are_filled_up_where_that_is_quicker(
 
 
 def test_filling_up_for_speed_changes_no_numerics(model: Model) -> None:
-    with closing(Context(model, 8, TOKENS, 1, "q8_0", AbortFlag())) as context:
+    with closing(Context(model, 8, TOKENS, 1, AbortFlag())) as context:
         plain = context.numerics
         context.block = context.spared = QUICK_BLOCK
         assert context.numerics == plain
@@ -114,16 +102,8 @@ def test_filling_up_for_speed_changes_no_numerics(model: Model) -> None:
         assert context.numerics != plain
 
 
-def _prefer(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
-    def seconds(context: Context, token: int) -> float:
-        with closing(context):
-            return 1.0 if context.form == form else 2.0
-
-    monkeypatch.setattr(tuning, "_seconds", seconds)
-
-
 def test_texts_side_by_side_are_faster_than_one_after_the_other_and_share_the_processor(model: Model) -> None:
-    with closing(Context(model, 8, TOKENS, 1, "q8_0", AbortFlag())) as context:
+    with closing(Context(model, 8, TOKENS, 1, AbortFlag())) as context:
         assert 0.5 < tuning.speedup_of(context, model.first_token) < 8.0
-    with closing(Context(model, 1, TOKENS, 1, "q8_0", AbortFlag())) as context:
+    with closing(Context(model, 1, TOKENS, 1, AbortFlag())) as context:
         assert 0.3 < tuning.speedup_of(context, model.first_token) < 3.0, "nothing but noise"
