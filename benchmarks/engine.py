@@ -237,7 +237,7 @@ def _long(rivals: Sequence[Rival], where: str) -> list[Figure]:
             for rival in rivals:
                 asked = _ask(rival, text)
                 firsts[rival.name].append(asked.first_s)
-                speeds[rival.name].append(len(asked.gaps_s) / sum(asked.gaps_s))
+                speeds[rival.name].append((asked.tokens - 1) / sum(asked.gaps_s))
         first = {name: median(each) for name, each in firsts.items()}
         ours, theirs = median(speeds["node"]), max(median(speeds[rival.name]) for rival in rivals[1:])
         told = " / ".join(f"{median(each):.0f}" for each in speeds.values())

@@ -60,6 +60,7 @@ class LlamaCppBackend:
         self._surroundings = surroundings
         self.log = surroundings.logs / f"{''.join(c if c.isalnum() or c in '._-' else '_' for c in self.model)}.log"
         self._child: Child | None = None
+        self._found: pipe.Ready | None = None  # What the first child has found out, those after it need not.
         self._skills: tuple[str, ...] = ()
         self._changed = trio.Event()
         self._gone: str | None = "has not been started"
@@ -75,7 +76,7 @@ class LlamaCppBackend:
         await trio.to_thread.run_sync(model_file.check_header, self.path)
         failure: BackendError | None = None
         try:
-            failure = await self._live(task_status, first=True)
+            failure = await self._live(task_status)
             restarts = 0
             while not failure:
                 failure, restarts = await self._live_again(restarts)
@@ -138,21 +139,22 @@ class LlamaCppBackend:
 
     # --- The child's life -------------------------------------------------------------------------------------------------
 
-    async def _live(
-        self, task_status: trio.TaskStatus[tuple[Capability, ...]] | None, *, first: bool
-    ) -> BackendError | None:
-        """Start a child and stay until it ends. Returns why it could not be used, or None if it was used and then died."""
+    async def _live(self, task_status: trio.TaskStatus[tuple[Capability, ...]] | None = None) -> BackendError | None:
+        """Start a child and stay until it ends. Returns why it could not be used, or None if it was used and then died.
+
+        `task_status` is that of the first one, which is introduced.
+        """
         failure: BackendError | None = None
         try:
-            child = Child(self.path, self._surroundings, self.log, self._tell_progress)
+            child = Child(self.path, self._surroundings, self.log, self._tell_progress, self._found)
         except OSError as error:
             return BackendError(f"{self.model}: no process can be started: {error.strerror}.")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(child.serve)
             try:
                 ready = await child.wait_ready()
-                if first:
-                    assert task_status is not None
+                if task_status is not None:
+                    self._found = ready
                     task_status.started(await self._introduce(child, ready))
                 else:
                     self._enter(child)
@@ -169,7 +171,7 @@ class LlamaCppBackend:
         delay_s = min(BACKOFF_S * 2**restarts, BACKOFF_S_MAX) * random.uniform(0.5, 1.5)
         await trio.sleep(delay_s)
         began = trio.current_time()
-        failure = await self._live(None, first=False)
+        failure = await self._live()
         restarts = 0 if trio.current_time() - began > CALM_S else restarts + 1
         if restarts < RESTARTS_MAX:
             return None, restarts

@@ -26,16 +26,17 @@ CONTEXT_TOKENS_MAX = 4096  # Of one conversation.
 
 def main() -> NoReturn:
     """Arguments: the model's path, `exact` (see `node.backends.Surroundings`), the number of threads, the memory that models may
-    have in bytes, the parent's process id.
+    have in bytes, the parent's process id; and what the process before this one said when it was ready, if there was one.
     """
     path, exact, (threads, memory, parent) = Path(sys.argv[1]), sys.argv[2], map(int, sys.argv[3:6])
+    before = next((said for said in pipe.Unpacker().feed(bytes.fromhex(sys.argv[6])) if isinstance(said, pipe.Ready)), None)
     guards = restrict_process(parent)
     # The pipe's ends move out of the way; what prints to stdout now reaches the log.
     source, sink = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     try:
-        serve(path, threads, memory, exact, guards, source, sink)
+        serve(path, threads, memory, exact, before, guards, source, sink)
     except _CannotLoad as error:
         os.write(sink, pipe.pack(pipe.Unfit(str(error)[:1_000])))
         os._exit(EXIT_UNFIT)
@@ -45,8 +46,10 @@ class _CannotLoad(Exception):
     """The message goes to the user."""
 
 
-def serve(path: Path, threads: int, memory: int, wanted: str, guards: list[str], source: int, descriptor: int) -> NoReturn:
-    """Load the model, say so, and answer for ever. Raises _CannotLoad."""
+def serve(
+    path: Path, threads: int, memory: int, wanted: str, before: pipe.Ready | None, guards: list[str], source: int, descriptor: int
+) -> NoReturn:
+    """Load the model, say so, and answer for ever. What was found out `before` is not tried again. Raises _CannotLoad."""
     try:
         # Not before: loading these starts threads, which would be outside of the sandbox.
         from node.backends.llama_cpp.context import NUMERICS_BYTES, AbortFlag
@@ -55,7 +58,7 @@ def serve(path: Path, threads: int, memory: int, wanted: str, guards: list[str],
         from node.backends.llama_cpp.mailbox import Requests, Sink
         from node.backends.llama_cpp.model import LoadFailed, Model
         from node.backends.llama_cpp.prompts import ChatTemplate, Refused
-        from node.backends.llama_cpp.tuning import fitting, speedup_of
+        from node.backends.llama_cpp.tuning import fitting, fitting_again, speedup_of
         from node.backends.llama_cpp.worker import Worker
         from protocol.parts import FEATURES
     except (ImportError, OSError, RuntimeError) as error:
@@ -74,11 +77,16 @@ def serve(path: Path, threads: int, memory: int, wanted: str, guards: list[str],
         tokens = min(model.trained_tokens, CONTEXT_TOKENS_MAX)
         if model.pooling:
             embedder = Embedder(model, tokens, threads, abort, sink)
-            sink.say(pipe.Ready(tokens, TEXTS_MAX, threads, [embedder.skill], [], guards, "", b"", 1.0))
+            sink.say(pipe.Ready(tokens, TEXTS_MAX, threads, [embedder.skill], [], guards, "", b"", 1.0, 1))
             sink.flush()
             requests.serve(embedder)
-        context, exact = fitting(model, tokens, wanted, threads, memory, abort)
-        speedup = speedup_of(context, model.first_token)
+        if before is not None:
+            context, numerics, speedup = fitting_again(model, before, memory, abort), before.numerics, before.speedup
+        else:
+            context, exact = fitting(model, tokens, wanted, threads, memory, abort)
+            # What nobody can compute again is equal to nobody's.
+            numerics = context.numerics if exact else os.urandom(NUMERICS_BYTES)
+            speedup = speedup_of(context, model.first_token)
         if model.template is not None:
             try:
                 template, note = ChatTemplate(model.template, model.begin, model.end, model.control_texts()), ""
@@ -88,11 +96,10 @@ def serve(path: Path, threads: int, memory: int, wanted: str, guards: list[str],
     except LoadFailed as error:
         raise _CannotLoad(str(error)) from error
     skills = ["chat", "summarize", "complete"] if template else ["complete"]
-    # What nobody can compute again is equal to nobody's.
-    numerics = context.numerics if exact else os.urandom(NUMERICS_BYTES)
     calls_functions = template is not None and template.style is not None
     features = [feature for feature in FEATURES if feature != "tools" or calls_functions]
-    sink.say(pipe.Ready(context.tokens, context.sequences, context.threads, skills, features, guards, note, numerics, speedup))
+    of_context = (context.tokens, context.sequences, context.threads)
+    sink.say(pipe.Ready(*of_context, skills, features, guards, note, numerics, speedup, context.block))
     sink.flush()
     requests.serve(worker)
 

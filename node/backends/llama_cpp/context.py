@@ -90,8 +90,6 @@ class Context:
         EXACT_BLOCK they do not (Gemma-3 in Q4_K_M, weights in F16 and BF16, on AVX-512), at a price. For others it computes four
         rows at a time and what is left over one by one, so that seven take longer than eight: blocks of QUICK_BLOCK.
         """
-        self.spared = 0
-        """Batches of up to so many rows, or with so few that are wanted, are not filled up."""
         self._abort = abort
         self._vocabulary_size = model.vocabulary_size
         params = ll.llama_context_default_params()
@@ -120,6 +118,11 @@ class Context:
         self.threads = count
         ll.llama_set_n_threads(self._context, count, count)
 
+    @property
+    def _spared(self) -> int:
+        """Batches of up to so many rows, or with so few that are wanted, are not filled up: they would not be quicker."""
+        return self.block if self.block == QUICK_BLOCK else 0
+
     def close(self) -> None:
         """Give the memory back. Nothing else may be called after it."""
         ll.llama_free(self._context)
@@ -128,7 +131,7 @@ class Context:
     def numerics(self) -> bytes:
         """Equal for engines that compute the same bits: the library's build, the processor's instructions, the form."""
         # Neither threads nor what else is in a batch are among them: they change nothing (`make bench ARGS=resume`).
-        form = f"{self.form} f16 flash partitioned {1 if self.spared else self.block}".encode()
+        form = f"{self.form} f16 flash partitioned {1 if self._spared else self.block}".encode()
         parts = (ll.__version__.encode(), ll.llama_print_system_info() or b"", form)
         return sha256(b"\0".join(parts)).digest()[:NUMERICS_BYTES]
 
@@ -139,7 +142,7 @@ class Context:
         """
         code = ABORTED
         if not self._abort:
-            fills = self.block > 1 and len(rows) > self.spared
+            fills = self.block > 1 and len(rows) > self._spared
             filling = self._filling(rows) if fills else []
             batch = self._filled([*rows, *filling]) if fills else rows
             own = {(row.sequence, row.position) for row in filling}
@@ -163,7 +166,7 @@ class Context:
             if wanted <= self.sequences and max(ends) in window:
                 idle = [sequence for sequence in window if sequence not in ends]
                 return [Row(sequence, self._length(sequence), FILLER, False) for sequence in idle]
-            if self.spared:
+            if self._spared:
                 return []  # Behind the texts there would be several for each.
         filling = []
         for sequence, end in ends.items():
@@ -174,7 +177,7 @@ class Context:
     def _filled(self, rows: list[Row]) -> list[Row]:
         """In order, and with so many of them wanted that the last layer has whole blocks too: those that fill up come first."""
         wanted = sum(row.wanted for row in rows)
-        missing = -wanted % self.block if wanted > self.spared else 0
+        missing = -wanted % self.block if wanted > self._spared else 0
         filled = []
         for row in reversed(rows):
             filled.append(replace(row, wanted=row.wanted or missing > 0))

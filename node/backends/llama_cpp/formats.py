@@ -4,6 +4,8 @@ llguidance finds them, for all tokens of the vocabulary in some ten microseconds
 they may cost.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import llguidance
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +26,8 @@ class Formats:
     """The schemas and grammars for one vocabulary."""
 
     def __init__(self, model: Model) -> None:
-        """Takes a second for a quarter of a million tokens, so it is done when the model is loaded."""
-        self._tokenizer = lltokenizer_from_vocab(model.vocabulary, eos_token=model.ends)
+        # It takes a second for a quarter of a million tokens; answers without a format need not wait for it.
+        self._tokenizer = ThreadPoolExecutor(1).submit(lltokenizer_from_vocab, model.vocabulary, eos_token=model.ends)
 
     def format(self, schema: str, grammar: str, begun: list[int], call: str = "") -> "Format":
         """What may follow after `begun`; `call` is in the library's own language. Raises FormatRefused."""
@@ -39,12 +41,13 @@ class Formats:
             raise FormatRefused(f"the {what} is nested too deeply") from None
         except Exception as error:  # noqa: BLE001 The library raises plain Exception for a bad grammar.
             raise FormatRefused(f"the {what} cannot be read: {_short(str(error))}") from None
-        matcher = llguidance.LLMatcher(self._tokenizer, source, log_level=0)
+        tokenizer = self._tokenizer.result()
+        matcher = llguidance.LLMatcher(tokenizer, source, log_level=0)
         if matcher.is_error():
             raise FormatRefused(f"the {what} cannot be used: {_short(matcher.get_error())}")
         if not matcher.consume_tokens(begun):
             raise FormatRefused(f"the answer that was delivered is not of this {what}")
-        return Format(matcher, self._tokenizer.vocab_size)
+        return Format(matcher, tokenizer.vocab_size)
 
 
 class Format:

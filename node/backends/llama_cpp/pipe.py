@@ -74,7 +74,8 @@ class Ready:
     """Child: the model is loaded, and works on `slots` answers at once, all together `speedup` times as fast as on one alone.
 
     `guards` are the parts of the sandbox that hold; `note` says what does not work, and why; `numerics` is equal for children that
-    compute the same bits of the same model, and empty for one that cannot go on in the middle of an answer.
+    compute the same bits of the same model, and empty for one that cannot go on in the middle of an answer; `block` is how many
+    rows a batch is filled up to a multiple of.
     """
 
     context_tokens: int
@@ -86,6 +87,7 @@ class Ready:
     note: str
     numerics: bytes
     speedup: float
+    block: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,11 +74,19 @@ class Child:
     """One process of `node.backends.llama_cpp.child`. `serve` must run for anything else to make progress."""
 
     def __init__(
-        self, model: Path, given: Surroundings, log: Path, progress: Callable[[float], None] = lambda share: None
+        self,
+        model: Path,
+        given: Surroundings,
+        log: Path,
+        progress: Callable[[float], None] = lambda share: None,
+        before: pipe.Ready | None = None,
     ) -> None:
-        """Starts the process. Raises OSError if that is impossible. `progress` is told what share of the file has been read."""
+        """Starts the process. Raises OSError if that is impossible. `progress` is told what share of the file has been read.
+
+        `before` is what an earlier process found out about the same model, so that this one need not.
+        """
         self._progress = progress
-        self._process = _spawn(model, given, log)
+        self._process = _spawn(model, given, log, before)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._to_child = trio.lowlevel.FdStream(os.dup(self._process.stdin.fileno()))
         self._from_child = trio.lowlevel.FdStream(os.dup(self._process.stdout.fileno()))
@@ -331,7 +339,7 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _spawn(model: Path, given: Surroundings, log: Path) -> "subprocess.Popen[bytes]":
+def _spawn(model: Path, given: Surroundings, log: Path, before: pipe.Ready | None) -> "subprocess.Popen[bytes]":
     """Start the child in a session of its own, out of reach of the terminal's Ctrl-C, with next to no environment.
 
     Not by way of trio: it starts processes on a worker thread, and PR_SET_PDEATHSIG would kill the child when that ends.
@@ -350,6 +358,7 @@ def _spawn(model: Path, given: Surroundings, log: Path) -> "subprocess.Popen[byt
             [
                 sys.executable, "-P", "-m", "node.backends.llama_cpp.child",
                 str(model), given.exact, str(given.threads), str(given.memory_bytes), str(os.getpid()),
+                pipe.pack(before).hex() if before is not None else "",
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

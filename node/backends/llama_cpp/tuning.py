@@ -13,6 +13,7 @@ import numpy as np
 from node.backends.llama_cpp.batch import Row
 from node.backends.llama_cpp.context import EXACT_BLOCK, QUICK_BLOCK, AbortFlag, Context, token_bytes
 from node.backends.llama_cpp.model import Model
+from node.backends.llama_cpp.pipe import Ready
 from node.backends.llama_cpp.room import conversations, free_bytes
 
 TEXT = "Every evening the starlings gather over the reed bed, turn and fold like smoke."  # More tokens than any kernel minds.
@@ -38,10 +39,18 @@ def fitting(model: Model, tokens: int, exact: str, threads: int, memory: int, ab
         context.block = EXACT_BLOCK
         is_exact = computes_alike(context, text)
     elif fills:
-        context.block = context.spared = QUICK_BLOCK
+        context.block = QUICK_BLOCK
     if threads > 1:
         context.use_threads(best_threads(threads, trial(context, model.first_token)))
     return context, is_exact
+
+
+def fitting_again(model: Model, before: Ready, memory: int, abort: AbortFlag) -> Context:
+    """The memory as it was found to be right when this model was loaded before, for fewer if less is free. Raises LoadFailed."""
+    count = min(before.slots, conversations(token_bytes(model) * before.context_tokens, min(free_bytes(), memory)))
+    context = Context(model, count, before.context_tokens, before.threads, abort)
+    context.block = before.block
+    return context
 
 
 def computes_alike(context: Context, text: Sequence[int]) -> bool:

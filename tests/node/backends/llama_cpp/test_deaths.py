@@ -16,7 +16,9 @@ import trio
 from node.backends import BackendError, GenerationRequest, Surroundings
 from node.backends.contract import ask, running
 from node.backends.llama_cpp import backend as backend_module
+from node.backends.llama_cpp import pipe
 from node.backends.llama_cpp.backend import LlamaCppBackend
+from node.backends.llama_cpp.process import Child
 from protocol.parts import Sampling, Turn
 
 DEADLINE_S = 60.0  # A safety net on a busy machine.
@@ -102,6 +104,23 @@ async def test_a_crash_fails_the_call_and_the_model_comes_back(
         assert f"crashed ({number.name})" in str(error) and error.retryable
         assert (await ask(backend, short_request())).text
         assert backend.pid != before
+
+
+async def test_what_the_first_process_found_out_is_not_tried_again(
+    nonsense: Path, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[pipe.Ready] = []
+    wait = Child.wait_ready
+
+    async def wait_and_note(child: Child) -> pipe.Ready:
+        found.append(await wait(child))
+        return found[-1]
+
+    monkeypatch.setattr(Child, "wait_ready", wait_and_note)
+    async with running(backend := LlamaCppBackend(str(nonsense), surroundings)):
+        await strike(backend, signal.SIGKILL)
+        assert (await ask(backend, short_request())).text
+    assert found[1] == found[0], "measured again, its speed would be another"
 
 
 async def test_calls_that_wait_are_answered_after_the_crash(nonsense: Path, surroundings: Surroundings) -> None:

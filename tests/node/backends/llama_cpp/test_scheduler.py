@@ -98,7 +98,7 @@ def test_texts_grow_side_by_side_as_they_grow_alone_to_the_last_bit(model: Model
     with closing(Context(model, PLACES, TOKENS, 1, AbortFlag())) as context:
         expected = [alone(context, text) for text in wanted]
         context.forget(0, 0)
-        context.block = context.spared = block
+        context.block = block
         scheduler = Scheduler(context)
         for text in wanted:
             scheduler.add(text)

@@ -8,8 +8,9 @@ from node.backends.llama_cpp import tuning
 from node.backends.llama_cpp.batch import Row
 from node.backends.llama_cpp.context import EXACT_BLOCK, QUICK_BLOCK, AbortFlag, Context, token_bytes
 from node.backends.llama_cpp.model import Model
+from node.backends.llama_cpp.pipe import Ready
 from node.backends.llama_cpp.room import CONVERSATIONS_MAX, SHARE
-from node.backends.llama_cpp.tuning import best_threads, fitting
+from node.backends.llama_cpp.tuning import best_threads, fitting, fitting_again
 from tests.node.backends.llama_cpp.gguf_files import small_model
 
 
@@ -77,6 +78,14 @@ def test_every_wish_makes_a_context_that_computes(exact: str, model: Model) -> N
         assert not is_exact or tuning.computes_alike(context, [model.first_token] * 9)
 
 
+@pytest.mark.parametrize(("room", "sequences"), [(5, 5), (20, 8)])
+def test_what_was_found_out_before_holds_as_far_as_there_is_memory(model: Model, room: int, sequences: int) -> None:
+    before = Ready(TOKENS, 8, 2, ["chat"], [], [], "", b"bits", 1.5, EXACT_BLOCK)
+    context = fitting_again(model, before, round(room * TOKENS * token_bytes(model) / SHARE), AbortFlag())
+    with closing(context):
+        assert (context.sequences, context.tokens, context.threads, context.block) == (sequences, TOKENS, 2, EXACT_BLOCK)
+
+
 @pytest.mark.parametrize(("exact", "block"), [("auto", QUICK_BLOCK), ("always", EXACT_BLOCK)])
 def test_batches_are_filled_up_where_that_is_quicker(
     monkeypatch: pytest.MonkeyPatch, model: Model, exact: str, block: int
@@ -86,7 +95,6 @@ def test_batches_are_filled_up_where_that_is_quicker(
     context, _ = fitting(model, TOKENS, exact, 1, PLENTY, AbortFlag())
     with closing(context):
         assert context.block == block
-        context.spared = 2
         numbers = [number for number in range(5) for _ in range(2)]
         context.decode([Row(number, at % 2, model.first_token, True) for at, number in enumerate(numbers)])
         alike = [context.logits(2 * number + 1).copy() for number in range(5)]
@@ -96,9 +104,9 @@ def test_batches_are_filled_up_where_that_is_quicker(
 def test_filling_up_for_speed_changes_no_numerics(model: Model) -> None:
     with closing(Context(model, 8, TOKENS, 1, AbortFlag())) as context:
         plain = context.numerics
-        context.block = context.spared = QUICK_BLOCK
+        context.block = QUICK_BLOCK
         assert context.numerics == plain
-        context.block, context.spared = EXACT_BLOCK, 0
+        context.block = EXACT_BLOCK
         assert context.numerics != plain
 
 
