@@ -6,10 +6,9 @@ from the URL (`https://:KEY@host/v1`) or else from the environment variable SWAR
 in no message and no log.
 """
 
-import json
 import logging
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,19 +16,17 @@ import trio
 
 from node.backends import DESCRIPTIONS, BackendError, Generated, GenerationRequest, Piece, Surroundings
 from node.backends.openai_endpoint import Endpoint, Response
-from node.backends.openai_stream import Event, EventReader
+from node.backends.openai_request import chat_body
+from node.backends.openai_stream import CallCollector, EventReader
+from node.backends.openai_trials import features_of
 from node.backends.openai_vectors import embed, rerank
 from node.backends.self_test import measure_each
 from node.backends.stops import StopFilter
-from node.backends.summaries import summary_turns
 from node.backends.words import send
 from protocol.limits import CONTEXT_TOKENS_MAX, MODEL_BYTES_MAX
-from protocol.parts import Capability, Demands, Sampling, Turn
+from protocol.parts import Capability
 
 SLOTS = 4  # Servers queue by themselves; this keeps one node from filling that queue.
-TRIAL_SCHEMA = '{"type":"object","properties":{"wet":{"type":"boolean"}},"required":["wet"],"additionalProperties":false}'
-TRIAL_TOKENS = 32
-TRIAL_PIECES_MAX = 2 * TRIAL_TOKENS + 2  # All of them: nobody reads before the end.
 CONTEXT_TOKENS = 4_096  # Claimed where the server does not tell.
 CHATS = ("chat", "summarize")
 WITHOUT_STREAM = {"rerank": rerank, "embed": embed}
@@ -62,7 +59,8 @@ class OpenAIHttpBackend:
         self._serving = True
         try:
             measured = await self._measured(offered)
-            task_status.started(await self._with_features(measured))
+            features = await features_of(self, self.model) if self._skills == CHATS else ()
+            task_status.started(tuple(replace(each, features=features) for each in measured))
             await trio.sleep_forever()
         finally:
             self._serving = False
@@ -84,26 +82,32 @@ class OpenAIHttpBackend:
                 text, generated = await WITHOUT_STREAM[request.skill](self._endpoint, self.model, request.turns)
             await send(pieces, text)
             return generated
-        async with self._slots, self._endpoint.open("POST", "/chat/completions", self._body(request)) as response:
+        body = chat_body(self.model, request, with_usage=self._with_usage)
+        async with self._slots, self._endpoint.open("POST", "/chat/completions", body) as response:
             return await self._relay(request, response, pieces)
 
     async def _relay(
         self, request: GenerationRequest, response: Response, pieces: trio.MemorySendChannel[str | Piece]
     ) -> Generated:
         """Pass the stream on. One that ends without saying that the answer is complete is a failure."""
-        reader, stops = EventReader(), StopFilter(request.stops)
+        reader, stops, collector = EventReader(), StopFilter(request.stops), CallCollector()
         finish: str | None = None
         tokens_in, tokens_out, events, done = 0, 0, 0, False
         while not done and (chunk := await response.receive()):
-            for event in self._events(reader, chunk):
+            with self._naming():
+                come = reader.feed(chunk)
+                for part in (part for event in come for part in event.calls):
+                    collector.add(part)
+            for event in come:
                 # Servers may ignore max_tokens; each event with text holds at least one.
-                events += bool(event.text)
+                events += bool(event.text or event.calls)
                 if events > request.tokens_max:
                     await _flush(stops, pieces)
                     return Generated("length", tokens_in, request.tokens_max)
-                text = stops.push(event.text)
-                if text:
-                    await send(pieces, text)
+                # Where a function must be called, words besides are of no use to anybody.
+                text = stops.push(event.text) if not request.demands.tool else ""
+                if text or event.logprobs:
+                    await send(pieces, Piece(text, (), event.logprobs) if event.logprobs else text)
                 if stops.stopped:
                     return Generated("stop", tokens_in, events)
                 finish = event.finish or finish
@@ -112,41 +116,20 @@ class OpenAIHttpBackend:
         if finish is None and not done:
             raise BackendError(f"{self.url}: its stream ended in the middle of an answer.")
         await _flush(stops, pieces)
-        return Generated(finish or "stop", tokens_in, min(tokens_out or events, request.tokens_max))
+        with self._naming():
+            calls = collector.calls() if finish != "length" else ()
+            if request.demands.tool and not calls:
+                raise BackendError("its answer calls no function, though one was asked for")
+        finish = "tool_calls" if calls else "length" if finish == "length" else "stop"
+        return Generated(finish, tokens_in, min(tokens_out or events, request.tokens_max), calls)
 
-    def _events(self, reader: EventReader, chunk: bytes) -> list[Event]:
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        """Errors tell which server they are of."""
         try:
-            return reader.feed(chunk)
+            yield
         except BackendError as error:
             raise BackendError(f"{self.url}: {self._endpoint.clean(str(error))}.") from error
-
-    def _body(self, request: GenerationRequest) -> dict[str, Any]:
-        turns = [[turn.role, turn.text] for turn in request.turns]
-        if request.skill == "summarize":
-            turns = summary_turns(request.turns[-1].text)
-        body: dict[str, Any] = {
-            "model": self.model,
-            "messages": [{"role": role, "content": text} for role, text in turns],
-            "max_tokens": request.tokens_max,
-            "temperature": request.sampling.temperature,
-            "top_p": request.sampling.top_p,
-            "stream": True,
-        }
-        if self._with_usage:
-            body["stream_options"] = {"include_usage": True}
-        if request.sampling.seed:
-            body["seed"] = request.sampling.seed
-        # What is as usual is not mentioned: servers differ in what they know, and strict ones refuse the rest.
-        usual = Sampling()
-        for name in ("top_k", "min_p", "repeat_penalty", "presence_penalty", "frequency_penalty"):
-            if (wanted := getattr(request.sampling, name)) != getattr(usual, name):
-                body[name] = wanted
-        if request.demands.schema:
-            form = {"name": "answer", "schema": _parsed(request.demands.schema), "strict": True}
-            body["response_format"] = {"type": "json_schema", "json_schema": form}
-        if request.stops:
-            body["stop"] = list(request.stops)
-        return body
 
     def _choose(self, said: dict[str, Any]) -> Capability:
         """The model named in the reference, or else the first that may be able to chat."""
@@ -189,41 +172,10 @@ class OpenAIHttpBackend:
         self._skills = skills
         return await measure_each(self, [replace(offered, skill=skill, description=DESCRIPTIONS[skill]) for skill in skills])
 
-    async def _with_features(self, offered: tuple[Capability, ...]) -> tuple[Capability, ...]:
-        """Many servers know `response_format`, and many pass over it in silence: it is tried."""
-        if self._skills != CHATS:
-            return offered
-        turns = (Turn("user", "Is water wet? Answer in JSON."),)
-        asked = GenerationRequest("chat", self.model, turns, TRIAL_TOKENS, Sampling(seed=1), demands=Demands(schema=TRIAL_SCHEMA))
-        sending, receiving = trio.open_memory_channel[str | Piece](TRIAL_PIECES_MAX)
-        try:
-            async with sending, receiving:
-                await self.generate(asked, sending)
-                said = json.loads("".join(map(str, _waiting(receiving))))
-        except (BackendError, ValueError) as error:
-            _log.info("%s: %s keeps to no schema: %s", self.url, self.model, error)
-            return offered
-        if not isinstance(said, dict) or type(said.get("wet")) is not bool:
-            return offered
-        return tuple(replace(each, features=("schema",)) for each in offered)
-
 
 def _without_stream(name: str) -> str:
     """The skill that a model's name speaks of; empty for one that may chat."""
     return next((skill for skill in WITHOUT_STREAM if skill in name.lower()), "")
-
-
-def _waiting(receiving: trio.MemoryReceiveChannel[str | Piece]) -> Iterator[str | Piece]:
-    with suppress(trio.WouldBlock, trio.EndOfChannel):
-        while True:
-            yield receiving.receive_nowait()
-
-
-def _parsed(schema: str) -> object:
-    try:
-        return json.loads(schema)
-    except (ValueError, RecursionError) as error:
-        raise BackendError(f"the schema cannot be read: {error}.", retryable=False) from None
 
 
 async def _flush(stops: StopFilter, pieces: trio.MemorySendChannel[str | Piece]) -> None:

@@ -1,12 +1,32 @@
 """Reads the stream of a chat completion: server-sent events out of bytes that come in pieces, and what the events say."""
 
 import json
+import secrets
 from dataclasses import dataclass
 from typing import Any
 
 from node.backends import BackendError
+from protocol.limits import (
+    ARGUMENTS_BYTES_MAX,
+    CALLS_MAX,
+    FUNCTION_BYTES_MAX,
+    LOGPROB_MIN,
+    LOGPROBS_MAX,
+    OPTION_BYTES_MAX,
+)
+from protocol.parts import Alternative, FunctionCall, Logprob
 
 LINE_BYTES_MAX = 1 << 20  # One event. A server that sends more without a line's end is broken, or means harm.
+
+
+@dataclass(frozen=True, slots=True)
+class CallPart:
+    """A part of what calls a function: id and name come with the first one, the arguments bit by bit."""
+
+    index: int | None
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +34,8 @@ class Event:
     """One event of the stream. `done` is the `[DONE]` at its end; counts are there only in the event that brings them."""
 
     text: str = ""
+    calls: tuple[CallPart, ...] = ()
+    logprobs: tuple[Logprob, ...] = ()
     finish: str | None = None
     tokens_in: int | None = None
     tokens_out: int | None = None
@@ -35,24 +57,80 @@ class EventReader:
         return [_event(line[5:].strip()) for line in lines if line.startswith(b"data:") and line[5:].strip()]
 
 
+class CallCollector:
+    """The calls of functions in an answer, out of their parts."""
+
+    def __init__(self) -> None:
+        self._parts: dict[int, CallPart] = {}
+
+    def add(self, part: CallPart) -> None:
+        """Raises BackendError for calls that are too many or too long to travel."""
+        index = part.index if part.index is not None else len(self._parts)  # Who does not count sends them whole.
+        known = self._parts.get(index, CallPart(index, "", "", ""))
+        whole = CallPart(index, known.id or part.id, known.name or part.name, known.arguments + part.arguments)
+        self._parts[index] = whole
+        if len(self._parts) > CALLS_MAX:
+            raise BackendError(f"it calls more than {CALLS_MAX} functions at once")
+        if len(whole.name.encode()) > FUNCTION_BYTES_MAX or len(whole.arguments.encode()) > ARGUMENTS_BYTES_MAX:
+            raise BackendError(f"its call of a function is too long ({len(whole.arguments)} characters)")
+
+    def calls(self) -> tuple[FunctionCall, ...]:
+        """All of them. Raises BackendError for arguments that are no JSON object."""
+        return tuple(map(_call, self._parts.values()))
+
+
+def _call(part: CallPart) -> FunctionCall:
+    try:
+        parse_object(part.arguments.encode() or b"{}")
+    except BackendError as error:
+        raise BackendError(f'its call of "{part.name}" cannot be read: {error}') from None
+    given = part.id if 0 < len(part.id.encode()) <= FUNCTION_BYTES_MAX else f"call_{secrets.token_hex(8)}"
+    return FunctionCall(given, part.name, part.arguments or "{}")
+
+
 def _event(data: bytes) -> Event:
     if data == b"[DONE]":
         return Event(done=True)
     said = parse_object(data)
     if said.get("error"):
         raise BackendError(f"it reports an error: {error_text(said)}")
-    text, finish = "", None
     choices = said.get("choices")
-    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-        delta = choices[0].get("delta")
-        content = delta.get("content") if isinstance(delta, dict) else None
-        # JSON can hold halves of characters, which nothing else can.
-        text = content.encode("utf-8", "replace").decode() if isinstance(content, str) else ""
-        reason = choices[0].get("finish_reason")
-        finish = None if reason is None else "length" if reason == "length" else "stop"
-    usage = said.get("usage")
-    counts = usage if isinstance(usage, dict) else {}
-    return Event(text, finish, _count(counts.get("prompt_tokens")), _count(counts.get("completion_tokens")))
+    choice = _object(choices[0]) if isinstance(choices, list) and choices else {}
+    delta, counts = _object(choice.get("delta")), _object(said.get("usage"))
+    reason = choice.get("finish_reason")
+    finish = None if reason is None else reason if reason in ("length", "tool_calls") else "stop"
+    return Event(
+        _text(delta.get("content")),
+        tuple(map(_call_part, _objects(delta.get("tool_calls")))),
+        tuple(map(_logprob, _objects(_object(choice.get("logprobs")).get("content")))),
+        finish,
+        _count(counts.get("prompt_tokens")),
+        _count(counts.get("completion_tokens")),
+    )
+
+
+def _call_part(said: dict[str, Any]) -> CallPart:
+    function = _object(said.get("function"))
+    return CallPart(_count(said.get("index")), _text(said.get("id")), _text(function.get("name")), _text(function.get("arguments")))
+
+
+def _logprob(said: dict[str, Any]) -> Logprob:
+    top = [Alternative(_token(other), _likelihood(other)) for other in _objects(said.get("top_logprobs"))[: LOGPROBS_MAX - 1]]
+    return Logprob(_token(said), _likelihood(said), tuple(top))
+
+
+def _token(said: dict[str, Any]) -> bytes:
+    """Its bytes, which are given apart where they are no text."""
+    given = said.get("bytes")
+    if isinstance(given, list) and all(type(byte) is int and 0 <= byte < 256 for byte in given):
+        return bytes(given)[:OPTION_BYTES_MAX]
+    return _text(said.get("token")).encode()[:OPTION_BYTES_MAX]
+
+
+def _likelihood(said: dict[str, Any]) -> float:
+    value = said.get("logprob")
+    value = float(value) if isinstance(value, int | float) else LOGPROB_MIN
+    return min(max(value, LOGPROB_MIN), 0.0) if value == value else LOGPROB_MIN
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
@@ -71,6 +149,19 @@ def error_text(said: dict[str, Any]) -> str:
     error = said.get("error", said.get("detail", said))
     message = error.get("message", error) if isinstance(error, dict) else error
     return " ".join("".join(c if c.isprintable() else " " for c in str(message)).split())[:160]
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _text(value: object) -> str:
+    """JSON can hold halves of characters, which nothing else can."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else ""
 
 
 def _count(value: object) -> int | None:

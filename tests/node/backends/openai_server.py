@@ -33,7 +33,10 @@ class Exchange:
         await self.data(b"data: " + json.dumps(said).encode() + b"\n\n")
 
     async def word(self, text: str, finish: str | None = None) -> None:
-        await self.event({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": finish}]})
+        await self.delta({"content": text}, finish_reason=finish)
+
+    async def delta(self, delta: object, **more: object) -> None:
+        await self.event({"choices": [{"index": 0, "delta": delta, "finish_reason": None, **more}]})
 
     async def end(self) -> None:
         await self._send(h11.EndOfMessage())
