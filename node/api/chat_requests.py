@@ -5,21 +5,10 @@ from typing import Any, Literal
 import msgspec
 
 from node.api.errors import bad_request
-from node.api.fields import (
-    Alternatives,
-    ResponseFormat,
-    SamplingFields,
-    SwarmWishes,
-    TokenCount,
-    demands_of,
-    json_text,
-    sampling_of,
-    schema_of,
-    unsupported,
-)
+from node.api.fields import Alternatives, AnswerFields, TokenCount, json_text, unsupported, wishes_with
 from node.api.tasks import Wishes
 from protocol import limits as lim
-from protocol.parts import Demands, FunctionCall, Turn
+from protocol.parts import FunctionCall, Turn
 
 # Tools know `developer` as the newer word for `system`.
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
@@ -59,34 +48,20 @@ class NamedTool(msgspec.Struct):
     function: NamedFunction
 
 
-class StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
-    include_swarm: bool | None = None  # Ours: how the answer came about, in its last chunk.
-
-
-class ChatRequest(SamplingFields, kw_only=True):
-    """The fields that are known. Others are ignored, as all servers do."""
+class ChatRequest(AnswerFields, kw_only=True):
+    """The fields that are known."""
 
     messages: list[ChatMessage]
-    model: str | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     max_tokens: TokenCount | None = None
     max_completion_tokens: TokenCount | None = None
-    stop: str | list[str] | None = None
     logprobs: bool | None = None
     top_logprobs: Alternatives | None = None
-    response_format: ResponseFormat | None = None
-    grammar: str | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
-    swarm: SwarmWishes | None = None
     # Known, and refused where they would change the answer.
-    n: int | None = None
     functions: list[Any] | None = None
     modalities: list[str] | None = None
     audio: Any = None
-    logit_bias: dict[str, Any] | None = None
 
 
 DECODER = msgspec.json.Decoder(ChatRequest)
@@ -100,25 +75,11 @@ def turns_of(request: ChatRequest) -> list[Turn]:
 def wishes_of(request: ChatRequest) -> Wishes:
     """How the answer shall be made. Raises ApiError for what would be ignored and must not be."""
     _refuse_unsupported(request)
-    swarm = request.swarm or SwarmWishes()
-    stop = request.stop or []
-    return Wishes(
-        tokens_max=request.max_completion_tokens or request.max_tokens,
-        **sampling_of(request),
-        stops=[stop] if isinstance(stop, str) else stop,
-        deadline_s=swarm.deadline_s,
-        privacy=swarm.privacy,
-        demands=_demands_of(request, swarm),
-    )
-
-
-def _demands_of(request: ChatRequest, swarm: SwarmWishes) -> Demands:
     if request.top_logprobs and not request.logprobs:
         raise bad_request("top_logprobs: needs logprobs.", "top_logprobs")
-    return demands_of(
-        schema=schema_of(request.response_format),
-        grammar=request.grammar or "",
-        options=swarm.options or (),
+    return wishes_with(
+        request,
+        request.max_completion_tokens or request.max_tokens,
         logprobs=1 + (request.top_logprobs or 0) if request.logprobs else 0,
         tools=json_text(request.tools) if request.tools and request.tool_choice != "none" else "",
         tool=_tool(request.tool_choice),
@@ -172,13 +133,9 @@ def _text(place: str, content: str | list[Part] | None) -> str:
 
 
 def _refuse_unsupported(request: ChatRequest) -> None:
-    if request.n not in (None, 1):
-        raise unsupported("n", "one request makes one answer")
     if request.functions:
         raise unsupported("functions", "they are `tools` now")
     if any(modality != "text" for modality in request.modalities or ()):
         raise unsupported("modalities", "answers are text")
     if request.audio is not None:
         raise unsupported("audio", "answers are text")
-    if request.logit_bias:
-        raise unsupported("logit_bias", "tokens have other numbers in each model")

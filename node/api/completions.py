@@ -12,19 +12,8 @@ from starlette.types import ASGIApp
 
 from node.api.bodies import read_json
 from node.api.chat_answers import Chunks, finish_reason, task_headers, token_text, usage_of
-from node.api.chat_requests import StreamOptions
 from node.api.errors import bad_request
-from node.api.fields import (
-    Alternatives,
-    Count,
-    ResponseFormat,
-    SamplingFields,
-    SwarmWishes,
-    demands_of,
-    sampling_of,
-    schema_of,
-    unsupported,
-)
+from node.api.fields import Alternatives, AnswerFields, Count, StreamOptions, SwarmWishes, unsupported, wishes_with
 from node.api.gathering import Gathered, gather_all
 from node.api.names import AUTO, resolve
 from node.api.streaming import EventStream
@@ -39,25 +28,16 @@ PROMPTS_MAX = 64  # Of one request.
 TOKENS_DEFAULT = 16  # OpenAI's own for this route.
 
 
-class CompletionRequest(SamplingFields, kw_only=True):
-    """The fields that are known. Others are ignored, as all servers do."""
+class CompletionRequest(AnswerFields, kw_only=True):
+    """The fields that are known."""
 
     prompt: str | list[str | int | list[int]] | None = None
-    model: str | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
     max_tokens: Count | None = None
-    stop: str | list[str] | None = None
     echo: bool | None = None
     logprobs: Alternatives | None = None
-    response_format: ResponseFormat | None = None
-    grammar: str | None = None
-    swarm: SwarmWishes | None = None
     # Known, and refused where they would change the answer.
-    n: int | None = None
     best_of: int | None = None
     suffix: str | None = None
-    logit_bias: dict[str, Any] | None = None
 
 
 _DECODER = msgspec.json.Decoder(CompletionRequest)
@@ -118,30 +98,14 @@ def prompts_of(asked: CompletionRequest) -> list[str]:
 
 def wishes_of(asked: CompletionRequest) -> Wishes:
     """How the text shall be continued. Raises ApiError for what would be ignored and must not be."""
-    for name, value in (("n", asked.n), ("best_of", asked.best_of)):
-        if value not in (None, 1):
-            raise unsupported(name, "one prompt makes one answer")
+    if asked.best_of not in (None, 1):
+        raise unsupported("best_of", "one prompt makes one answer")
     if asked.suffix:
         raise unsupported("suffix", "no model here fills gaps")
-    if asked.logit_bias:
-        raise unsupported("logit_bias", "tokens have other numbers in each model")
     if asked.max_tokens == 0 and not asked.echo:
         raise bad_request("max_tokens: 0 makes sense only with echo.", "max_tokens")
-    swarm = asked.swarm or SwarmWishes()
-    stop = asked.stop or []
-    return Wishes(
-        tokens_max=TOKENS_DEFAULT if asked.max_tokens is None else asked.max_tokens,
-        **sampling_of(asked),
-        stops=[stop] if isinstance(stop, str) else stop,
-        deadline_s=swarm.deadline_s,
-        privacy=swarm.privacy,
-        demands=demands_of(
-            schema=schema_of(asked.response_format),
-            grammar=asked.grammar or "",
-            options=swarm.options or (),
-            logprobs=0 if asked.logprobs is None else 1 + asked.logprobs,
-        ),
-    )
+    tokens_max = TOKENS_DEFAULT if asked.max_tokens is None else asked.max_tokens
+    return wishes_with(asked, tokens_max, logprobs=0 if asked.logprobs is None else 1 + asked.logprobs)
 
 
 def _reading(task: Task, service: Service) -> Task:

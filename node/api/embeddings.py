@@ -1,4 +1,4 @@
-"""/v1/embeddings: texts become vectors. Each text is a task of its own, so that a swarm shares the work."""
+"""/v1/embeddings: texts become vectors."""
 
 import base64
 import math
@@ -12,29 +12,26 @@ from starlette.types import ASGIApp
 
 from node.api.bodies import read_json
 from node.api.errors import bad_request, failed_task
-from node.api.fields import SwarmWishes, unsupported
+from node.api.fields import unsupported
 from node.api.gathering import Gathered, gather_alike
-from node.api.lists import listed
-from node.api.names import AUTO, resolve
-from node.api.tasks import Service, Wishes, make_task
+from node.api.lists import ListFields, listed, tasks_of
+from node.api.names import AUTO
+from node.api.tasks import Service
 from node.api.waiting import Awaited
 from node.vectors import NUMBERS_MAX
 from protocol import errors as codes
-from protocol.parts import Turn
 from swarm.values import Task
 
 EMBED = "embed"
 INPUTS_MAX = 256  # Of one request.
 
 
-class EmbeddingRequest(msgspec.Struct, kw_only=True):
-    """The fields that are known. Others are ignored, as all servers do."""
+class EmbeddingRequest(ListFields, kw_only=True):
+    """The fields that are known."""
 
     input: str | list[str | int | list[int]]
-    model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
-    swarm: SwarmWishes | None = None
 
 
 _DECODER = msgspec.json.Decoder(EmbeddingRequest)
@@ -46,12 +43,8 @@ async def embeddings(service: Service, request: Request) -> ASGIApp:
     texts = _texts(asked)
     if asked.dimensions is not None:
         raise unsupported("dimensions", "a vector is as long as the model makes it")
-    swarm = asked.swarm or SwarmWishes()
-    name = asked.model or AUTO
-    wanted = resolve(service.desk, name, skill=EMBED)
-    wishes = Wishes(tokens_max=1, deadline_s=swarm.deadline_s, privacy=swarm.privacy)
-    tasks = [make_task(service, wanted, [Turn("user", text)], wishes) for text in texts]
-    return Awaited(lambda: _embed(service, tasks, name, in_base64=asked.encoding_format == "base64"))
+    tasks = tasks_of(service, asked, EMBED, [[text] for text in texts])
+    return Awaited(lambda: _embed(service, tasks, asked.model or AUTO, in_base64=asked.encoding_format == "base64"))
 
 
 def _texts(asked: EmbeddingRequest) -> list[str]:

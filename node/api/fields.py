@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from node.api.errors import ApiError, bad_request
-from node.api.tasks import DEADLINE_S_MAX
+from node.api.tasks import DEADLINE_S_MAX, Wishes
 from protocol import limits as lim
 from protocol.parts import Demands
 
@@ -77,6 +77,52 @@ def schema_of(form: ResponseFormat | None) -> str:
                 raise bad_request("response_format.json_schema: missing.", "response_format.json_schema")
             return json_text(form.json_schema.schema) or ANY_OBJECT
     raise unsupported("response_format", f'"{form.type[:32]}" is not one of text, json_object, json_schema')
+
+
+class StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+    include_swarm: bool | None = None  # Ours: how the answer came about, in its last chunk.
+
+
+class AnswerFields(SamplingFields, kw_only=True):
+    """What chats and completions have in common. Fields that are not known are ignored, as all servers do."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    stop: str | list[str] | None = None
+    response_format: ResponseFormat | None = None
+    grammar: str | None = None
+    swarm: SwarmWishes | None = None
+    # Known, and refused where they would change the answer.
+    n: int | None = None
+    logit_bias: dict[str, Any] | None = None
+
+
+def wishes_with(fields: AnswerFields, tokens_max: int | None, *, logprobs: int, tools: str = "", tool: str = "") -> Wishes:
+    """How the answer shall be made. Raises ApiError for what would be ignored and must not be."""
+    if fields.n not in (None, 1):
+        raise unsupported("n", "one request makes one answer")
+    if fields.logit_bias:
+        raise unsupported("logit_bias", "tokens have other numbers in each model")
+    swarm, stop = fields.swarm or SwarmWishes(), fields.stop or []
+    demands = demands_of(
+        schema=schema_of(fields.response_format),
+        grammar=fields.grammar or "",
+        options=swarm.options or (),
+        logprobs=logprobs,
+        tools=tools,
+        tool=tool,
+    )
+    stops = [stop] if isinstance(stop, str) else stop
+    return Wishes(
+        tokens_max=tokens_max,
+        **sampling_of(fields),
+        stops=stops,
+        deadline_s=swarm.deadline_s,
+        privacy=swarm.privacy,
+        demands=demands,
+    )
 
 
 def demands_of(

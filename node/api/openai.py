@@ -12,6 +12,7 @@ from node.api import chat_requests
 from node.api.bodies import read_json
 from node.api.chat_answers import ChatChunks, completion
 from node.api.errors import ApiError
+from node.api.fields import StreamOptions
 from node.api.gathering import gather
 from node.api.names import AUTO, PEER_PREFIX, known_names, resolve
 from node.api.streaming import EventStream
@@ -31,7 +32,7 @@ async def chat_completions(service: Service, request: Request) -> ASGIApp:
     task = make_task(service, resolve(service.desk, name, skill=skill), turns, wishes)
     created = int(time.time())
     if asked.stream:
-        wanted = asked.stream_options or chat_requests.StreamOptions()
+        wanted = asked.stream_options or StreamOptions()
         include_usage, include_swarm = bool(wanted.include_usage), bool(wanted.include_swarm)
         chunks = ChatChunks(task.id, name, created, include_usage=include_usage, include_swarm=include_swarm)
         return EventStream(service.desk, task, chunks)

@@ -1,4 +1,4 @@
-"""/v1/rerank: which documents have most to do with a question. Each is a task of its own, so that a swarm shares the work."""
+"""/v1/rerank: which documents have most to do with a question."""
 
 import math
 
@@ -9,14 +9,12 @@ from starlette.types import ASGIApp
 
 from node.api.bodies import read_json
 from node.api.errors import bad_request, failed_task
-from node.api.fields import SwarmWishes
 from node.api.gathering import Gathered, gather_alike
-from node.api.lists import listed
-from node.api.names import AUTO, resolve
-from node.api.tasks import Service, Wishes, make_task
+from node.api.lists import ListFields, listed, tasks_of
+from node.api.names import AUTO
+from node.api.tasks import Service
 from node.api.waiting import Awaited
 from protocol import errors as codes
-from protocol.parts import Turn
 from swarm.values import Task
 
 RERANK = "rerank"
@@ -27,15 +25,13 @@ class Document(msgspec.Struct):
     text: str
 
 
-class RerankRequest(msgspec.Struct, kw_only=True):
-    """The fields that Jina, Cohere and llama-server have in common. Others are ignored, as all servers do."""
+class RerankRequest(ListFields, kw_only=True):
+    """The fields that Jina, Cohere and llama-server have in common."""
 
     query: str
     documents: list[str | Document]
-    model: str | None = None
     top_n: int | None = None
     return_documents: bool = False
-    swarm: SwarmWishes | None = None
 
 
 _DECODER = msgspec.json.Decoder(RerankRequest)
@@ -51,12 +47,8 @@ async def rerank(service: Service, request: Request) -> ASGIApp:
         raise bad_request(f"top_n: {asked.top_n} is less than 1.", "top_n")
     if not asked.query or not all(texts):
         raise bad_request("The query or a document is empty.", "documents" if asked.query else "query")
-    swarm = asked.swarm or SwarmWishes()
-    name = asked.model or AUTO
-    wanted = resolve(service.desk, name, skill=RERANK)
-    wishes = Wishes(tokens_max=1, deadline_s=swarm.deadline_s, privacy=swarm.privacy)
-    tasks = [make_task(service, wanted, [Turn("user", asked.query), Turn("user", text)], wishes) for text in texts]
-    return Awaited(lambda: _ranked(service, tasks, texts, asked, name))
+    tasks = tasks_of(service, asked, RERANK, [[asked.query, text] for text in texts])
+    return Awaited(lambda: _ranked(service, tasks, texts, asked, asked.model or AUTO))
 
 
 async def _ranked(service: Service, tasks: list[Task], texts: list[str], asked: RerankRequest, name: str) -> Response:
