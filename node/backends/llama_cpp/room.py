@@ -6,7 +6,7 @@ from pathlib import Path
 from node.cgroups import memory_limits
 
 CONVERSATIONS_MAX = 16  # More side by side are no faster: matrix units compute sixteen rows at a time.
-SHARE = 1 / 16  # Of the memory that is free, for the keys and values of one model. All of it is taken at load.
+SHARE = 1 / 10  # Of the memory that is free, for the keys and values of one model. All of it is taken at load.
 
 
 def conversations(bytes_each: float, free: int) -> int:
