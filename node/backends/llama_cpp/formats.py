@@ -41,7 +41,10 @@ class Formats:
             raise FormatRefused(f"the {what} is nested too deeply") from None
         except Exception as error:  # noqa: BLE001 The library raises plain Exception for a bad grammar.
             raise FormatRefused(f"the {what} cannot be read: {_short(str(error))}") from None
-        tokenizer = self._tokenizer.result()
+        try:
+            tokenizer = self._tokenizer.result()
+        except Exception as error:  # noqa: BLE001 As above; of a vocabulary this time.
+            raise FormatRefused(f"no {what} can be used with this model's vocabulary: {_short(str(error))}") from None
         matcher = llguidance.LLMatcher(tokenizer, source, log_level=0)
         if matcher.is_error():
             raise FormatRefused(f"the {what} cannot be used: {_short(matcher.get_error())}")
