@@ -6,11 +6,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import h11
 import trio
 
+from node.backends import GenerationRequest, Surroundings
+from node.backends.contract import running
+from node.backends.openai_http import OpenAIHttpBackend
+from protocol.parts import Sampling, Turn
+
+SURROUNDINGS = Surroundings(Path("unused"), 1)
 MODELS = {"object": "list", "data": [{"id": "text-embedder"}, {"id": "parrot", "max_model_len": 2048}, {"id": "other"}]}
 
 
@@ -127,3 +134,13 @@ async def serving(chat: Chat = parrot, tls: ssl.SSLContext | None = None) -> Asy
         nursery.start_soon(partial(trio.serve_listeners, serve, listeners))
         yield server
         nursery.cancel_scope.cancel()
+
+
+def request(text: str = "one two three", *, skill: str = "chat", tokens_max: int = 50) -> GenerationRequest:
+    return GenerationRequest(skill, "parrot", (Turn("user", text),), tokens_max, Sampling(seed=7), ())
+
+
+@asynccontextmanager
+async def backend_and_server() -> AsyncIterator[tuple[OpenAIHttpBackend, Server]]:
+    async with serving() as server, running(backend := OpenAIHttpBackend(server.url, SURROUNDINGS)):
+        yield backend, server
