@@ -1,9 +1,11 @@
 """Several hundred users who leave at random moments cost nobody else the connection that they share."""
 
+from contextlib import suppress
 from random import Random
 
 import trio
 from libp2p.host.ping import ID as PING
+from libp2p.network.stream.exceptions import StreamError
 
 from node.libp2p.connections import alive
 from node.libp2p.host import network_of, peer_of
@@ -115,11 +117,15 @@ async def test_departures_cost_no_connection() -> None:
 
 
 async def _use_the_same_connection(alice: Watched, bob: NodeId) -> None:
-    """Calls of the library itself, cancelled wherever they are: nobody should, and nobody is the worse for it."""
+    """Calls of the library itself, cancelled wherever they are: nobody should, and nobody is the worse for it.
+
+    On a slow machine so many are left behind that the other side has no room for one more, and resets it.
+    """
     host = alice.transport._host  # type: ignore[attr-defined]
     stream = await opened(host, alive(network_of(host), peer_of(bob))[0], [PING])
     try:
-        await stream.write(bytes(32))
-        await stream.read(32)
+        with suppress(StreamError):
+            await stream.write(bytes(32))
+            await stream.read(32)
     finally:
         await stream.reset()
