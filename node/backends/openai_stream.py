@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from node.backends import BackendError
+from node.backends.likelihoods import bounded
 from protocol.limits import (
     ARGUMENTS_BYTES_MAX,
     CALLS_MAX,
     FUNCTION_BYTES_MAX,
     LOGPROB_MIN,
     LOGPROBS_MAX,
-    OPTION_BYTES_MAX,
 )
-from protocol.parts import Alternative, FunctionCall, Logprob
+from protocol.parts import FunctionCall, Logprob
 
 LINE_BYTES_MAX = 1 << 20  # One event. A server that sends more without a line's end is broken, or means harm.
 
@@ -115,22 +115,21 @@ def _call_part(said: dict[str, Any]) -> CallPart:
 
 
 def _logprob(said: dict[str, Any]) -> Logprob:
-    top = [Alternative(_token(other), _likelihood(other)) for other in _objects(said.get("top_logprobs"))[: LOGPROBS_MAX - 1]]
-    return Logprob(_token(said), _likelihood(said), tuple(top))
+    top = [(_token(other), _likelihood(other)) for other in _objects(said.get("top_logprobs"))[: LOGPROBS_MAX - 1]]
+    return bounded(_token(said), _likelihood(said), top)
 
 
 def _token(said: dict[str, Any]) -> bytes:
     """Its bytes, which are given apart where they are no text."""
     given = said.get("bytes")
     if isinstance(given, list) and all(type(byte) is int and 0 <= byte < 256 for byte in given):
-        return bytes(given)[:OPTION_BYTES_MAX]
-    return _text(said.get("token")).encode()[:OPTION_BYTES_MAX]
+        return bytes(given)
+    return _text(said.get("token")).encode()
 
 
 def _likelihood(said: dict[str, Any]) -> float:
     value = said.get("logprob")
-    value = float(value) if isinstance(value, int | float) else LOGPROB_MIN
-    return min(max(value, LOGPROB_MIN), 0.0) if value == value else LOGPROB_MIN
+    return value if isinstance(value, int | float) else LOGPROB_MIN
 
 
 def parse_object(data: bytes) -> dict[str, Any]:

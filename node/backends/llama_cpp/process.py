@@ -13,9 +13,10 @@ import psutil
 import trio
 
 from node.backends import GenerationRequest, Piece, Surroundings
+from node.backends.likelihoods import bounded
 from node.backends.llama_cpp import pipe
-from protocol.limits import LOGPROB_MIN, OPTION_BYTES_MAX, OPTIONS_MAX
-from protocol.parts import Alternative, Logprob, Turn
+from protocol.limits import OPTIONS_MAX
+from protocol.parts import Logprob, Turn
 
 PING_S = 0.25
 STOPPED_S = 0.75  # Silence after which a process that is stopped (SIGSTOP, a debugger) is given up,
@@ -316,20 +317,18 @@ def _turn(turn: Turn) -> list[str]:
 
 
 def _logprob(told: pipe.Told) -> Logprob:
-    """As it may travel: a child that a hostile file has taken over must not bend it out of bounds."""
-    (data, logprob), *others = zip(told[::2], told[1::2], strict=True)
-    top = [Alternative(_data(other), _within(share)) for other, share in others[:OPTIONS_MAX]]
-    return Logprob(_data(data), _within(logprob), tuple(top))
+    (data, logprob), *others = zip(map(_data, told[::2]), map(_share, told[1::2]), strict=True)
+    return bounded(data, logprob, others[:OPTIONS_MAX])
 
 
 def _data(value: bytes | float) -> bytes:
     assert isinstance(value, bytes)
-    return value[:OPTION_BYTES_MAX]
+    return value
 
 
-def _within(value: bytes | float) -> float:
+def _share(value: bytes | float) -> float:
     assert isinstance(value, float)
-    return min(max(value, LOGPROB_MIN), 0.0) if value == value else LOGPROB_MIN
+    return value
 
 
 def signal_name(number: int) -> str:
