@@ -99,8 +99,8 @@ class OpenAIHttpBackend:
                 for part in (part for event in come for part in event.calls):
                     collector.add(part)
             for event in come:
-                # Servers may ignore max_tokens; each event with text holds at least one.
-                events += bool(event.text or event.calls)
+                # Servers may ignore max_tokens; each event that brings something holds at least one.
+                events += bool(event.text or event.calls or event.logprobs)
                 if events > request.tokens_max:
                     await _flush(stops, pieces)
                     return Generated("length", tokens_in, request.tokens_max)

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import trio
 
 from node.backends import BackendError
 from node.backends.contract import ask, running
@@ -78,6 +79,21 @@ async def test_a_server_that_calls_functions_and_tells_likelihoods_is_found_out(
         assert server.asked[-1].body["tools"] == [CALL]
     assert (answer.text, answer.generated.finish) == ("", "tool_calls")
     assert answer.generated.calls == (FunctionCall("call_7", "weather", '{"town": "Oslo"}'),)
+
+
+async def test_likelihoods_without_end_are_cut_like_text() -> None:
+    async def tell(exchange: Exchange) -> None:
+        await exchange.begin()
+        while True:
+            await exchange.delta({"content": ""}, logprobs={"content": [{"token": "", "logprob": -(10**400)}]})
+
+    async with backend_and_server() as (backend, server):
+        server.chat = tell
+        with trio.fail_after(30):
+            answer = await ask(backend, replace(request(tokens_max=5), demands=Demands(logprobs=1)))
+    told = [logprob for piece in answer.pieces for logprob in piece.logprobs]
+    assert (answer.generated.finish, answer.generated.tokens_out, len(told)) == ("length", 5, 5)
+    assert {each.logprob for each in told} == {LOGPROB_MIN}
 
 
 async def test_functions_and_what_came_of_them_are_told_as_they_were_asked() -> None:
