@@ -32,14 +32,14 @@ def fitting(model: Model, tokens: int, exact: str, threads: int, memory: int, ab
     text = [model.first_token, *model.tokenize_plain(TEXT)]
     with closing(Context(model, 1, len(text), threads, abort)) as context:
         is_exact = computes_alike(context, text)
-        fills = _is_quicker_filled(context, model.first_token)
+        block = EXACT_BLOCK if exact == "always" and not is_exact else 1
+        if block == 1 and _is_quicker_filled(context, model.first_token):
+            block = QUICK_BLOCK
     count = conversations(token_bytes(model) * tokens, min(free_bytes(), memory))
     context = Context(model, count, tokens, threads, abort)
-    if exact == "always" and not is_exact:
-        context.block = EXACT_BLOCK
+    context.block = block
+    if block == EXACT_BLOCK:
         is_exact = computes_alike(context, text)
-    elif fills:
-        context.block = QUICK_BLOCK
     if threads > 1:
         context.use_threads(best_threads(threads, trial(context, model.first_token)))
     return context, is_exact
