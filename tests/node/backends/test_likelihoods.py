@@ -10,7 +10,15 @@ from protocol.limits import LOGPROB_MIN, OPTION_BYTES_MAX
 
 @pytest.mark.parametrize(
     ("said", "told"),
-    [(-0.5, -0.5), (-3, -3.0), (0.7, 0.0), (10**400, 0.0), (-math.inf, LOGPROB_MIN), (-(10**400), LOGPROB_MIN), (math.nan, LOGPROB_MIN)],
+    [
+        (-0.5, -0.5),
+        (-3, -3.0),
+        (0.7, 0.0),
+        (10**400, 0.0),
+        (-math.inf, LOGPROB_MIN),
+        (-(10**400), LOGPROB_MIN),
+        (math.nan, LOGPROB_MIN),
+    ],
 )
 def test_numbers_out_of_bounds_are_bent_back(said: float, told: float) -> None:
     logprob = bounded(b"a", said, [(b"b", said)])
