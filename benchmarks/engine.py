@@ -1,7 +1,7 @@
 """The node's engine beside llama-server, of the same source and flags, both over HTTP with one client, in turns.
 
 LLAMA_SERVER names its program; `make bench-engine` builds it. PARTS chooses some of the measurements: many, shared, long and stall,
-and locked, boundary and exact, which need no server (see `in_process`). EXACT is the node's `offer.exact`.
+and locked, boundary, python and exact, which need no server (see `in_process`). EXACT is the node's `offer.exact`.
 """
 
 import http.client
@@ -23,7 +23,7 @@ from benchmarks.workload import ROUNDS, TOKENS, Weights, find_models, prompt
 from tests.node.libp2p.strangers import free_port
 from tests.processes import real_nodes
 
-PARTS = os.environ.get("PARTS", "many shared long stall locked boundary exact").split()
+PARTS = os.environ.get("PARTS", "many shared long stall locked boundary python exact").split()
 THREADS = [int(number) for number in os.environ.get("THREADS", "1 2").split()]
 CROWDS = [int(number) for number in os.environ.get("CROWDS", "1 2 4 8 16").split()]
 EXACT = os.environ.get("EXACT", "auto")

@@ -5,6 +5,7 @@ that has computed, and in one process those of one side would slow the other.
 """
 
 import os
+import subprocess
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from statistics import median
 from threading import Lock
 from time import perf_counter
 
+import llama_cpp
 import trio
 from llama_cpp import Llama
 
@@ -23,10 +25,16 @@ from benchmarks.figures import Figure, at_most, percentile
 from benchmarks.workload import ROUNDS, TOKENS, Weights, prompt
 from node.backends import Exactness, GenerationRequest, Piece, Surroundings
 from node.backends.contract import running
+from node.backends.llama_cpp import pipe
 from node.backends.llama_cpp.backend import LlamaCppBackend
 from node.backends.llama_cpp.context import AbortFlag, Context, Logits
+from node.backends.llama_cpp.formats import Formats
+from node.backends.llama_cpp.mailbox import Sink
 from node.backends.llama_cpp.model import Model
+from node.backends.llama_cpp.room import free_bytes
 from node.backends.llama_cpp.scheduler import Scheduler, Text
+from node.backends.llama_cpp.tuning import fitting
+from node.backends.llama_cpp.worker import Worker
 from protocol.parts import Sampling, Turn
 
 CROWD = 16
@@ -226,6 +234,65 @@ def _likeliest(logits: Logits) -> int:
     return int(logits.argmax())
 
 
+# --- Python's share ---------------------------------------------------------------------------------------------------
+
+
+async def _python(folder: Path, weights: Weights, threads: int, where: str) -> list[Figure]:
+    """What of the child's time is not the library's computing: its batches, dice, text and messages are Python."""
+    figures = []
+    with _process(folder / "worker.log") as process:
+        for crowd in (1, CROWD):
+            for temperature in (0.0, 0.8):
+                texts = [[prompt(40) for _ in range(crowd)] for _ in range(ROUNDS)]
+                shares = await trio.to_thread.run_sync(process.submit(_shares, weights.path, threads, temperature, texts).result)
+                name = f"{where}, {crowd} at once, temperature {temperature}: time in Python"
+                figures.append(at_most(name, median(shares) * 100, 2, "%", 2))
+    return figures
+
+
+def _shares(path: Path, threads: int, temperature: float, crowds: list[list[str]]) -> list[float]:
+    """Of the time that each crowd's answers take, the share outside of llama_decode."""
+    worker, sink, clock = _worker(path, threads)
+    shares = []
+    for texts in crowds:
+        for number, text in enumerate(texts):
+            worker.begin(pipe.Generate(number, "complete", [["user", text]], TOKENS, temperature=temperature, seed=number + 1))
+        clock.seconds, began = 0.0, perf_counter()
+        while worker.computing():
+            worker.step()
+            sink.flush()
+        shares.append(1 - clock.seconds / (perf_counter() - began))
+    return shares
+
+
+@cache
+def _worker(path: Path, threads: int) -> tuple[Worker, Sink, "_Clock"]:
+    """As the child has it, but for the thread that waits for requests."""
+    model = Model(path)
+    context, _ = fitting(model, LLAMA_TOKENS, "auto", threads, free_bytes(), AbortFlag())
+    reader = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    assert reader.stdin is not None
+    sink = Sink(reader.stdin.fileno())
+    clock = llama_cpp.llama_decode = _Clock(llama_cpp.llama_decode, reader)
+    return Worker(model, context, None, Formats(model), sink), sink, clock
+
+
+@dataclass(slots=True)
+class _Clock:
+    """A function, and the seconds that it takes. The reader lives as long."""
+
+    function: Callable[..., int]
+    reader: "subprocess.Popen[bytes]"
+    seconds: float = 0.0
+
+    def __call__(self, *given: object) -> int:
+        began = perf_counter()
+        try:
+            return self.function(*given)
+        finally:
+            self.seconds += perf_counter() - began
+
+
 # --- Exactness --------------------------------------------------------------------------------------------------------
 
 
@@ -247,4 +314,4 @@ def _run(part: Callable[..., Awaitable[list[Figure]]]) -> Callable[[Path, Weight
     return lambda folder, weights, threads, where: trio.run(part, folder, weights, threads, where)
 
 
-PARTS = {"locked": _run(_locked), "boundary": _run(_boundary), "exact": _run(_exact)}
+PARTS = {"locked": _run(_locked), "boundary": _run(_boundary), "python": _run(_python), "exact": _run(_exact)}

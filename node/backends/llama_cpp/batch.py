@@ -2,14 +2,13 @@
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import llama_cpp as ll
 import numpy as np
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One token to compute: where it stands in which sequence, and whether what comes of it is wanted."""
 
     sequence: int
@@ -39,8 +38,5 @@ class Batch:
     def of(self, rows: Sequence[Row]) -> ll.llama_batch:
         """As the library takes it; valid until the next call."""
         count = self._batch.n_tokens = len(rows)
-        self._tokens[:count] = [row.token for row in rows]
-        self._positions[:count] = [row.position for row in rows]
-        self._sequences[:count] = [row.sequence for row in rows]
-        self._wanted[:count] = [row.wanted for row in rows]
+        self._sequences[:count], self._positions[:count], self._tokens[:count], self._wanted[:count] = zip(*rows, strict=True)
         return self._batch

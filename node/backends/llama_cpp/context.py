@@ -10,7 +10,6 @@ numbers, or llama.cpp computes them one group after the other.
 import ctypes
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from hashlib import sha256
 
 import llama_cpp as ll
@@ -92,7 +91,7 @@ class Context:
         rows at a time and what is left over one by one, so that seven take longer than eight: blocks of QUICK_BLOCK.
         """
         self._abort = abort
-        self._vocabulary_size = model.vocabulary_size
+        self._logits = ctypes.POINTER(ctypes.c_float * model.vocabulary_size)
         params = ll.llama_context_default_params()
         params.n_seq_max = sequences
         params.n_ctx = sequences * (tokens + EXACT_BLOCK)  # Rows that fill up a batch stand behind the text for a moment.
@@ -143,11 +142,12 @@ class Context:
         """
         code = ABORTED
         if not self._abort:
-            fills = self.block > 1 and len(rows) > self._spared
-            filling = self._filling(rows) if fills else []
-            batch = self._filled([*rows, *filling]) if fills else rows
-            own = {(row.sequence, row.position) for row in filling}
-            self._places = [at for at, row in enumerate(batch) if (row.sequence, row.position) not in own]
+            batch, filling, self._places = rows, [], range(len(rows))
+            if self.block > 1 and len(rows) > self._spared:
+                filling = self._filling(rows)
+                batch = self._filled([*rows, *filling])
+                own = {(row.sequence, row.position) for row in filling}
+                self._places = [at for at, row in enumerate(batch) if (row.sequence, row.position) not in own]
             code = ll.llama_decode(self._context, self._batch.of(batch))
             for row in reversed(filling):
                 ll.llama_memory_seq_rm(self._memory, row.sequence, row.position, -1)
@@ -181,7 +181,7 @@ class Context:
         missing = -wanted % self.block if wanted > self._spared else 0
         filled = []
         for row in reversed(rows):
-            filled.append(replace(row, wanted=row.wanted or missing > 0))
+            filled.append(row._replace(wanted=row.wanted or missing > 0))
             missing -= not row.wanted
         return sorted(filled, key=lambda row: (row.sequence, row.position))
 
@@ -191,7 +191,8 @@ class Context:
 
     def logits(self, row: int) -> Logits:
         """What follows a wanted row of the last batch: a view, valid until the next one."""
-        return np.ctypeslib.as_array(ll.llama_get_logits_ith(self._context, self._places[row]), (self._vocabulary_size,))
+        found = ctypes.cast(ll.llama_get_logits_ith(self._context, self._places[row]), self._logits)
+        return np.frombuffer(memoryview(found.contents), np.float32)
 
     def forget(self, sequence: int, keep: int) -> int:
         """Forget a sequence from a position on. Returns how many tokens it still has: recurrent models forget all or nothing."""

@@ -4,9 +4,12 @@ import ctypes
 import os
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import llama_cpp as ll
+
+TOKENS_KEPT = 8192  # What they say, and whether they are an end: a language's usual ones.
 
 
 class LoadFailed(Exception):
@@ -39,6 +42,10 @@ class Model:
             raise LoadFailed("it has no vocabulary")
         self.trained_tokens = max(int(ll.llama_model_n_ctx_train(model)), 1)  # The longest text that it was trained with.
         self._piece = ctypes.create_string_buffer(256)
+        self.is_end = lru_cache(TOKENS_KEPT)(self._is_end)
+        """Whether a model that draws this token has ended its answer."""
+        self.bytes_of = lru_cache(TOKENS_KEPT)(self._bytes_of)
+        """What a token says. Raises ValueError for one that the model does not have."""
 
     @property
     def head_lengths(self) -> tuple[int, int]:
@@ -135,12 +142,10 @@ class Model:
             raise TooLong(f"the tokenizer makes {-count} tokens of {len(data)} bytes")
         return list(tokens[:count])
 
-    def is_end(self, token: int) -> bool:
-        """Whether a model that draws this has ended its answer."""
+    def _is_end(self, token: int) -> bool:
         return bool(ll.llama_vocab_is_eog(self.vocabulary, token))
 
-    def bytes_of(self, token: int) -> bytes:
-        """What a token says. Raises ValueError for one that the model does not have."""
+    def _bytes_of(self, token: int) -> bytes:
         if not 0 <= token < self.vocabulary_size:
             raise ValueError(f"the model has no token {token}")
         size = ll.llama_token_to_piece(self.vocabulary, token, self._piece, len(self._piece), 0, False)

@@ -7,6 +7,7 @@ there, or from a copy of it if the place is still in use. A text whose beginning
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import NamedTuple
 
 from node.backends.llama_cpp.batch import Row
 from node.backends.llama_cpp.context import Aborted, Context, Logits
@@ -57,8 +58,7 @@ class Place:
         return len(self.text.tokens) - len(self.held) if self.text is not None else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Grown:
+class Grown(NamedTuple):
     """A text has its next token, or one that is known. Or it cannot have one: `broken` says why, and it is out."""
 
     text: Text

@@ -141,7 +141,7 @@ async def test_numerics_are_equal_only_where_bits_are(kind: str, tmp_path: Path,
 
 def _alone(context: Context, rows: list[Row]) -> np.ndarray:
     """What follows on these rows in one batch, in an empty place."""
-    context.decode([replace(row, sequence=1) for row in rows])
+    context.decode([row._replace(sequence=1) for row in rows])
     return context.logits(len(rows) - 1).copy()
 
 
