@@ -9,18 +9,18 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-import psutil
 import trio
 
 from node.backends import GenerationRequest, Piece, Surroundings
 from node.backends.likelihoods import bounded
 from node.backends.llama_cpp import pipe
+from node.backends.llama_cpp.vitals import Vitals
 from protocol.limits import OPTIONS_MAX
 from protocol.parts import Logprob, Turn
 
-PING_S = 0.25
-STOPPED_S = 0.75  # Silence after which a process that is stopped (SIGSTOP, a debugger) is given up,
-SILENT_S = 5.0  # and one that runs: on a machine that swaps its signs of life may take a while.
+PING_S = 0.2
+STILL_S = 0.4  # For so long a process may owe a sign of life, or the end of a batch, while it stands still,
+SILENT_S = 5.0  # and a sign of life while it does not: on a machine that swaps it may take a while.
 STEP_S_MAX = 120.0  # Of one batch. The largest models on the slowest processors take a quarter of it.
 LOAD_S_MAX = 300.0  # 40 GB from a slow disk. A file that makes the engine loop is given up after it.
 CANCEL_S_MAX = 0.8  # The contract gives a second; a child that does not stop by then is killed.
@@ -98,8 +98,9 @@ class Child:
         self._calls: dict[int, Call] = {}
         self._said: pipe.Ready | pipe.Unfit | None = None
         self._verdict = ""  # Why it was given up.
+        self._vitals = Vitals(self._process.pid)
         self._heard_at: float | None = None  # Its latest sign of life. None: it has not given one yet.
-        self._steps, self._stepped_at = 0, 0.0
+        self._steps, self._stepped_at = 0, 0.0  # Batches, and when it was last known to compute another one, or none.
         self._settled = trio.Event()
         self.ended = trio.Event()
         self.cause = ""
@@ -141,19 +142,23 @@ class Child:
 
     async def _watch(self) -> None:
         """Ask for signs of life, and give up a child that stands still. What is late itself blames nobody."""
+        still_s = 0.0
         while True:
             asked_at = trio.current_time()
             self._tell(pipe.pack(pipe.Ping()))
             await trio.sleep(PING_S)
             now = trio.current_time()
+            standstill = self._vitals.standstill()
+            still_s = still_s + now - asked_at if standstill else 0.0
             if self._heard_at is None:
                 continue  # It is still starting.
             if now - asked_at > 2 * PING_S:
-                self._heard_at = now
+                self._heard_at = self._stepped_at = now
+                still_s = 0.0
             elif now - self._heard_at > SILENT_S:
                 self._give_up(f"gave no sign of life for {SILENT_S:.0f} s")
-            elif now - self._heard_at > STOPPED_S and is_stopped(self.pid):
-                self._give_up("was stopped")
+            elif still_s > STILL_S and now - min(self._heard_at, self._stepped_at) > STILL_S:
+                self._give_up(standstill)
 
     def _give_up(self, verdict: str) -> None:
         self._verdict = self._verdict or verdict
@@ -271,14 +276,6 @@ class Child:
         if self.signal is not None:
             return f"crashed ({signal_name(self.signal)})"
         return f"ended by itself (exit code {self._process.returncode})"
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether a process stands still because somebody told it to."""
-    try:
-        return psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
-    except psutil.Error:
-        return False
 
 
 def _asked(number: int, request: GenerationRequest) -> pipe.Generate:

@@ -62,6 +62,26 @@ async def main():
 trio.run(main)
 """
 
+# Found by the child as it starts. A handler runs on the thread that computes, between two of its steps.
+HANGING = """
+import ctypes, signal, threading, time
+
+def wait_for_nothing(*_):
+    threading.Event().wait()
+
+def sleep_with_the_interpreter(*_):
+    ctypes.PyDLL(None).sleep(1_000)  # The thread that gives signs of life waits for it as well.
+
+def compute_with_the_interpreter(*_):
+    until = time.process_time() + 2
+    while time.process_time() < until:
+        sum(range(1 << 24))  # Not interrupted.
+
+signal.signal(signal.SIGUSR1, wait_for_nothing)
+signal.signal(signal.SIGUSR2, sleep_with_the_interpreter)
+signal.signal(signal.SIGHUP, compute_with_the_interpreter)
+"""
+
 
 def long_request() -> GenerationRequest:
     return GenerationRequest("complete", "nonsense", (Turn("user", "Hi"),), 4000, Sampling(seed=1), ())
@@ -170,6 +190,34 @@ async def test_a_stopped_child_is_seen_within_a_second_and_replaced(nonsense: Pa
         assert trio.current_time() - began < 5, "a busy machine may take longer than a second"
         assert (await ask(backend, short_request())).text
         assert told[-2:] == [False, True], "it was not offered meanwhile"
+
+
+@pytest.fixture
+def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children that hang at a signal."""
+    (tmp_path / "sitecustomize.py").write_text(HANGING, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("hanging")
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+async def test_a_child_that_hangs_is_seen_within_a_second_and_replaced(
+    number: signal.Signals, nonsense: Path, surroundings: Surroundings
+) -> None:
+    async with running(backend := LlamaCppBackend(str(nonsense), surroundings)):
+        error = await strike(backend, number)
+        assert "its process stood still" in str(error) and error.retryable
+        assert (await ask(backend, short_request())).text
+
+
+@pytest.mark.usefixtures("hanging")
+async def test_a_child_that_is_only_slow_is_left_alone(nonsense: Path, surroundings: Surroundings) -> None:
+    async with running(backend := LlamaCppBackend(str(nonsense), surroundings)):
+        before = backend.pid
+        assert before is not None
+        os.kill(before, signal.SIGHUP)
+        assert (await ask(backend, short_request())).text
+        assert backend.pid == before
 
 
 async def test_a_child_that_computes_without_end_is_replaced(
