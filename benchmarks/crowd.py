@@ -1,6 +1,8 @@
-"""Ten thousand requests to one model at full load, many of them cancelled: every answer right, nothing left behind; and kill -9."""
+"""Ten thousand requests to one model at full load, many cancelled: each answer right, nothing left behind; and its deaths."""
 
 import os
+import signal
+import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +19,7 @@ from node.backends.llama_cpp.backend import LlamaCppBackend
 from node.backends.references import resolve
 from protocol.parts import Sampling, Turn
 from tests.node.backends.llama_cpp.gguf_files import small_model
+from tests.node.backends.llama_cpp.hanging import SLEEPING, WAITING, write_site
 
 REQUESTS = int(os.environ.get("REQUESTS", "10000"))
 AT_ONCE = 24  # More than there are slots.
@@ -24,6 +27,7 @@ TEXTS = 60
 TOKENS_MAX = 48
 CANCELLED = 0.2
 KILLS = 5
+HANGS = [WAITING, SLEEPING, signal.SIGSTOP] * 3
 STOPS = 40  # Prompts that are cancelled while they are read.
 MODEL = "smollm2-135m"
 
@@ -51,6 +55,8 @@ async def _measure(folder: Path) -> list[Figure]:
     async with running(real):
         stops = [await _stop(real, number) for number in range(STOPS)]
     again = [await _kill(LlamaCppBackend(resolve(MODEL).argument, Surroundings(folder, 1))) for _ in range(KILLS)]
+    sys.path.insert(0, str(write_site(folder)))
+    hangs = [await _hang(LlamaCppBackend(resolve(MODEL).argument, Surroundings(folder, 1)), each) for each in HANGS]
     first, last = run.megabytes[1], run.megabytes[-1]
     told = " / ".join(f"{megabytes:.0f}" for megabytes in run.megabytes)
     return [
@@ -61,6 +67,7 @@ async def _measure(folder: Path) -> list[Figure]:
         at_most("cancelled while reading 2,000 tokens: until it is out, p50", percentile(stops, 0.5) * 1000, 10, "ms"),
         Figure("  slowest", f"{max(stops) * 1000:.1f} ms"),
         at_most("kill -9 of the child: until the next answer's first text, slowest", max(again), 3, "s", 2),
+        at_most("a child that waits for ever, is silent, or stopped: until an answer has failed, slowest", max(hangs), 1, "s", 2),
     ]
 
 
@@ -121,3 +128,21 @@ async def _kill(backend: LlamaCppBackend) -> float:
             with suppress(BackendError):  # Until the node has noticed.
                 await ask(backend, request)
                 return perf_counter() - began
+
+
+async def _hang(backend: LlamaCppBackend, number: signal.Signals) -> float:
+    """Seconds from a signal to the end of an answer that was under way."""
+    send, receive = trio.open_memory_channel[str | Piece](0)
+
+    async def answer() -> None:
+        with send, suppress(BackendError):
+            await backend.generate(_request(backend, "Once upon a time", 4_000), send)
+
+    async with running(backend), trio.open_nursery() as nursery:
+        nursery.start_soon(answer)
+        await receive.receive()
+        psutil.Process(backend.pid).send_signal(number)
+        began = perf_counter()
+        async for _ in receive:
+            pass
+        return perf_counter() - began

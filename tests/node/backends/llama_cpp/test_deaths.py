@@ -20,6 +20,7 @@ from node.backends.llama_cpp import pipe
 from node.backends.llama_cpp.backend import LlamaCppBackend
 from node.backends.llama_cpp.process import Child
 from protocol.parts import Sampling, Turn
+from tests.node.backends.llama_cpp.hanging import COMPUTING, SLEEPING, WAITING, write_site
 
 DEADLINE_S = 60.0  # A safety net on a busy machine.
 
@@ -60,26 +61,6 @@ async def main():
         await trio.sleep_forever()
 
 trio.run(main)
-"""
-
-# Found by the child as it starts. A handler runs on the thread that computes, between two of its steps.
-HANGING = """
-import ctypes, signal, threading, time
-
-def wait_for_nothing(*_):
-    threading.Event().wait()
-
-def sleep_with_the_interpreter(*_):
-    ctypes.PyDLL(None).sleep(1_000)  # The thread that gives signs of life waits for it as well.
-
-def compute_with_the_interpreter(*_):
-    until = time.process_time() + 2
-    while time.process_time() < until:
-        sum(range(1 << 24))  # Not interrupted.
-
-signal.signal(signal.SIGUSR1, wait_for_nothing)
-signal.signal(signal.SIGUSR2, sleep_with_the_interpreter)
-signal.signal(signal.SIGHUP, compute_with_the_interpreter)
 """
 
 
@@ -195,12 +176,11 @@ async def test_a_stopped_child_is_seen_within_a_second_and_replaced(nonsense: Pa
 @pytest.fixture
 def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Children that hang at a signal."""
-    (tmp_path / "sitecustomize.py").write_text(HANGING, "utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(write_site(tmp_path))
 
 
 @pytest.mark.usefixtures("hanging")
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize("number", [WAITING, SLEEPING])
 async def test_a_child_that_hangs_is_seen_within_a_second_and_replaced(
     number: signal.Signals, nonsense: Path, surroundings: Surroundings
 ) -> None:
@@ -215,7 +195,7 @@ async def test_a_child_that_is_only_slow_is_left_alone(nonsense: Path, surroundi
     async with running(backend := LlamaCppBackend(str(nonsense), surroundings)):
         before = backend.pid
         assert before is not None
-        os.kill(before, signal.SIGHUP)
+        os.kill(before, COMPUTING)
         assert (await ask(backend, short_request())).text
         assert backend.pid == before
 
