@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
+from node import function_calls
 from node.api.errors import ApiError, error_body, failed_task
 from node.api.gathering import Gathered
 from node.api.streaming import Headers
@@ -173,10 +174,7 @@ def _message(gathered: Gathered) -> dict[str, Any]:
 
 def tool_calls(answer: AnswerView) -> list[dict[str, Any]]:
     """As OpenAI words them."""
-    return [
-        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-        for call in answer.calls
-    ]
+    return [function_calls.worded(call.id, call.name, call.arguments) for call in answer.calls]
 
 
 def chat_logprobs(logprobs: Sequence[Logprob]) -> dict[str, Any]:

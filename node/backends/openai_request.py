@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from node import function_calls
 from node.backends import BackendError, GenerationRequest
 from node.backends.summaries import summary_turns
 from protocol.parts import Demands, Sampling, Turn
@@ -38,9 +39,7 @@ def chat_body(model: str, request: GenerationRequest, *, with_usage: bool) -> di
 def _message(turn: Turn) -> dict[str, Any]:
     message: dict[str, Any] = {"role": turn.role, "content": turn.text}
     if turn.calls:
-        message["tool_calls"] = [
-            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}} for call in turn.calls
-        ]
+        message["tool_calls"] = [function_calls.worded(call.id, call.name, call.arguments) for call in turn.calls]
     if turn.call:
         message["tool_call_id"] = turn.call
     return message

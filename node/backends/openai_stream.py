@@ -1,10 +1,10 @@
 """Reads the stream of a chat completion: server-sent events out of bytes that come in pieces, and what the events say."""
 
 import json
-import secrets
 from dataclasses import dataclass
 from typing import Any
 
+from node import function_calls
 from node.backends import BackendError
 from node.backends.likelihoods import bounded
 from protocol.limits import (
@@ -84,7 +84,7 @@ def _call(part: CallPart) -> FunctionCall:
         parse_object(part.arguments.encode() or b"{}")
     except BackendError as error:
         raise BackendError(f'its call of "{part.name}" cannot be read: {error}') from None
-    given = part.id if 0 < len(part.id.encode()) <= FUNCTION_BYTES_MAX else f"call_{secrets.token_hex(8)}"
+    given = part.id if 0 < len(part.id.encode()) <= FUNCTION_BYTES_MAX else function_calls.new_id()
     return FunctionCall(given, part.name, part.arguments or "{}")
 
 

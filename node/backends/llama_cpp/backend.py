@@ -8,7 +8,6 @@ one that judges texts `rerank`.
 import logging
 import os
 import random
-import secrets
 import signal
 from contextlib import aclosing
 from dataclasses import replace
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import trio
 
+from node import function_calls
 from node.backends import DESCRIPTIONS, BackendError, Generated, GenerationRequest, Piece, Surroundings
 from node.backends.llama_cpp import model_file, pipe
 from node.backends.llama_cpp.process import Child, ChildEnded, ModelUnfit
@@ -274,10 +274,9 @@ def _of_skill(offered: Capability, skill: str, description: str) -> Capability:
 
 
 def _call(name: str, arguments: str) -> FunctionCall:
-    """With an id that nobody else has."""
     if len(name.encode()) > FUNCTION_BYTES_MAX or len(arguments.encode()) > ARGUMENTS_BYTES_MAX:
         raise BackendError(f"the model's call of a function is too long ({len(arguments)} characters).", retryable=False)
-    return FunctionCall(f"call_{secrets.token_hex(8)}", name, arguments)
+    return FunctionCall(function_calls.new_id(), name, arguments)
 
 
 def speedup_of(told: float, slots: int) -> float:

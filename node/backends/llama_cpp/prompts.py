@@ -16,6 +16,7 @@ import jinja2.debug  # Imported on the first error otherwise, when files can no 
 import jinja2.ext
 import jinja2.sandbox
 
+from node import function_calls
 from node.backends.llama_cpp.functions import style_of
 from node.backends.llama_cpp.sandbox import Overdue, bounded
 
@@ -82,7 +83,7 @@ class ChatTemplate:
             message["tool_call_id"] = call
         if calls:
             message["tool_calls"] = [
-                {"id": identity, "type": "function", "function": {"name": name, "arguments": _arguments(given)}}
+                function_calls.worded(identity, name, _arguments(given))
                 for identity, name, given in zip(calls[::3], calls[1::3], map(self._broken_up, calls[2::3]), strict=True)
             ]
         return message
