@@ -1,5 +1,6 @@
 """The node's process: takes its home, builds the parts, runs them in one nursery, and takes them down in order."""
 
+import gc
 import json
 import logging
 import os
@@ -192,6 +193,10 @@ async def _become_ready(desk: Desk, models: Models, report: Report) -> None:
     await _report_models(models, report)
     if desk.state == "starting":
         desk.state = "ready"
+        # What there is by now stays as long as the node does. Looking through it for garbage would stop everything for 60 ms, again
+        # and again.
+        gc.collect()
+        gc.freeze()
         report("ready", api=desk.plate.api)
         log.info("ready; API at %s, listening on %s", desk.plate.api, ", ".join(desk.plate.addresses))
 

@@ -56,9 +56,10 @@ async def answer(backend: Backend, request: TaskRequest, model: str, post: Calla
 async def _gathered(receiving: trio.MemoryReceiveChannel[str | Piece], posted_at: float) -> list[str | Piece]:
     """What else comes before the next piece is due, or the end: a fast model's words travel together."""
     pieces = []
-    with trio.move_on_at(posted_at + PIECE_GAP_S):
-        async for piece in receiving:
-            pieces.append(piece)
+    if trio.current_time() < posted_at + PIECE_GAP_S:
+        with trio.move_on_at(posted_at + PIECE_GAP_S):
+            async for piece in receiving:
+                pieces.append(piece)
     return pieces
 
 
