@@ -207,7 +207,7 @@ async def test_a_long_prefill_can_be_cancelled(surroundings: Surroundings) -> No
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(backend.generate, request("complete", "word " * 4000, model="smollm2"), send)
                 # Until the request has reached the child, which then takes half a minute for it.
-                await trio.testing.wait_all_tasks_blocked(0.2)
+                await trio.testing.wait_all_tasks_blocked(0.1)
                 nursery.cancel_scope.cancel()
         assert (await ask(backend, request("chat", "Hi", model="smollm2"))).text
         assert backend.pid == pid
