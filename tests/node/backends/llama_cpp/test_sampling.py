@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from node.backends.llama_cpp import pipe
+from node.backends.llama_cpp import pipe, sampling
 from node.backends.llama_cpp.sampling import BrokenLogits, Draw, draw, likeliest, logprobs_of
 
 LOGITS = np.array([1.0, 5.0, 4.5, 4.0, -3.0], np.float32)
@@ -62,6 +62,18 @@ def test_a_wide_field_is_drawn_from_as_if_it_were_sorted() -> None:
     wide = np.linspace(-1, 1, 5_000, dtype=np.float32)
     drawn = {draw(wide, 2.0, 1.0, 10, 0.0, np.random.default_rng(seed)) for seed in range(200)}
     assert drawn == set(range(4_990, 5_000))
+
+
+@pytest.mark.parametrize(("top_k", "top_p", "min_p"), [(0, 1.0, 0.0), (0, 0.5, 0.0), (300, 0.9, 0.0), (0, 0.9, 0.1), (9, 1, 0.05)])
+def test_few_are_drawn_from_as_many_are(top_k: int, top_p: float, min_p: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = np.random.default_rng(3).normal(0, 1, 1_000).astype(np.float32)
+    wide[7] = wide[9]
+    drawn = []
+    for few in (0, len(wide)):
+        monkeypatch.setattr(sampling, "FEW_MAX", few)
+        drawn.append([draw(wide, 1.5, top_p, top_k, min_p, np.random.default_rng(seed)) for seed in range(200)])
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn[0])) > 5
 
 
 def drawing(tokens: list[int], begun: int = 0, **wishes: object) -> Draw:
