@@ -35,8 +35,8 @@ class Requests:
         """The calls that are worth stopping a batch for, should they be cancelled."""
         self.steps = 0
         """Batches that were computed."""
-        self.busy = False
-        """Whether one is being computed."""
+        self.working = False
+        """Whether it does not wait for a request."""
 
     def read_forever(self) -> None:
         """Ends the process, at once and whatever it is doing, when the parent is gone or makes no sense."""
@@ -45,7 +45,7 @@ class Requests:
             while chunk := os.read(self._source, 65_536):
                 for said in unpacker.feed(chunk):
                     if isinstance(said, pipe.Ping):
-                        self._sink.send(pipe.pack(pipe.Pong(self.steps, self.busy)))
+                        self._sink.send(pipe.pack(pipe.Pong(self.steps, self.working or not self._come.empty())))
                     if isinstance(said, pipe.Generate | pipe.Cancel):
                         self._come.put(said)
                     if isinstance(said, pipe.Cancel) and said.call in self.computing:
@@ -65,19 +65,21 @@ class Requests:
                     work.begin(said)
             # Never two in a row: who cancels all the time must not keep the others from going on.
             self.computing = frozenset() if stopped else work.computing()
-            stopped, self.busy = False, True
+            stopped = False
             try:
                 work.step()
             except Aborted:
                 stopped = True
-            self.busy = False
             self.steps += 1
             self._sink.flush()
 
     def _take(self, wait: bool) -> Iterator[pipe.Generate | pipe.Cancel]:
         """All that has come; if asked to, wait until something does."""
         if wait:
-            yield self._come.get()
+            self.working = False
+            first = self._come.get()
+            self.working = True
+            yield first
         with suppress(queue.Empty):
             while True:
                 yield self._come.get_nowait()

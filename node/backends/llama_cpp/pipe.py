@@ -129,7 +129,7 @@ class Ping:
 
 @dataclass(frozen=True, slots=True)
 class Pong:
-    """Child: it is there. `steps` counts what it has computed, `busy` is whether it is computing now."""
+    """Child: it is there. `steps` counts the batches that it has computed, `busy` is whether it has anything to do."""
 
     steps: int
     busy: bool

@@ -18,7 +18,7 @@ from node.backends.contract import ask, running
 from node.backends.llama_cpp import backend as backend_module
 from node.backends.llama_cpp import pipe
 from node.backends.llama_cpp.backend import LlamaCppBackend
-from node.backends.llama_cpp.process import Child
+from node.backends.llama_cpp.process import STILL_S, Child
 from protocol.parts import Sampling, Turn
 from tests.node.backends.llama_cpp.hanging import COMPUTING, SLEEPING, WAITING, write_site
 
@@ -187,6 +187,17 @@ async def test_a_child_that_hangs_is_seen_within_a_second_and_replaced(
     async with running(backend := LlamaCppBackend(str(nonsense), surroundings)):
         error = await strike(backend, number)
         assert "its process stood still" in str(error) and error.retryable
+        assert (await ask(backend, short_request())).text
+
+
+@pytest.mark.usefixtures("hanging")
+async def test_a_child_that_has_hung_with_nothing_to_do_is_seen_when_it_has(nonsense: Path, surroundings: Surroundings) -> None:
+    async with running(backend := LlamaCppBackend(str(nonsense), surroundings)):
+        assert backend.pid is not None
+        os.kill(backend.pid, WAITING)
+        await trio.sleep(2 * STILL_S)
+        with trio.fail_after(DEADLINE_S), pytest.raises(BackendError, match="stood still"):
+            await ask(backend, short_request())
         assert (await ask(backend, short_request())).text
 
 
