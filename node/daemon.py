@@ -193,12 +193,12 @@ async def _become_ready(desk: Desk, models: Models, report: Report) -> None:
     await _report_models(models, report)
     if desk.state == "starting":
         desk.state = "ready"
+        report("ready", api=desk.plate.api)
+        log.info("ready; API at %s, listening on %s", desk.plate.api, ", ".join(desk.plate.addresses))
         # What there is by now stays as long as the node does. Looking through it for garbage would stop everything for 60 ms, again
         # and again.
         gc.collect()
         gc.freeze()
-        report("ready", api=desk.plate.api)
-        log.info("ready; API at %s, listening on %s", desk.plate.api, ", ".join(desk.plate.addresses))
 
 
 async def _report_models(models: Models, report: Report) -> None:
