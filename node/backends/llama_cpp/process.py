@@ -148,7 +148,7 @@ class Child:
             self._tell(pipe.pack(pipe.Ping()))
             await trio.sleep(PING_S)
             now = trio.current_time()
-            standstill = self._vitals.standstill()
+            standstill = await self._vitals.standstill()
             still_s = still_s + now - asked_at if standstill else 0.0
             if self._heard_at is None:
                 continue  # It is still starting.

@@ -3,17 +3,25 @@
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+import trio
 
 from node.backends.llama_cpp.vitals import Vitals
 
 LOOKS, LOOK_S = 4, 0.2
 
 WAITING = "import threading; print(flush=True); threading.Event().wait()"
+# Its main thread holds the interpreter's lock, for which the others ask all the time.
+POLLING = """
+import ctypes, threading, time
+for _ in range(16):
+    threading.Thread(target=time.sleep, args=(0.01,), daemon=True).start()
+print(flush=True)
+ctypes.PyDLL(None).sleep(1_000)
+"""
 COMPUTING = "print(flush=True)\nwhile True: pass"
 # Its main thread sleeps until the other one is done, which on a busy core gets next to nothing.
 STARVED = """
@@ -40,35 +48,44 @@ def running(program: str) -> Iterator["subprocess.Popen[bytes]"]:
             process.kill()
 
 
-def seen(pid: int) -> list[str]:
+async def seen(pid: int) -> list[str]:
     """What the last looks tell; before, a process may have had something left to do."""
     vitals = Vitals(pid)
     looks = []
     for _ in range(LOOKS):
-        time.sleep(LOOK_S)
-        looks.append(vitals.standstill())
+        await trio.sleep(LOOK_S)
+        looks.append(await vitals.standstill())
     return looks[-2:]
 
 
-def test_who_waits_for_ever_stands_still() -> None:
+async def test_who_waits_for_ever_stands_still() -> None:
     with running(WAITING) as process:
-        assert seen(process.pid) == ["stood still"] * 2
+        assert await seen(process.pid) == ["stood still"] * 2
 
 
-def test_who_computes_does_not_until_it_is_stopped() -> None:
+async def test_who_only_asks_whether_it_may_go_on_stands_still() -> None:
+    with running(POLLING) as process:
+        vitals, looks = Vitals(process.pid), []
+        for _ in range(40):
+            await trio.sleep(0.02)  # In so little time nothing of it adds up to computing.
+            looks.append(await vitals.standstill())
+    assert looks[2:].count("stood still") >= 30, looks
+
+
+async def test_who_computes_does_not_until_it_is_stopped() -> None:
     with running(COMPUTING) as process:
-        assert seen(process.pid) == ["", ""]
+        assert await seen(process.pid) == ["", ""]
         process.send_signal(signal.SIGSTOP)
-        assert seen(process.pid) == ["was stopped"] * 2
+        assert await seen(process.pid) == ["was stopped"] * 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
-def test_who_waits_for_a_processor_does_not() -> None:
+async def test_who_waits_for_a_processor_does_not() -> None:
     with running(GREEDY), running(STARVED) as process:
-        assert seen(process.pid) == ["", ""]
+        assert await seen(process.pid) == ["", ""]
 
 
-def test_who_is_gone_does_not() -> None:
+async def test_who_is_gone_does_not() -> None:
     with running(WAITING) as process:
         vitals = Vitals(process.pid)
-    assert vitals.standstill() == ""
+    assert await vitals.standstill() == ""
