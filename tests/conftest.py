@@ -1,5 +1,6 @@
 """Options and fixtures for all tests: golden files, rewritten only by --rewrite."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,11 @@ Golden = Callable[[str, str], None]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite", action="store_true", help="write golden files anew; the commit says why they changed")
+
+
+def pytest_configure() -> None:
+    """Processes that tests start can be interrupted, also where a shell has put the tests into the background."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

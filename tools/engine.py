@@ -2,8 +2,8 @@
 
 Why not `pip install llama-cpp-python`:
 
-- It exists only as source, and its default build takes twice as long: half of that is llama.cpp's own chat tools, which no
-  Python code calls.
+- It exists only as source, and its default build takes three times as long: half of that is llama.cpp's own chat tools, which no
+  Python code calls, and a part what the compiler does for code that hardly runs.
 - gcc 12 drops stores that llama.cpp needs before it may use AMX (dead-store elimination; llama.cpp pull request 26954). The
   process then dies by a signal at the first token, on exactly the newest Xeons. `-fno-dse` keeps the stores.
 - `-march=native` turns on AVX512-FP16, whose attention kernel runs in its scalar tail for heads of 64 values, as small models
@@ -25,13 +25,18 @@ from pathlib import Path
 from tools.progress import Compilation, Line, spoken
 from tools.running import SetupError, run
 
-BUILD_CORE_S = 200.0  # Seconds of one core for the whole build, measured on two CPUs at 190 and 205.
+BUILD_CORE_S = 200.0  # Seconds of one core for the whole build: 270 on a slow CPU, about half of that on others.
 KEPT_BUILDS = 6  # About 10 MB each: a few CPUs of one home folder, times a few versions.
 WORDS_S = 180.0  # The first words take one second; an emulated CPU needs a hundred.
 PROBE_S = 60.0
 
-# Read by CMake when llama.cpp begins; shadows what llama-cpp-python's CMakeLists.txt forces on.
-WITHOUT_CHAT_TOOLS = "set(LLAMA_BUILD_COMMON OFF)\n"
+# Read by CMake when llama.cpp begins.
+QUICKER = """
+# Shadows what llama-cpp-python's CMakeLists.txt forces on.
+set(LLAMA_BUILD_COMMON OFF)
+# This library plans and ggml computes, as ever with -O3: planned at -O1 a token takes as long, and a third of the build is saved.
+cmake_language(DEFER CALL target_compile_options llama PRIVATE -O1)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,9 +249,9 @@ class Builder:
             ]
             run(fetch, self._log, "Fetching the engine's source", env=env)
             source = next(folder.glob("*.tar.gz"))
-            lean = folder / "without_chat_tools.cmake"
-            lean.write_text(WITHOUT_CHAT_TOOLS, encoding="utf-8")
-            defines = [*recipe.defines, ("CMAKE_PROJECT_llama.cpp_INCLUDE", str(lean))]
+            quicker = folder / "quicker.cmake"
+            quicker.write_text(QUICKER, encoding="utf-8")
+            defines = [*recipe.defines, ("CMAKE_PROJECT_llama.cpp_INCLUDE", str(quicker))]
             settings = [word for key, value in defines for word in ("-C", f"cmake.define.{key}={value}")]
             build = [
                 *pip,

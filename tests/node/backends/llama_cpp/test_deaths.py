@@ -194,6 +194,7 @@ async def test_a_child_that_hangs_is_seen_within_a_second_and_replaced(
 async def test_a_child_that_has_hung_with_nothing_to_do_is_seen_when_it_has(nonsense: Path, surroundings: Surroundings) -> None:
     async with running(backend := LlamaCppBackend(str(nonsense), surroundings)):
         assert backend.pid is not None
+        await trio.sleep(STILL_S)  # It has just answered, and goes back to waiting.
         os.kill(backend.pid, WAITING)
         await trio.sleep(2 * STILL_S)
         with trio.fail_after(DEADLINE_S), pytest.raises(BackendError, match="stood still"):
