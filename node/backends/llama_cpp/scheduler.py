@@ -15,7 +15,9 @@ from node.backends.llama_cpp.model import LoadFailed
 from node.backends.llama_cpp.sampling import BrokenLogits
 
 READ_S = 0.22  # What reading may take while others wait for their next token,
-READ_ALONE_S = 0.5  # and one batch of it while nobody does: a newcomer may.
+READ_BEGUN_S = 1.0  # while only such do that have just begun: a crowd is quicker if it goes on together,
+READ_ALONE_S = 0.5  # and what one batch of it may: a newcomer may come.
+BEGUN_MAX = 8  # Tokens up to which a text has just begun.
 READ_MIN = 16  # Rows of a batch of reading, however slow: the processor computes about as many at a time.
 READ_TOGETHER = 32  # Rows up to which several prompts are read in one batch: one of them would cost nearly as much.
 WANTED_MAX = 32  # Rows of one text in a batch whose logits are wanted: each takes as many numbers as there are tokens.
@@ -29,12 +31,14 @@ class Text:
     """One text that grows: a prompt of at least one token, perhaps the beginning of its answer, and what `choose` adds.
 
     `choose` is given the logits after the last token and returns the next one; it may raise BrokenLogits. `known`: the last so
-    many tokens are there already, and `choose` is nevertheless given what came before each of them, and returns it.
+    many tokens are there already, and `choose` is nevertheless given what came before each of them, and returns it. `grown`: how
+    many tokens of an answer it has been given.
     """
 
     tokens: list[int]
     choose: Callable[[Logits], int]
     known: int = 0
+    grown: int = 0
     place: "Place | None" = None
 
     @property
@@ -105,11 +109,18 @@ class Scheduler:
         self._seat()
         growing = [place for place in self._places if place.unread == 1]
         reading = [place for place in self._places if place.unread > 1]
-        room = int(self._rows_per_s * (READ_S - self._read_s if growing else READ_ALONE_S))
+        room = int(self._rows_per_s * min(self._patience_s(growing), READ_ALONE_S))
         if reading and (room >= READ_MIN or not growing or not self._read_s):
             return self._read(reading, max(room, READ_MIN))
         self._read_s = 0.0
         return self._compute([(place, 1) for place in self._without_gaps(growing)]) if growing else []
+
+    def _patience_s(self, growing: list[Place]) -> float:
+        """How long reading may still take."""
+        if not growing:
+            return READ_ALONE_S
+        has_begun = all(place.text is not None and place.text.grown <= BEGUN_MAX for place in growing)
+        return (READ_BEGUN_S if has_begun else READ_S) - self._read_s
 
     # --- Computing ----------------------------------------------------------------------------------------------------
 
@@ -167,6 +178,7 @@ class Scheduler:
             text.known -= 1
         else:
             text.tokens.append(token)
+        text.grown += 1
         yield Grown(text, token)
 
     # --- Places -------------------------------------------------------------------------------------------------------

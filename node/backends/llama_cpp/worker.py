@@ -115,7 +115,7 @@ class Worker:
         seed = request.seed or int.from_bytes(os.urandom(4), "big")
         draw = Draw(tokens, len(answer.tokens), request, seed, form, iter(forced) if request.forced else None)
         tokens += forced[:-1]
-        text = Text(tokens, draw, max(0, len(forced) - 1))
+        text = Text(tokens, draw, max(0, len(forced) - 1), len(answer.tokens))
         calls = CallFilter(style) if style else None
         begun = calls.push(begun) if calls else begun
         return Call(request.call, text, len(prompt), answer, draw, left, begun, len(answer.tokens), filter=calls)

@@ -13,7 +13,7 @@ from node.backends.llama_cpp.batch import Row
 from node.backends.llama_cpp.context import QUICK_BLOCK, Aborted, AbortFlag, Context, Logits
 from node.backends.llama_cpp.model import Model
 from node.backends.llama_cpp.sampling import BrokenLogits
-from node.backends.llama_cpp.scheduler import GAP_STEPS, SAVED_MIN, WANTED_MAX, Scheduler, Text
+from node.backends.llama_cpp.scheduler import BEGUN_MAX, GAP_STEPS, SAVED_MIN, WANTED_MAX, Scheduler, Text
 
 PLACES = 16
 TOKENS = 1024
@@ -161,7 +161,7 @@ def test_a_long_prompt_lets_the_others_go_on(model: Model, context: CountingCont
     scheduler = Scheduler(context)
     for text in wanted:
         scheduler.add(text)
-    for _ in range(10):
+    while min(text.grown for text in wanted) <= BEGUN_MAX:
         scheduler.step()
     long = Text([*model.tokenize(STORY * 30), LAST], Best())
     scheduler.add(long)
@@ -169,6 +169,29 @@ def test_a_long_prompt_lets_the_others_go_on(model: Model, context: CountingCont
     while long.tokens[-1] == LAST:
         grown += [each.text for each in scheduler.step()]
     assert all(grown.count(text) >= 3 for text in wanted)
+
+
+def test_a_crowd_is_read_before_any_of_it_goes_on_but_not_before_others_do(
+    model: Model, context: CountingContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scheduler_module, "READ_BEGUN_S", 60.0)
+    monkeypatch.setattr(scheduler_module, "READ_S", 0.0)
+    crowd = texts(model, 5)
+    scheduler = Scheduler(context)
+    for text in crowd:
+        scheduler.add(text)
+    while not all(text.grown for text in crowd):
+        scheduler.step()
+    assert [text.grown for text in crowd] == [1] * 5
+
+    while min(text.grown for text in crowd) <= BEGUN_MAX:
+        scheduler.step()
+    before = crowd[0].grown
+    for text in (newcomers := texts(model, 5, "Then ")):
+        scheduler.add(text)
+    while not all(text.grown for text in newcomers):
+        scheduler.step()
+    assert crowd[0].grown - before >= 3, "one token after each batch of reading"
 
 
 def test_a_short_prompt_does_not_wait_for_a_long_one(model: Model, context: CountingContext) -> None:
