@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from statistics import median
 from threading import Thread
@@ -29,6 +29,7 @@ CROWDS = [int(number) for number in os.environ.get("CROWDS", "1 2 4 8 16").split
 EXACT = os.environ.get("EXACT", "auto")
 PLACES, PLACE_TOKENS = 16, 2048
 LONG = (800, 1_900)  # Tokens of prompts that come alone.
+LATE_S = 4.0  # After which a long prompt comes among others.
 START_S = 60.0
 TUNINGS = {
     "llama-server": (),
@@ -56,6 +57,12 @@ class Asked:
     tokens: int
     first_s: float
     gaps_s: list[float]
+
+    def longest_gap_s(self, after_s: float = 0.0) -> float:
+        """Of those that ended so many seconds after it was asked, or later."""
+        ends = accumulate(self.gaps_s, initial=self.first_s)
+        next(ends)
+        return max((gap for gap, end in zip(self.gaps_s, ends, strict=True) if end >= after_s), default=0.0)
 
 
 def measure(folder: Path) -> list[Figure]:
@@ -185,6 +192,7 @@ def _many(rivals: Sequence[Rival], where: str) -> list[Figure]:
     for crowd in CROWDS:
         speeds: dict[str, list[float]] = {rival.name: [] for rival in rivals}
         firsts: dict[str, list[float]] = {rival.name: [] for rival in rivals}
+        longest: dict[str, list[float]] = {rival.name: [] for rival in rivals}
         for number in range(ROUNDS):
             for rival in (*rivals[number % len(rivals) :], *rivals[: number % len(rivals)]):
                 prompts = [prompt(40) for _ in range(crowd)]
@@ -192,6 +200,7 @@ def _many(rivals: Sequence[Rival], where: str) -> list[Figure]:
                 asked = _together([lambda rival=rival, text=text: _ask(rival, text) for text in prompts])  # type: ignore[misc]
                 speeds[rival.name].append(sum(each.tokens for each in asked) / (perf_counter() - began))
                 firsts[rival.name] += [each.first_s for each in asked]
+                longest[rival.name].append(max(each.longest_gap_s() for each in asked))
         name = f"{where}, {crowd} at once: tok/s, {' / '.join(rival.name for rival in rivals)}"
         figures += _compared(name, speeds, 1.15 if crowd == 16 else 1.0)
         for share in (0.5, 0.95):
@@ -199,6 +208,7 @@ def _many(rivals: Sequence[Rival], where: str) -> list[Figure]:
             best = min(first[rival.name] for rival in rivals[1:])
             told = " / ".join(f"{first[rival.name] * 1000:.0f}" for rival in rivals)
             figures.append(Figure(f"  first text, p{share * 100:.0f}, ms", told, "no worse", first["node"] <= best))
+        figures.append(Figure("  longest gap, s", " / ".join(f"{median(each):.2f}" for each in longest.values())))
     return figures
 
 
@@ -266,11 +276,11 @@ def _stall(rivals: Sequence[Rival], where: str) -> list[Figure]:
             alone = [lambda rival=rival: _ask(rival, prompt(40), 400) for _ in range(4)]
 
             def late(rival: Rival = rival) -> Asked:
-                sleep(2.0)
+                sleep(LATE_S)
                 return _ask(rival, prompt(1_100), 4)
 
             *streams, long = _together([*alone, late])
-            longest[rival.name].append(max(max(each.gaps_s) for each in streams))
+            longest[rival.name].append(max(each.longest_gap_s(LATE_S) for each in streams))
             firsts[rival.name].append(long.first_s)
     gap, first = median(longest["node"]), median(firsts["node"])
     best = min(median(firsts[rival.name]) for rival in rivals[1:])

@@ -14,11 +14,11 @@ from node.backends.llama_cpp.context import Aborted, Context, Logits
 from node.backends.llama_cpp.model import LoadFailed
 from node.backends.llama_cpp.sampling import BrokenLogits
 
-READ_S = 0.22  # What reading may take while others wait for their next token,
+READ_S = 0.20  # What reading may take while others wait for their next token,
 READ_BEGUN_S = 1.0  # while only such do that have just begun: a crowd is quicker if it goes on together,
 READ_ALONE_S = 0.5  # and what one batch of it may: a newcomer may come.
 BEGUN_MAX = 8  # Tokens up to which a text has just begun.
-READ_MIN = 16  # Rows of a batch of reading, however slow: the processor computes about as many at a time.
+READ_MIN = 8  # Rows of a batch of reading, however slow: fewer take nearly as long.
 READ_TOGETHER = 32  # Rows up to which several prompts are read in one batch: one of them would cost nearly as much.
 WANTED_MAX = 32  # Rows of one text in a batch whose logits are wanted: each takes as many numbers as there are tokens.
 SAVED_MIN = 8  # Tokens that a text must save by a copy, which moves a whole place, or by waiting for another one to be read.
