@@ -2,8 +2,8 @@
 
 Why not `pip install llama-cpp-python`:
 
-- It exists only as source, and its default build takes three times as long: half of that is llama.cpp's own chat tools, which no
-  Python code calls, and a part what the compiler does for code that hardly runs.
+- It exists only as source, and its default build takes about three times as long: half of that is llama.cpp's own chat tools,
+  which no Python code calls, and a part what the compiler does for code that hardly runs.
 - gcc 12 drops stores that llama.cpp needs before it may use AMX (dead-store elimination; llama.cpp pull request 26954). The
   process then dies by a signal at the first token, on exactly the newest Xeons. `-fno-dse` keeps the stores.
 - `-march=native` turns on AVX512-FP16, whose attention kernel runs in its scalar tail for heads of 64 values, as small models

@@ -44,4 +44,4 @@ class Vitals:
             return _STILL["T"] if self._process.status() == psutil.STATUS_STOPPED else ""
         lines = [(threads / name / "stat").read_text("latin-1") for name in os.listdir(threads)]
         words = {_STILL.get(line.rpartition(") ")[2][:1], "") for line in lines}
-        return max(words) if "" not in words else ""
+        return "" if "" in words else max(words, default="")
