@@ -220,6 +220,7 @@ class Builder:
             libc,
             compiler.version,
             *cmake,
+            QUICKER,
             *_build_environment(),
         )
 
