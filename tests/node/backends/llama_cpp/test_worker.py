@@ -12,7 +12,6 @@ from node.backends.llama_cpp.context import AbortFlag, Context
 from node.backends.llama_cpp.formats import Formats
 from node.backends.llama_cpp.mailbox import Sink
 from node.backends.llama_cpp.model import Model
-from node.backends.llama_cpp.scheduler import BEGUN_MAX
 from node.backends.llama_cpp.worker import Worker
 
 RESUMED = 0
