@@ -26,6 +26,7 @@ test-slow: setup-dev ## The long tests: many processes, long simulations
 
 check: setup-dev ## Lint and types alone
 	@$(BIN)/ruff check --quiet .
+	@mkdir -p .cache/types && ln -sfn "$$($(BIN)/python -c 'import trio; print(*trio.__path__)')" .cache/types/trio
 	@$(BIN)/mypy --no-error-summary
 
 format: setup-dev ## Break long lines and sort imports

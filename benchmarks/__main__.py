@@ -7,8 +7,8 @@ from pathlib import Path
 
 from benchmarks.figures import Figure, show
 
-NAMES = ("latency", "journal", "throughput", "startup", "failover", "midstream", "resume", "idle", "wire", "crowd")
-NAMES += ("rendezvous", "gossip", "liveness", "losses", "attempts")  # Many nodes, each some minutes.
+MANY = ("rendezvous", "gossip", "liveness", "losses", "attempts")  # Nodes; each takes some minutes.
+NAMES = ("latency", "journal", "throughput", "startup", "failover", "midstream", "resume", "idle", "wire", "crowd", *MANY)
 OTHERS = ("engine",)  # Need a program that the project does not have: `make bench-engine`.
 
 
@@ -22,7 +22,7 @@ def main(names: list[str]) -> int:
         module = import_module(f"benchmarks.{name}")
         with tempfile.TemporaryDirectory(prefix="starlings-bench-") as folder:
             figures: list[Figure] = module.measure(Path(folder))
-        show(f"{name}: {module.__doc__.splitlines()[0]}", figures)
+        show(f"{name}: {str(module.__doc__).splitlines()[0]}", figures)
         missed += [figure for figure in figures if figure.reached is False]
     print(f"\n{len(missed)} of the goals missed" if missed else "\nall goals reached")
     return 0

@@ -91,7 +91,7 @@ def _behind_a_relay(start: Starter, relayed: ExitStack, name: str) -> tuple[Real
 def _port_for_others(node: RealNode) -> int:
     """Where it listens, and not for its own users."""
     listening = [each for each in psutil.Process(node.process.pid).net_connections("tcp4") if each.status == psutil.CONN_LISTEN]
-    return next(each.laddr.port for each in listening if not node.api.endswith(f":{each.laddr.port}"))
+    return next(int(each.laddr.port) for each in listening if not node.api.endswith(f":{each.laddr.port}"))
 
 
 # --- Work -------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from random import Random
@@ -62,9 +63,14 @@ def _offers(nodes: Sequence[RealNode], changing: Sequence[RealNode], dice: Rando
     """One node after the other gets one more model."""
     delays = []
     for number, node in enumerate(islice(cycle(dice.sample(changing, len(changing))), CHANGES)):
-        node.control("POST", "models", {"ref": f"echo:model=change-{number}"})
-        delays.append(_heard_by_all(node, nodes, lambda peer, model=f"change-{number}": model in peer["models"]))
+        model = f"change-{number}"
+        node.control("POST", "models", {"ref": f"echo:model={model}"})
+        delays.append(_heard_by_all(node, nodes, partial(_serves, model)))
     return delays
+
+
+def _serves(model: str, peer: dict[str, Any]) -> bool:
+    return model in peer["models"]
 
 
 def _loads(nodes: Sequence[RealNode]) -> list[float]:

@@ -151,7 +151,9 @@ def _llama(path: Path, threads: int) -> Llama:
 
 def _complete(llama: Llama, text: str) -> int:
     """Returns how many tokens came."""
-    return llama.create_completion(text, max_tokens=TOKENS, temperature=0.0)["usage"]["completion_tokens"]
+    made = llama.create_completion(text, max_tokens=TOKENS, temperature=0.0)
+    assert isinstance(made, dict)  # Not streamed.
+    return made["usage"]["completion_tokens"]
 
 
 def _behind_lock(path: Path, threads: int, texts: list[str]) -> Run:

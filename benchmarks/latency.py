@@ -8,7 +8,7 @@ from time import perf_counter
 import trio
 
 from benchmarks.figures import Figure, at_most, percentile
-from node.backends import Backend, GenerationRequest, Surroundings
+from node.backends import Backend, GenerationRequest, Piece, Surroundings
 from node.backends.references import open_backend
 from protocol.parts import Sampling, Turn
 from tests.processes import RealNode, real_nodes
@@ -55,7 +55,7 @@ async def _in_turns(folder: Path, asker: RealNode, worker: RealNode) -> tuple[li
 
 
 async def _direct_s(backend: Backend, request: GenerationRequest) -> float:
-    sending, receiving = trio.open_memory_channel[str](1000)
+    sending, receiving = trio.open_memory_channel[str | Piece](1000)
 
     async def work() -> None:
         async with sending:

@@ -76,9 +76,8 @@ async def _wholes(backend: Backend, offered: tuple[Capability, ...]) -> list[_Wh
     wholes = []
     for number, (skill, text) in enumerate(PROMPTS):
         for temperature in (0.0, 0.8):
-            request = GenerationRequest(
-                skill, offered[0].model, (Turn("user", text),), TOKENS, temperature, 0.95, number + 1, ("\n\n\n",)
-            )
+            sampling = Sampling(temperature, top_p=0.95, seed=number + 1)
+            request = GenerationRequest(skill, offered[0].model, (Turn("user", text),), TOKENS, sampling, ("\n\n\n",))
             wholes.append(_Whole(request, await ask(backend, request)))
     return wholes
 

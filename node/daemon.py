@@ -65,11 +65,9 @@ def main() -> NoReturn:
         sys.exit(failure.exit)
     except Exception as bug:
         log.exception("a bug has ended this node")
-        failure = Failure(
-            "bug", f"a bug has ended this node: {bug!r}", hint="The log has the details: swarm logs", exit=ExitCode.BUG
-        )
-        _tell(report, failure)
-        sys.exit(failure.exit)
+        hint = "The log has the details: swarm logs"
+        _tell(report, Failure("bug", f"a bug has ended this node: {bug!r}", hint=hint, exit=ExitCode.BUG))
+        sys.exit(ExitCode.BUG)
     sys.exit(ExitCode.DONE)
 
 

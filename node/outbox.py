@@ -36,7 +36,7 @@ class Outbox:
         while not self._frames and not self._closed:
             self._changed = trio.Event()
             await self._changed.wait()
-        taken = []
+        taken: list[bytes] = []
         size = 0
         while self._frames and (not taken or size + len(self._frames[0]) <= WRITE_BYTES_MAX):
             taken.append(self._frames.popleft())

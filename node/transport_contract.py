@@ -17,7 +17,7 @@ from protocol import codec, framing
 from protocol.identity import Identity
 from protocol.link import Link
 from protocol.messages import AdvertPull, Hello, Ping, TaskPiece, TaskRequest
-from protocol.parts import Sampling, Turn
+from protocol.parts import AttemptId, Sampling, TaskId, Turn
 from protocol.replay import ReplayWindow
 from swarm.effects import Dial
 from swarm.events import (
@@ -37,8 +37,8 @@ from swarm.values import MEMBERSHIP, Contact, Subject
 
 async def check_messages_arrive_in_order(bench: Bench) -> None:
     async with linked(bench) as (alice, bob):
-        attempt = b"\7" * 16
-        request = TaskRequest(attempt, attempt, "chat", "", (Turn("user", "x" * 60_000),), 9, Sampling(), (), 9_000)
+        attempt, task = AttemptId(b"\7" * 16), TaskId(b"\7" * 16)
+        request = TaskRequest(attempt, task, "chat", "", (Turn("user", "x" * 60_000),), 9, Sampling(), (), 9_000)
         sent = [Ping(0), request, *map(Ping, range(1, 600)), AdvertPull("chat", 3)]
         for message in sent:
             alice.transport.send(bob.node, message)
@@ -155,8 +155,8 @@ async def check_a_peer_that_does_not_read_is_dropped(bench: Bench) -> None:
     async with running(bench, BOB) as bob, bench.stranger(ALICE, bob.addresses[0]) as pipe:
         link = await _greeted(bench, pipe, ALICE)
         alice = (await bob.next(NeighbourUp)).node
-        attempt = b"\5" * 16
-        ask = TaskRequest(attempt, attempt, "chat", "", (Turn("user", "?"),), 9, Sampling(), (), 9_000)
+        attempt, task = AttemptId(b"\5" * 16), TaskId(b"\5" * 16)
+        ask = TaskRequest(attempt, task, "chat", "", (Turn("user", "?"),), 9, Sampling(), (), 9_000)
         await pipe.write(link.send(ask, bench.clock()))
         await bob.next(Received)
         sent = 0
@@ -224,7 +224,7 @@ async def check_a_broken_rule_ends_the_link(bench: Bench) -> None:
     rules: dict[str, Callable[[Link], bytes]] = {
         "oversized": lambda link: b"\xff\xff\xff\xff\1" + bytes(100),
         "garbage": lambda link: b"\0\0\0\4\2" + b"\xc1\xc1\xc1\xc1",
-        "disorder": lambda link: framing.frame(framing.Form.BARE, codec.encode(TaskPiece(b"\1" * 16, 0, "?"))),
+        "disorder": lambda link: framing.frame(framing.Form.BARE, codec.encode(TaskPiece(AttemptId(b"\1" * 16), 0, "?"))),
     }
     for kind, bad in rules.items():
         async with running(bench, BOB) as bob, bench.stranger(ALICE, bob.addresses[0]) as pipe:

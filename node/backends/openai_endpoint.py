@@ -41,7 +41,7 @@ class Response:
             event = self.http.next_event()
             if event is h11.NEED_DATA:
                 with trio.fail_after(SILENCE_S_MAX):
-                    self.http.receive_data(await self.stream.receive_some(_CHUNK_BYTES))
+                    self.http.receive_data(bytes(await self.stream.receive_some(_CHUNK_BYTES)))
             elif isinstance(event, h11.Data):
                 return bytes(event.data)
             else:
@@ -122,7 +122,7 @@ class Endpoint:
             while True:
                 event = http.next_event()
                 if event is h11.NEED_DATA:
-                    http.receive_data(await stream.receive_some(_CHUNK_BYTES))
+                    http.receive_data(bytes(await stream.receive_some(_CHUNK_BYTES)))
                 elif isinstance(event, h11.Response):
                     return Response(event.status_code, stream, http)
                 elif not isinstance(event, h11.InformationalResponse):

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from node.backends import BackendError, Generated
 from node.backends.openai_endpoint import Endpoint
@@ -39,8 +40,8 @@ def _first(said: dict[str, object], name: str, part: str) -> object:
     return first.get(part) if isinstance(first, dict) else None
 
 
-def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e30  # type: ignore[arg-type]
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and type(value) is not bool and abs(value) < 1e30
 
 
 def _generated(said: dict[str, object]) -> Generated:

@@ -7,20 +7,21 @@ The protocol: https://github.com/libp2p/specs/blob/master/relay/circuit-v2.md
 
 import importlib.util
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import libp2p
 import trio
+from libp2p.abc import INetStream
 from libp2p.connection_types import ConnectionType
 from libp2p.custom_types import TProtocol
 from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.stream.exceptions import StreamEOF
-from libp2p.network.stream.net_stream import NetStream
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.multiselect_client import MultiselectClient
@@ -37,8 +38,6 @@ MESSAGE_BYTES_MAX = 4_096  # A peer id, some addresses and a voucher.
 NEGOTIATE_S = 5
 
 log = logging.getLogger(__name__)
-
-_M = TypeVar("_M")
 
 
 class CircuitRefused(Exception):
@@ -64,20 +63,20 @@ def messages() -> ModuleType:
     return module
 
 
-async def write_message(stream: NetStream, message: Any) -> None:
+async def write_message(stream: INetStream, message: Any) -> None:
     await stream.write(encode_varint_prefixed(message.SerializeToString()))
 
 
-async def read_message(stream: NetStream, kind: type[_M]) -> _M:
+async def read_message(stream: INetStream, kind: Callable[[], Any]) -> Any:
     """The next message of a stream. Raises whatever the library does for what is none."""
-    message: Any = kind()
+    message = kind()
     message.ParseFromString(await read_varint_prefixed_bytes_limited(stream, MESSAGE_BYTES_MAX))
     return message
 
 
-async def open_stream(connection: Any, protocol: TProtocol) -> NetStream:
+async def open_stream(connection: Any, protocol: TProtocol) -> INetStream:
     """A stream of this protocol on a connection. Raises CircuitRefused if the peer does not speak it."""
-    stream: NetStream = await connection.new_stream()
+    stream: INetStream = await connection.new_stream()
     try:
         await MultiselectClient().select_one_of([protocol], MultiselectCommunicator(stream), NEGOTIATE_S)
     except Exception as error:
@@ -86,7 +85,7 @@ async def open_stream(connection: Any, protocol: TProtocol) -> NetStream:
     return stream
 
 
-async def lead_through(relay: Any, peer: ID) -> NetStream:
+async def lead_through(relay: Any, peer: ID) -> INetStream:
     """A circuit to a peer over a connection with its relay. Raises CircuitRefused with a sentence for people."""
     pb = messages()
     stream = await open_stream(relay, HOP)
@@ -133,7 +132,7 @@ def relay_of(muxed: Any) -> ID | None:
 class CircuitStream:
     """Bytes through a relay, in the place of a socket."""
 
-    def __init__(self, stream: NetStream, relay: ID) -> None:
+    def __init__(self, stream: INetStream, relay: ID) -> None:
         self._stream, self.relay = stream, relay
 
     async def write(self, data: bytes) -> None:
@@ -162,14 +161,14 @@ class CircuitStream:
         """Nobody knows where the other end is."""
 
 
-def raw_connection(stream: NetStream, relay: ID, peer: ID, *, initiator: bool) -> RawConnection:
+def raw_connection(stream: INetStream, relay: ID, peer: ID, *, initiator: bool) -> RawConnection:
     """What a connection is built on: a circuit through `relay` to `peer`."""
     address = Multiaddr(f"/p2p/{relay}/p2p-circuit/p2p/{peer}")
     circuit: Any = CircuitStream(stream, relay)
     return RawConnection(circuit, initiator, ConnectionType.RELAYED, [address])
 
 
-async def _reset_quietly(stream: NetStream) -> None:
+async def _reset_quietly(stream: INetStream) -> None:
     try:
         await stream.reset()
     except Exception as error:

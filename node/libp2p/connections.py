@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import trio
+from libp2p.abc import INotifee
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
@@ -21,7 +22,7 @@ def alive(swarm: Swarm, peer: ID | None = None) -> list[Any]:
     return [connection for connection in swarm.get_connections(peer) if not connection.is_closed]
 
 
-class Connections:
+class Connections(INotifee):
     """Registered with the swarm as its notifee; `run` sweeps."""
 
     def __init__(self, swarm: Swarm, is_neighbour: Callable[[ID], bool]) -> None:

@@ -7,7 +7,6 @@ real ones imports them as usual.
 
 import importlib
 import sys
-from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -36,7 +35,7 @@ UNUSED = (
 class _Placeholder(ModuleType):
     """Whatever is imported from it is an exception class of that name: good for annotations, `except` and `isinstance`."""
 
-    __path__: Sequence[str] = ()
+    __path__ = ()  # type: ignore[assignment]
 
     def __getattr__(self, name: str) -> type[Exception]:
         if name.startswith("__"):

@@ -109,7 +109,7 @@ def windows_are_enforced() -> None:
     one stream that nobody read."""
 
     def get_window(self: YamuxStream) -> int:
-        return self.__dict__.get("recv_window", 0)
+        return int(self.__dict__.get("recv_window", 0))
 
     def set_window(self: YamuxStream, window: int) -> None:
         self.__dict__["recv_window"] = window

@@ -3,9 +3,9 @@
 from typing import Any
 
 import trio
+from libp2p.abc import INetStream
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.stream.exceptions import StreamEOF
-from libp2p.network.stream.net_stream import NetStream
 
 from node.libp2p.circuits import relay_of
 from node.libp2p.host import node_of
@@ -19,7 +19,7 @@ READ_BYTES_MAX = 64 * 1024  # One yamux frame.
 class StreamPipe:
     """One end of a wire stream. Noise has proved who `peer` is."""
 
-    def __init__(self, stream: NetStream, nursery: trio.Nursery) -> None:
+    def __init__(self, stream: INetStream, nursery: trio.Nursery) -> None:
         """`nursery` runs the reset of a stream that is given up. Raises ValueError for a peer that can be no node."""
         self.peer: NodeId = node_of(stream.muxed_conn.peer_id)
         relay = relay_of(stream.muxed_conn)
@@ -71,6 +71,6 @@ def _seen(muxed: Any) -> str:
     return f"/ip6/{host}" if ":" in host else f"/ip4/{host}"
 
 
-async def _reset(stream: NetStream) -> None:
+async def _reset(stream: INetStream) -> None:
     """Bounded by the keepalive of the connection, which ends every write to a dead peer."""
     await stream.reset()

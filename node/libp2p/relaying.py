@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import trio
-from libp2p.network.stream.net_stream import NetStream
+from libp2p.abc import INetStream
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
@@ -59,13 +59,13 @@ class Relay:
         self._from: dict[ID, int] = {}
         self.circuits = 0
 
-    async def serve(self, stream: NetStream) -> None:
+    async def serve(self, stream: INetStream) -> None:
         """One HOP stream: a neighbour that wants to be carried for, or somebody who wants to be led to one."""
         peer = stream.muxed_conn.peer_id
         try:
             pb = messages()
             with trio.move_on_after(ANSWER_S) as patience:
-                message: Any = await read_message(stream, pb.HopMessage)
+                message = await read_message(stream, pb.HopMessage)
             if patience.cancelled_caught:
                 return
             if relay_of(stream.muxed_conn) is not None:
@@ -84,7 +84,7 @@ class Relay:
         if self._until.pop(node, None) is not None:
             self._tell()
 
-    async def _reserve(self, stream: NetStream, peer: ID) -> None:
+    async def _reserve(self, stream: INetStream, peer: ID) -> None:
         pb = messages()
         now = trio.current_time()
         for late in [late for late, until in self._until.items() if until <= now]:
@@ -102,7 +102,7 @@ class Relay:
             reservation = pb.Reservation(expire=int(time.time()) + RESERVATION_S, addrs=addresses)
             await self._answer(stream, pb.OK, reservation=reservation)
 
-    async def _connect(self, stream: NetStream, peer: ID, wanted: ID) -> None:
+    async def _connect(self, stream: INetStream, peer: ID, wanted: ID) -> None:
         pb = messages()
         ways = direct(self._network, wanted)
         if self._until.get(wanted, 0.0) <= trio.current_time() or not ways:
@@ -130,7 +130,7 @@ class Relay:
             _count(self._to, wanted, -1)
             _count(self._from, peer, -1)
 
-    async def _lead(self, way: Any, peer: ID) -> NetStream | None:
+    async def _lead(self, way: Any, peer: ID) -> INetStream | None:
         """A stream to a neighbour that has agreed to be connected with a peer."""
         pb = messages()
         try:
@@ -144,7 +144,7 @@ class Relay:
                 onward, pb.StopMessage(type=pb.StopMessage.CONNECT, peer=pb.PeerId(id=peer.to_bytes()), limit=limit)
             )
             with trio.move_on_after(ANSWER_S):
-                answer: Any = await read_message(onward, pb.StopMessage)
+                answer = await read_message(onward, pb.StopMessage)
                 agreed = answer.type == pb.StopMessage.STATUS and answer.status == pb.OK
         except Exception as error:  # Whatever it says, it does not agree.
             log.debug("a neighbour was not led to: %r", error)
@@ -153,7 +153,7 @@ class Relay:
                 await onward.reset()
         return onward if agreed else None
 
-    async def _answer(self, stream: NetStream, status: int, *, reservation: Any = None, linger: bool = True) -> None:
+    async def _answer(self, stream: INetStream, status: int, *, reservation: Any = None, linger: bool = True) -> None:
         pb = messages()
         answer = pb.HopMessage(type=pb.HopMessage.STATUS, status=status)
         if status == pb.OK:
@@ -168,12 +168,12 @@ class Relay:
         self._promised(tuple(node_of(peer) for peer in self._until))
 
 
-async def _carry(one: NetStream, two: NetStream) -> None:
+async def _carry(one: INetStream, two: INetStream) -> None:
     """Bring bytes from each to the other until either ends, or the limit is reached."""
     left = LIMIT.bytes
     over = trio.Event()
 
-    async def copy(source: NetStream, sink: NetStream) -> None:
+    async def copy(source: INetStream, sink: INetStream) -> None:
         nonlocal left
         try:
             while left > 0 and (data := await source.read(READ_BYTES_MAX)):

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import trio
-from libp2p.network.stream.net_stream import NetStream
+from libp2p.abc import INetStream
+from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
@@ -74,7 +75,7 @@ class Reservations:
             try:
                 await write_message(stream, pb.HopMessage(type=pb.HopMessage.RESERVE))
                 with trio.fail_after(ANSWER_S):
-                    answer: Any = await read_message(stream, pb.HopMessage)
+                    answer = await read_message(stream, pb.HopMessage)
             finally:
                 await stream.reset()
         except Exception as error:  # A neighbour may answer anything; then it is no relay.
@@ -98,13 +99,13 @@ class Reservations:
                 found.append(text)
         return tuple(found[:ADDRESSES_EACH_MAX])
 
-    async def accept(self, stream: NetStream) -> None:
+    async def accept(self, stream: INetStream) -> None:
         """One STOP stream: a relay leads somebody here. The connection over it proves who it is."""
         pb = messages()
         relay = stream.muxed_conn.peer_id
         try:
             with trio.fail_after(ANSWER_S):
-                message: Any = await read_message(stream, pb.StopMessage)
+                message = await read_message(stream, pb.StopMessage)
             wanted = [peer_of(node) for node in self._released]
             if message.type != pb.StopMessage.CONNECT or relay not in wanted:
                 await write_message(
@@ -115,7 +116,7 @@ class Reservations:
             raw = raw_connection(stream, relay, ID(message.peer.id), initiator=False)
             muxed = await self._network.upgrade_inbound_raw_conn(raw, raw.get_transport_addresses()[0])
             for connection in self._network.get_connections(muxed.peer_id):
-                if connection.muxed_conn is muxed:
+                if isinstance(connection, SwarmConn) and connection.muxed_conn is muxed:
                     await connection.event_closed.wait()
         finally:
             await stream.reset()

@@ -7,8 +7,9 @@ from random import Random
 from typing import Any
 
 import trio
+from libp2p.abc import INetStream
+from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
-from libp2p.network.stream.net_stream import NetStream
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
@@ -34,7 +35,7 @@ from swarm.events import AddressesChanged, CarriedChanged, ContactsFound, Dialle
 from swarm.finding.places import is_relayed as is_relayed_address
 from swarm.values import MEMBERSHIP, Contact, Subject
 
-WIRE = "/starlings/wire/1"
+WIRE = TProtocol("/starlings/wire/1")
 NETWORKS_S = 20.0  # Between looks at which networks this machine is in.
 CLOSE_S = 3.0  # For the library to take its own tasks down; then they are cancelled.
 
@@ -228,7 +229,7 @@ class Libp2pTransport:
         except ValueError:
             return False
 
-    async def _accept(self, stream: NetStream) -> None:
+    async def _accept(self, stream: INetStream) -> None:
         if self._nursery is None:
             await stream.reset()
             return

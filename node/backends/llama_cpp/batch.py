@@ -28,12 +28,13 @@ class Batch:
         self._counts = np.ones(rows_max, np.int32)
         self._wanted = np.zeros(rows_max, np.int8)
         self._pointers = self._sequences.ctypes.data + 4 * np.arange(rows_max, dtype=np.uintp)
-        self._batch = ll.llama_batch()
-        self._batch.token = self._tokens.ctypes.data_as(ctypes.POINTER(ll.llama_token))
-        self._batch.pos = self._positions.ctypes.data_as(ctypes.POINTER(ll.llama_pos))
-        self._batch.n_seq_id = self._counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
-        self._batch.seq_id = ctypes.cast(self._pointers.ctypes.data, ctypes.POINTER(ctypes.POINTER(ll.llama_seq_id)))
-        self._batch.logits = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        self._batch = ll.llama_batch(
+            token=self._tokens.ctypes.data_as(ctypes.POINTER(ll.llama_token)),
+            pos=self._positions.ctypes.data_as(ctypes.POINTER(ll.llama_pos)),
+            n_seq_id=self._counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            seq_id=ctypes.cast(self._pointers.ctypes.data, ctypes.POINTER(ctypes.POINTER(ll.llama_seq_id))),
+            logits=self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)),
+        )
 
     def of(self, rows: Sequence[Row]) -> ll.llama_batch:
         """As the library takes it; valid until the next call."""

@@ -34,7 +34,7 @@ class Formats:
         what = "schema" if schema else "grammar" if grammar else "schema of a function"
         try:
             if schema:
-                source = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=ONE_WAY)
+                source = llguidance.LLMatcher.grammar_from_json_schema(schema, overrides=ONE_WAY)  # type: ignore[arg-type]
             else:
                 source = llguidance.LLMatcher.grammar_from_lark(gbnf_to_lark(grammar) if grammar else call)
         except RecursionError:

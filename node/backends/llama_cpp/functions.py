@@ -55,7 +55,7 @@ def functions_of(tools: str) -> list[dict[str, Any]]:
     named = [name for name in names if isinstance(name, str) and 0 < len(name) <= FUNCTION_BYTES_MAX]
     if not named or len(named) < len(listed):
         raise ToolsRefused("each tool needs a function with a name of up to 64 characters")
-    return listed
+    return list(listed)
 
 
 def forced_call(style: Style, tools: list[dict[str, Any]], name: str) -> str:

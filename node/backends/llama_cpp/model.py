@@ -28,7 +28,12 @@ class Model:
         ll.llama_backend_init()
         params = ll.llama_model_default_params()
         params.n_gpu_layers = 0
-        told = ll.llama_progress_callback(lambda share, data: progress(share) is None)  # True: go on.
+
+        def tell(share: float, _: object) -> bool:
+            progress(share)
+            return True  # Go on.
+
+        told = ll.llama_progress_callback(tell)
         params.progress_callback = told
         model = ll.llama_model_load_from_file(os.fsencode(path), params)
         if not model:

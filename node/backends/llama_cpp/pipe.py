@@ -198,5 +198,6 @@ def _fits(value: object, wanted: object) -> bool:
 
 
 def _is_told(value: object) -> bool:
-    pairs = isinstance(value, list) and len(value) > 0 and len(value) % 2 == 0
-    return pairs and all(type(each) is (float if at % 2 else bytes) for at, each in enumerate(value))
+    if not isinstance(value, list) or not value or len(value) % 2:
+        return False
+    return all(type(each) is (float if at % 2 else bytes) for at, each in enumerate(value))
