@@ -103,13 +103,12 @@ async def _prefill(one: Backend, other: Backend, offered: tuple[Capability, ...]
     assert len(whole.tokens) > LONG_TOKENS / 2, "the model has less to say than it had; ask it something else"
     rates, waits = [], []
     for number in range(ROUNDS):
-        await ask(
-            other, replace(request, skill="complete", turns=(Turn("user", f"{number}. Another text"),), tokens_max=1)
-        )
+        # As if it answered something else each time, or what was read in the round before would be there already.
+        asked = replace(request, turns=(Turn("user", f"{number}. {turns[0].text}"),))
         begun = _joined(whole.pieces[: len(whole.pieces) - 1 - number])
         began = perf_counter()
         # One token more than was delivered: the time is that of the prefill and of one step.
-        wanted = replace(request, delivered=begun.text, delivered_tokens=begun.tokens, tokens_max=len(begun.tokens) + 1)
+        wanted = replace(asked, delivered=begun.text, delivered_tokens=begun.tokens, tokens_max=len(begun.tokens) + 1)
         rest = await ask(other, wanted)
         waits.append(perf_counter() - began)
         rates.append((rest.generated.tokens_in + len(begun.tokens)) / waits[-1])
