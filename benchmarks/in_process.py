@@ -260,7 +260,7 @@ def _shares(path: Path, threads: int, temperature: float, crowds: list[list[str]
         for number, text in enumerate(texts):
             worker.begin(pipe.Generate(number, "complete", [["user", text]], TOKENS, temperature=temperature, seed=number + 1))
         clock.seconds, began = 0.0, perf_counter()
-        while worker.computing():
+        while worker.plan():
             worker.step()
             sink.flush()
         shares.append(1 - clock.seconds / (perf_counter() - began))

@@ -263,7 +263,7 @@ class Models:
                 ended = await self._work(request, model)
         except* BackendError as group:
             error = _leaves(group)[0]
-            code = errors.BACKEND_FAILED if error.retryable else errors.BAD_REQUEST
+            code = errors.TOO_LONG if error.too_long else errors.BACKEND_FAILED if error.retryable else errors.BAD_REQUEST
             ended = GenerationFailed(attempt, code.number, str(error))
         finally:
             del self._scopes[attempt]

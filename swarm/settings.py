@@ -112,9 +112,9 @@ class Settings:
     accept_limit_s: float = 2.0
     """A worker that has not accepted by then is passed over. Research notes: p99 with sleeping laptops 15.8 s -> 6.2 s."""
     first_piece_limit_s: float = 20.0
-    """From accept to first text, for each attempt in front; longer inputs get more (`input_bytes_per_s`)."""
-    input_bytes_per_s: float = 200.0
-    """How slowly a worker may read its input before it counts as stalled: about 50 tokens a second."""
+    """From accept to first text, for each attempt in front; longer inputs get more (`input_tokens_per_s`)."""
+    input_tokens_per_s: float = 25.0
+    """How slowly a worker may read its input before it counts as stalled. An old laptop that does something else besides."""
     watch_after_s: float = 0.5
     """A worker this long silent while an attempt is under way is asked for a sign of life. Below `silence_limit_s`."""
     silence_limit_s: float = 1.4

@@ -110,11 +110,16 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Excluded:
-    """A known worker that may not be asked for this task, and why, in words."""
+    """A known worker that may not be asked for this task, and why, in words.
+
+    `context_tokens`: how long its model's context is, if only that is too short. `passes`: whether it may be asked later.
+    """
 
     node: NodeId
     name: str
     reason: str
+    context_tokens: int = 0
+    passes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,12 +22,14 @@ DESCRIPTIONS = {
 class BackendError(Exception):
     """A backend cannot load or has failed. The message names the thing and the next step. The backend may be opened again.
 
-    `retryable` is False when the same call will fail the same way (a file that is not a model, an input it cannot use).
+    `retryable` is False when the same call will fail the same way (a file that is not a model, an input it cannot use);
+    `too_long` says that it is because of the length of the input, which a model with more room may take.
     """
 
-    def __init__(self, message: str, *, retryable: bool = True) -> None:
+    def __init__(self, message: str, *, retryable: bool = True, too_long: bool = False) -> None:
         super().__init__(message)
-        self.retryable = retryable
+        self.retryable = retryable and not too_long
+        self.too_long = too_long
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,15 @@ class Needs:
         return self.bytes_in // BYTES_PER_TOKEN_MAX
 
 
+@dataclass(frozen=True, slots=True)
+class Unfit:
+    """Why a node may not be asked, in words. Else as in `Excluded`."""
+
+    reason: str
+    context_tokens: int = 0
+    passes: bool = False
+
+
 def eligible(
     task: Task,
     needs: Needs,
@@ -56,30 +65,30 @@ def eligible(
     capabilities: tuple[Capability, ...],
     self_node: NodeId,
     tried: Iterable[NodeId],
-) -> Capability | str:
-    """The capability that would serve the task, or why this node may not be asked, in words."""
+) -> Capability | Unfit:
+    """The capability that would serve the task, or why this node may not be asked."""
     if node in tried:
-        return "already tried"
+        return Unfit("already tried")
     if task.worker is not None and node != task.worker:
-        return "another worker was asked for"
+        return Unfit("another worker was asked for")
     if task.privacy is Privacy.LOCAL and node != self_node:
-        return "the task may not leave this node"
+        return Unfit("the task may not leave this node")
     if known.advert.draining and node != self_node:
-        return "takes no more work"
+        return Unfit("takes no more work", passes=True)
     fitting = [capability for capability in capabilities if task.model in ("", capability.model)]
     if not fitting:
-        return f"offers {capabilities[0].model}, not {task.model}"
+        return Unfit(f"offers {capabilities[0].model}, not {task.model}")
     honouring = [capability for capability in fitting if needs.demanded.issubset(capability.features)]
     if not honouring:
-        return f"cannot do {', '.join(sorted(needs.demanded.difference(fitting[0].features)))}"
+        return Unfit(f"cannot do {', '.join(sorted(needs.demanded.difference(fitting[0].features)))}")
     fitting = honouring
     if task.begun_by is not None:
         fitting = [found for found in fitting if can_go_on(found, task.begun_by)]
         if not fitting:
-            return "does not have the model that began this answer"
+            return Unfit("does not have the model that began this answer")
     roomy = [found for found in fitting if needs.tokens <= found.context_tokens]
     if not roomy:
-        return f"context of {fitting[0].context_tokens} tokens is too short"
+        return Unfit(f"context of {fitting[0].context_tokens} tokens is too short", max(found.context_tokens for found in fitting))
     return max(roomy, key=lambda found: found.tokens_per_second)
 
 
@@ -125,7 +134,7 @@ class Router:
     def consider(self, task: Task, tried: Iterable[NodeId], now: float) -> Routing:
         """Who could do it, best first, and who not; nobody is drawn, so that looking changes no decision to come."""
         eligible_now: list[tuple[Known, Capability, Standing | None]] = []
-        missed: list[tuple[Known, Capability, Standing | None]] = []
+        missed: list[tuple[Known, Capability, Standing | None, str]] = []
         excluded: list[Excluded] = []
         unmet: dict[str, int] = {}
         tried = list(tried)
@@ -134,25 +143,27 @@ class Router:
             node, advert = known.node, known.advert
             found = eligible(task, needs, node, known, capabilities, self._node, tried)
             standing = self._standings.of(node, now)
-            if not isinstance(found, str) and standing is not None and task.worker is None:
-                found = standing.shut_out(now) or found
-            if not isinstance(found, str) and task.worker is None and self._is_unmet(node, standing):
+            shut_out = standing.shut_out(now) if standing is not None and task.worker is None else ""
+            if shut_out and not isinstance(found, Unfit) and node != self._node:
+                found = Unfit(shut_out, passes=True)
+            if not isinstance(found, Unfit) and task.worker is None and self._is_unmet(node, standing):
                 place = public_place(advert.addresses)
                 unmet[place] = unmet.get(place, 0) + 1
                 if place and self._standings.is_shunned(place, now):
-                    found = "others at its place have only failed"
+                    found = Unfit("others at its place have only failed", passes=True)
                 elif place and unmet[place] > PER_PLACE_MAX:
-                    found = "others at its place come first"
-            if isinstance(found, str):
-                excluded.append(Excluded(node, advert.name, found))
-            elif task.worker is None and self._roster.is_missed(node):
-                missed.append((known, found, standing))
+                    found = Unfit("others at its place come first", passes=True)
+            if isinstance(found, Unfit):
+                excluded.append(Excluded(node, advert.name, found.reason, found.context_tokens, found.passes))
+            elif task.worker is None and (shut_out or self._roster.is_missed(node)):
+                missed.append((known, found, standing, shut_out or "gives no sign of life"))
             else:
                 eligible_now.append((known, found, standing))
         if eligible_now:
-            excluded += [Excluded(known.node, known.advert.name, "gives no sign of life") for known, _, _ in missed]
+            excluded += [Excluded(known.node, known.advert.name, why, passes=True) for known, _, _, why in missed]
         else:
-            eligible_now = missed  # They may only be slow, and there is nobody else.
+            # They may only be slow; and this node's own models are asked rather than nobody.
+            eligible_now = [(known, found, standing) for known, found, standing, _ in missed]
         if task.begun_by is not None:
             # Who computes the same bits goes on exactly; others only if nobody does.
             alike = [one for one in eligible_now if one[1].numerics == task.begun_by.numerics]

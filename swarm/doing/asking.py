@@ -116,9 +116,12 @@ class Asking:
             self._experience.ended(sender, errors.CANCELLED, False, now, attempt.begun_at)
             self._end(opened, attempt, errors.CANCELLED, CROWDED, now)
             return [_cancel(attempt), *self._begin_attempt(opened, routing, "moved", now)]
-        bytes_in = opened.task.bytes_in + opened.delivered.bytes
-        limit_s = self._settings.first_piece_limit_s * (1 + message.ahead) + bytes_in / self._settings.input_bytes_per_s
         worker = attempt.worker
+        # A token for each byte at worst, as of numbers; but never more than the model takes.
+        tokens_in = opened.task.bytes_in + opened.delivered.bytes
+        if worker.capability is not None:
+            tokens_in = min(tokens_in, worker.capability.context_tokens)
+        limit_s = self._settings.first_piece_limit_s * (1 + message.ahead) + tokens_in / self._settings.input_tokens_per_s
         return [
             Notify(WorkerAccepted(opened.task.id, worker.node, worker.name, message.model, message.ahead)),
             SetTimer(limit_s, PieceOverdue(opened.task.id, attempt.id, 0)),
@@ -278,7 +281,10 @@ class Asking:
         if opened is None or opened.seeking != timer.subject:
             return []
         opened.seeking = None
-        return self._exhausted(opened, now) if opened.speaker else self._give_up(opened, errors.NO_CAPABLE_PEER, "", now)
+        if opened.speaker is not None:
+            return self._exhausted(opened, now)
+        routing = self._choose(opened.wanted, opened.tried, now)
+        return self._give_up(opened, *opened.why_nobody(routing.excluded), now)
 
     def deadline_passed(self, timer: DeadlinePassed, now: float) -> list[Effect]:
         opened = self._open.get(timer.task)
@@ -352,6 +358,8 @@ class Asking:
         """Nobody is left to try. An attempt that is only silent may still come back."""
         if opened.live:
             return []
+        if opened.speaker is None and all(end.code is errors.TOO_LONG for end in opened.ends):
+            return self._give_up(opened, errors.TOO_LONG, opened.ends[-1].reason, now)
         if opened.speaker is None:
             return self._give_up(opened, errors.EXHAUSTED, "", now)
         return self._give_up(opened, errors.STREAM_BROKEN, f"{opened.broken}; no other worker can go on with it", now)
@@ -402,7 +410,7 @@ class Asking:
             return [notice]
         if attempt is opened.speaker:
             opened.broken = f"{worker.name} was lost in mid-answer: {reason or code.meaning}"
-        if code is errors.BAD_REQUEST and opened.speaker is None and not opened.live:
+        if code is errors.BAD_REQUEST and opened.speaker in (None, attempt) and not opened.live:
             return [notice, *self._give_up(opened, code, reason, now)]
         return [notice, *self._place(opened, "retry" if opened.speaker is None else "resume", now)]
 

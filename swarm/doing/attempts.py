@@ -1,5 +1,6 @@
 """What a requester keeps of one task while it is open: the attempts under way, those that ended, and what was delivered."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from protocol import errors
@@ -8,7 +9,7 @@ from protocol.errors import ErrorCode
 from protocol.identity import NodeId
 from protocol.messages import TaskAccepted, TaskPiece, TaskRequest
 from protocol.parts import AttemptId, Capability
-from swarm.values import AttemptEnd, AttemptWhy, Candidate, Outcome, Subject, Task, Usage
+from swarm.values import AttemptEnd, AttemptWhy, Candidate, Excluded, Outcome, Subject, Task, Usage
 
 PIECE_BYTES_COUNTED = 16  # A piece counts for this many bytes at least, or empty ones would never add up.
 LIVE_MAX = 2  # Attempts of one task at once: the one that was asked first, and the one that may overtake it.
@@ -16,6 +17,7 @@ REQUEST_ROOM_BYTES = (
     4_096  # What a request holds besides texts and tokens: ids, names, stop strings, the marks of msgpack.
 )
 TOKEN_BYTES_MAX = 5  # Of one token in msgpack.
+TOLD_MAX = 3  # Workers that are named where none can be asked.
 
 
 @dataclass(slots=True)
@@ -143,16 +145,24 @@ class Open:
         )  # fmt: skip
         self.ends.append(end)
 
+    def why_nobody(self, excluded: Sequence[Excluded]) -> tuple[ErrorCode, str]:
+        """Why no worker could be chosen: the input is too long for all that would do it, or there is none, perhaps only now."""
+        wanted = f"{self.task.skill} with {self.task.model}" if self.task.model else self.task.skill
+        wanted += "".join(f", {feature}" for feature in sorted(self.task.demands.features))
+        passing = [f"{left.name} {left.reason}" for left in excluded if left.passes]
+        longest = max((left.context_tokens for left in excluded), default=0)
+        if longest and not passing:
+            return errors.TOO_LONG, f"the input is too long: a known worker for {wanted} takes {longest} tokens at most"
+        more = f" and {len(passing) - TOLD_MAX} more" if len(passing) > TOLD_MAX else ""
+        why = f" now: {', '.join(passing[:TOLD_MAX])}{more}" if passing else ""
+        return errors.NO_CAPABLE_PEER, f"no known worker can do {wanted}{why}"
+
     def gave_up(self, code: ErrorCode, reason: str, now: float) -> Outcome:
         """The outcome of a task that ends without a complete answer."""
         last = self.ends[-1] if self.ends else None
         if not reason and code is errors.EXHAUSTED and last is not None and last.code is not None:
             tried = "worker" if len(self.ends) == 1 else "workers"
             reason = f"{len(self.ends)} {tried} tried; the last, {last.name}: {last.reason or last.code.meaning}"
-        if not reason and code is errors.NO_CAPABLE_PEER:
-            wanted = f"{self.task.skill} with {self.task.model}" if self.task.model else self.task.skill
-            wanted += "".join(f", {feature}" for feature in sorted(self.task.demands.features))
-            reason = f"no known worker can do {wanted}"
         return Outcome(
             code, reason or code.meaning, last.worker if last else None, last.name if last else "", "", None,
             self.first_piece_s, now - self.asked_at, tuple(self.ends),

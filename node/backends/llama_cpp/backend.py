@@ -116,8 +116,8 @@ class LlamaCppBackend:
             tokens_out = _within(ended.tokens_out, TOKENS_MAX if given else request.tokens_max)
             calls = tuple(_call(*each) for each in ended.functions[:CALLS_MAX] if len(each) == 2)
             return Generated(ended.finish, _within(ended.tokens_in, CONTEXT_TOKENS_MAX), tokens_out, calls)
-        if ended.finish == "refused":
-            raise BackendError(f"{self.model}: {ended.reason}.", retryable=False)
+        if ended.finish in ("refused", "too_long"):
+            raise BackendError(f"{self.model}: {ended.reason}.", retryable=False, too_long=ended.finish == "too_long")
         raise BackendError(f"{self.model}: {ended.reason or ended.finish}.")
 
     async def _wait_child(self) -> Child:

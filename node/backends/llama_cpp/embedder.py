@@ -11,6 +11,7 @@ from node.backends.llama_cpp.batch import Batch, Row
 from node.backends.llama_cpp.context import ABORTED, Aborted, AbortFlag
 from node.backends.llama_cpp.mailbox import Sink
 from node.backends.llama_cpp.model import LoadFailed, Model, TooLong
+from node.backends.llama_cpp.prompts import Refused
 from node.vectors import rounded
 
 TEXTS_MAX = 16  # In one batch.
@@ -50,13 +51,11 @@ class Embedder:
         self.tokens = tokens
         self._waiting: dict[int, list[int]] = {}
 
-    def computing(self) -> frozenset[int]:
+    def plan(self) -> frozenset[int]:
         return frozenset(self._next())
 
     def step(self) -> None:
         batch = self._next()
-        if not batch:
-            return
         try:
             vectors = self.vectors(list(batch.values()))
         except LoadFailed as error:
@@ -76,8 +75,8 @@ class Embedder:
             tokens = self._tokens(request)
             if len(tokens) > self.tokens:
                 raise TooLong(f"the text has {len(tokens)} tokens; {self.tokens} are the most")
-        except TooLong as error:
-            self._sink.say(pipe.Ended(request.call, "refused", 0, 0, str(error)))
+        except (Refused, TooLong) as error:
+            self._sink.say(pipe.Ended(request.call, "too_long" if isinstance(error, TooLong) else "refused", 0, 0, str(error)))
         else:
             self._waiting[request.call] = tokens
 
@@ -110,15 +109,15 @@ class Embedder:
         return json.dumps([rounded(number) for number in vector / np.float32(np.linalg.norm(vector) or 1.0)])
 
     def _tokens(self, request: pipe.Generate) -> list[int]:
-        """Raises TooLong, also if there is nothing to compute."""
-        texts = [text for _, text in request.turns]
+        """Raises Refused and TooLong."""
+        texts = [turn[1] for turn in request.turns]
         if self.skill == "rerank":
             if len(texts) != 2:
-                raise TooLong("a question and a text are needed, a turn each")
+                raise Refused("a question and a text are needed, a turn each")
             return self._model.tokenize_pair(*texts)
         tokens = self._model.tokenize(texts[-1]) if texts else []
         if not tokens:
-            raise TooLong("there is no text")
+            raise Refused("there is no text")
         return tokens
 
     def _next(self) -> dict[int, list[int]]:

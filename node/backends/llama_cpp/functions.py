@@ -48,6 +48,7 @@ def functions_of(tools: str) -> list[dict[str, Any]]:
     """The functions of a request, as OpenAI words them. Raises ToolsRefused."""
     try:
         listed = json.loads(tools)
+        json.dumps(listed)  # Which reaches less deeply than reading does.
     except (ValueError, RecursionError) as error:
         raise ToolsRefused(f"the tools cannot be read: {error}") from None
     functions = [each.get("function") for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []

@@ -2,27 +2,32 @@
 
 import os
 import queue
+import traceback
 from collections.abc import Iterator
 from contextlib import suppress
 from threading import Lock
+from time import perf_counter
 from typing import NoReturn, Protocol
 
 from node.backends.llama_cpp import pipe
 from node.backends.llama_cpp.context import Aborted, AbortFlag
 
+REASON_CHARACTERS_MAX = 200  # Of a bug.
+BEGIN_S = 0.05  # For requests that have come at once, before the others go on: a strange grammar may take half a second.
+
 
 class Work(Protocol):
     """What is done with the requests."""
-
-    def computing(self) -> frozenset[int]:
-        """The calls that the next batch is for; none: there is nothing to do."""
 
     def begin(self, request: pipe.Generate) -> None: ...
 
     def cancel(self, call: int) -> None: ...
 
+    def plan(self) -> frozenset[int]:
+        """Decide on the next batch. Returns the calls that it is for; none: there is nothing to do."""
+
     def step(self) -> None:
-        """Compute the next batch and say what comes of it. Raises Aborted if it was stopped, as if nothing had been done."""
+        """Compute that batch and say what comes of it. Raises Aborted if it was stopped, as if nothing had been done."""
 
 
 class Requests:
@@ -31,8 +36,8 @@ class Requests:
     def __init__(self, source: int, abort: AbortFlag, sink: "Sink") -> None:
         self._source, self._abort, self._sink = source, abort, sink
         self._come: queue.SimpleQueue[pipe.Generate | pipe.Cancel] = queue.SimpleQueue()
-        self.computing: frozenset[int] = frozenset()
-        """The calls that are worth stopping a batch for, should they be cancelled."""
+        self._cancelled: set[int] = set()  # Their Cancel has not been taken yet.
+        self._computing: frozenset[int] = frozenset()  # The calls that a batch is being computed for.
         self.steps = 0
         """Batches that were computed."""
         self.working = False
@@ -46,42 +51,61 @@ class Requests:
                 for said in unpacker.feed(chunk):
                     if isinstance(said, pipe.Ping):
                         self._sink.send(pipe.pack(pipe.Pong(self.steps, self.working or not self._come.empty())))
+                    if isinstance(said, pipe.Cancel):
+                        self._cancelled.add(said.call)
                     if isinstance(said, pipe.Generate | pipe.Cancel):
                         self._come.put(said)
-                    if isinstance(said, pipe.Cancel) and said.call in self.computing:
+                    if self._is_for_nobody():
                         self._abort.up()
         finally:
             os._exit(0)
 
     def serve(self, work: Work) -> NoReturn:
         """Until the process is ended."""
-        stopped = False
+        computing: frozenset[int] = frozenset()
         while True:
-            self._abort.down()  # Before looking: who is cancelled from here on raises it again.
-            for said in self._take(wait=not work.computing()):
+            for said in self._take(wait=not computing):
                 if isinstance(said, pipe.Cancel):
                     work.cancel(said.call)
+                    self._cancelled.discard(said.call)
                 else:
-                    work.begin(said)
-            # Never two in a row: who cancels all the time must not keep the others from going on.
-            self.computing = frozenset() if stopped else work.computing()
-            stopped = False
-            try:
-                work.step()
-            except Aborted:
-                stopped = True
-            self.steps += 1
+                    self._begin(work, said)
+            self._sink.flush()
+            computing = work.plan()
+            self._abort.down()  # Before the others can see what is computed: who is cancelled from there on raises it again.
+            self._computing = computing
+            if computing and not self._is_for_nobody():
+                with suppress(Aborted):
+                    work.step()
+                self.steps += 1
+            self._computing = frozenset()
             self._sink.flush()
 
+    def _is_for_nobody(self) -> bool:
+        """Whether all that a batch is for have been cancelled. For one among others, they are not made to begin anew."""
+        computing = self._computing
+        return bool(computing) and computing <= self._cancelled
+
+    def _begin(self, work: Work, request: pipe.Generate) -> None:
+        if request.call in self._cancelled:
+            self._sink.say(pipe.Ended(request.call, "cancelled", 0, 0, ""))
+            return
+        try:
+            work.begin(request)
+        except Exception as bug:  # noqa: BLE001 Whatever a request may bring about, the others go on.
+            traceback.print_exc()
+            self._sink.say(pipe.Ended(request.call, "failed", 0, 0, f"its process met a bug: {bug!r}"[:REASON_CHARACTERS_MAX]))
+
     def _take(self, wait: bool) -> Iterator[pipe.Generate | pipe.Cancel]:
-        """All that has come; if asked to, wait until something does."""
+        """All that has come, as long as it is quickly done with; if asked to, wait until something does."""
         if wait:
             self.working = False
             first = self._come.get()
             self.working = True
             yield first
+        until = perf_counter() + BEGIN_S
         with suppress(queue.Empty):
-            while True:
+            while perf_counter() < until:
                 yield self._come.get_nowait()
 
 

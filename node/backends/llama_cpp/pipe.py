@@ -109,7 +109,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Child: the last of a call. `finish` is `stop`, `length`, `tool_calls`, `cancelled`, `refused` (a bad request) or `failed`.
+    """Child: the last of a call. `finish` is `stop`, `length`, `tool_calls`, `cancelled`, `refused`, `too_long` or `failed`.
 
     `functions` are the names and arguments of what the model wants called.
     """

@@ -23,7 +23,7 @@ STILL_S = 0.4  # For so long a process may owe a sign of life, or the end of a b
 SILENT_S = 5.0  # and a sign of life while it does not: on a machine that swaps it may take a while.
 STEP_S_MAX = 120.0  # Of one batch. The largest models on the slowest processors take a quarter of it.
 LOAD_S_MAX = 300.0  # 40 GB from a slow disk. A file that makes the engine loop is given up after it.
-CANCEL_S_MAX = 0.8  # The contract gives a second; a child that does not stop by then is killed.
+CANCEL_S_MAX = 0.8  # That a child is waited for; the contract gives a second.
 FRAMES_WAITING_MAX = 256  # To the child, which reads at once. More means that it is frozen.
 REAP_S_MAX = 5.0  # A killed process is gone in milliseconds, unless the disk under its model hangs.
 TEXT_WAITING_MAX = 1 << 20  # Characters of an answer that nobody reads; the longest answers are a tenth of it.
@@ -181,8 +181,8 @@ class Child:
         """The pieces, joined to what has come since the last was taken, and then Ended. Raises ChildEnded, or
         PipeBroken for a request that is too large.
 
-        Must be closed (`aclosing`): a call that is left before its end is cancelled in the child, and if that does not
-        obey in time, it is killed.
+        Must be closed (`aclosing`): a call that is left before its end is cancelled in the child. One in a batch with others
+        may be out of it only when that is computed, which nobody here waits for.
         """
         call = Call(next(self._numbers))
         frame = pipe.pack(_asked(call.number, request))
@@ -208,8 +208,6 @@ class Child:
                         call.take()
                         call.news = trio.Event()
                         await call.news.wait()
-                if call.ended is None:
-                    self.kill()
             del self._calls[call.number]
 
     def _tell(self, frame: bytes) -> None:

@@ -23,7 +23,11 @@ Logits = npt.NDArray[np.float32]
 
 
 class BrokenLogits(Exception):
-    """No token can follow: the weights are damaged, or the answer's format has no way on. The message is for people."""
+    """No token can follow: the weights are damaged, or there is NoWayOn. The message is for people."""
+
+
+class NoWayOn(BrokenLogits):
+    """The answer's format takes none of the tokens: it never ends, or is too intricate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class Draw:
             try:
                 logits = np.where(form.allowed(), logits, -np.inf)
             except FormatRefused as error:
-                raise BrokenLogits(str(error)) from None
+                raise NoWayOn(str(error)) from None
         token = draw(logits, request.temperature, request.top_p, request.top_k, request.min_p, self._dice)
         if form is not None:
             form.take(token)

@@ -67,7 +67,7 @@ class Grown(NamedTuple):
 
     text: Text
     token: int
-    broken: str = ""
+    broken: BrokenLogits | None = None
 
 
 class Scheduler:
@@ -78,6 +78,8 @@ class Scheduler:
         self._places = [Place(number) for number in range(context.sequences)]
         self._waiting: list[Text] = []
         self._step = 0
+        self._parts: list[tuple[Place, int]] = []  # Of the batch that is planned: so many tokens of each place.
+        self._is_reading = False  # Whether that is reading.
         self._reads = 0
         self._read_s = 0.0  # That reading has taken since those that grow had their last token.
         self._gaps = 0  # Times in a row that some were found.
@@ -101,19 +103,37 @@ class Scheduler:
             place.text = None
 
     def step(self) -> list[Grown]:
-        """One batch: of reading, as long as its time lasts, or the next token of every text that grows.
+        """One batch, if there is anything to do. Raises as `compute`."""
+        return self.compute() if self.plan() else []
 
-        Raises Aborted and LoadFailed; then nothing has grown.
+    def plan(self) -> list[Text]:
+        """Decide on the next batch: of reading, as long as its time lasts, or the next token of every text that grows.
+
+        Returns the texts that it is for; none if there is nothing to do.
         """
         self._step += 1
         self._seat()
         growing = [place for place in self._places if place.unread == 1]
         reading = [place for place in self._places if place.unread > 1]
         room = int(self._rows_per_s * min(self._patience_s(growing), READ_ALONE_S))
-        if reading and (room >= READ_MIN or not growing or not self._read_s):
-            return self._read(reading, max(room, READ_MIN))
-        self._read_s = 0.0
-        return self._compute([(place, 1) for place in self._without_gaps(growing)]) if growing else []
+        self._is_reading = bool(reading) and (room >= READ_MIN or not growing or not self._read_s)
+        if self._is_reading:
+            self._parts = self._to_read(reading, max(room, READ_MIN))
+        else:
+            self._read_s = 0.0
+            self._parts = [(place, 1) for place in self._without_gaps(growing)] if growing else []
+        return [place.text for place, _ in self._parts if place.text is not None]
+
+    def compute(self) -> list[Grown]:
+        """Compute the batch that was planned last. Raises Aborted and LoadFailed; then nothing has grown."""
+        if not self._is_reading:
+            return self._compute(self._parts)
+        began = perf_counter()
+        grown = self._compute(self._parts)
+        took_s = perf_counter() - began
+        self._read_s += took_s
+        self._rows_per_s += RATE_WEIGHT * (sum(count for _, count in self._parts) / took_s - self._rows_per_s)
+        return grown
 
     def _patience_s(self, growing: list[Place]) -> float:
         """How long reading may still take."""
@@ -124,8 +144,8 @@ class Scheduler:
 
     # --- Computing ----------------------------------------------------------------------------------------------------
 
-    def _read(self, reading: list[Place], room: int) -> list[Grown]:
-        """One batch: the shortest rest and the oldest prompt come first in turn, so that neither waits for the other."""
+    def _to_read(self, reading: list[Place], room: int) -> list[tuple[Place, int]]:
+        """What comes into one batch of it: the shortest rest and the oldest prompt are first in turn, so that neither waits."""
         room = min(room, self._context.rows_max)
         self._reads += 1
         shortest_first = self._reads % 2 == 1
@@ -137,12 +157,7 @@ class Scheduler:
             if rows == 0 or (self._context.block == 1 and rows + place.unread <= min(READ_TOGETHER, room)):
                 parts.append((place, min(place.unread, room, _before_too_many(place))))
                 rows += parts[-1][1]
-        began = perf_counter()
-        grown = self._compute(sorted(parts, key=lambda part: part[0].number))
-        took_s = perf_counter() - began
-        self._read_s += took_s
-        self._rows_per_s += RATE_WEIGHT * (rows / took_s - self._rows_per_s)
-        return grown
+        return sorted(parts, key=lambda part: part[0].number)
 
     def _compute(self, parts: list[tuple[Place, int]]) -> list[Grown]:
         """So many tokens of each place, in one batch."""
@@ -172,7 +187,7 @@ class Scheduler:
             token = text.choose(self._context.logits(row))
         except BrokenLogits as error:
             self.remove(text)
-            yield Grown(text, -1, str(error))
+            yield Grown(text, -1, error)
             return
         if text.known:
             text.known -= 1

@@ -15,7 +15,7 @@ from node.backends.llama_cpp.functions import CallFilter, ToolsRefused, forced_c
 from node.backends.llama_cpp.mailbox import Sink
 from node.backends.llama_cpp.model import LoadFailed, Model, TooLong
 from node.backends.llama_cpp.prompts import ChatTemplate, Refused
-from node.backends.llama_cpp.sampling import Draw, Told
+from node.backends.llama_cpp.sampling import Draw, NoWayOn, Told
 from node.backends.llama_cpp.scheduler import Grown, Scheduler, Text
 from node.backends.summaries import summary_turns
 
@@ -66,12 +66,12 @@ class Worker:
         self._calls: dict[int, Call | Choice] = {}
         self._by_text: dict[Text, Call | Choice] = {}
 
-    def computing(self) -> frozenset[int]:
-        return frozenset(self._calls)
+    def plan(self) -> frozenset[int]:
+        return frozenset(self._by_text[text].number for text in self._scheduler.plan())
 
     def step(self) -> None:
         try:
-            self._go_on(self._scheduler.step())
+            self._go_on(self._scheduler.compute())
         except LoadFailed as error:
             for call in list(self._calls.values()):
                 self._end(call, "failed", str(error))
@@ -90,7 +90,8 @@ class Worker:
                 raise TooLong(f"the input has {len(tokens)} tokens; {self._context.tokens} are the most, answer included")
             call = self._choice(request, tokens) if request.options else self._call(request, tokens)
         except (Refused, FormatRefused, ToolsRefused, TooLong, BackendError) as error:
-            self._sink.say(pipe.Ended(request.call, "refused", len(tokens), 0, str(error)))
+            finish = "too_long" if isinstance(error, TooLong) else "refused"
+            self._sink.say(pipe.Ended(request.call, finish, len(tokens), 0, str(error)))
             return
         self._calls[call.number] = self._by_text[call.text] = call
         self._scheduler.add(call.text)
@@ -151,8 +152,9 @@ class Worker:
             call = self._by_text.get(each.text)
             if call is None:
                 continue  # It was over at an earlier token.
-            if each.broken:
-                self._close(call, "failed", each.broken)  # The scheduler has let go of it.
+            if each.broken is not None:
+                # The scheduler has let go of it. A format that nothing fits into is the request's fault.
+                self._close(call, "refused" if isinstance(each.broken, NoWayOn) else "failed", str(each.broken))
             elif isinstance(call, Choice):
                 if call.ballot.is_read:
                     self._read_next(call)

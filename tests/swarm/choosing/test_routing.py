@@ -11,7 +11,7 @@ from protocol import errors
 from protocol.identity import NodeId
 from protocol.parts import Capability, Demands, Turn
 from protocol.prefixes import prefix_of
-from swarm.choosing.routing import BYTES_PER_TOKEN_MAX, Needs, Router, eligible
+from swarm.choosing.routing import BYTES_PER_TOKEN_MAX, Needs, Router, Unfit, eligible
 from swarm.choosing.scoring import STRANGER_COST
 from swarm.choosing.standing import Standings
 from swarm.finding.capabilities import CapabilityIndex
@@ -48,7 +48,7 @@ def reason(
     knowledge.knows(node, *(offered or (CHAT,)), **changes)
     [(known, found)] = knowledge.index.able("chat")
     verdict = eligible(asked, Needs.of(asked), node, known, found, ADA, tried)
-    return verdict if isinstance(verdict, str) else verdict.model
+    return verdict.reason if isinstance(verdict, Unfit) else verdict.model
 
 
 # --- Eligibility --------------------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ def test_everybody_left_out_is_named_with_the_reason() -> None:
     knowledge.knows(DAN, capability("embed"))
     routing = knowledge.route(tried=(BOB,))
     assert routing == Routing(
-        (), (), None, (Excluded(BOB, "bob", "already tried"), Excluded(CYD, "bob", "takes no more work"))
+        (), (), None, (Excluded(BOB, "bob", "already tried"), Excluded(CYD, "bob", "takes no more work", passes=True))
     )
 
 
@@ -288,13 +288,26 @@ def test_a_thousand_strangers_in_one_place_are_drawn_as_two() -> None:
         assert len(drawn) <= 3
 
 
+def test_this_nodes_own_model_is_asked_rather_than_nobody() -> None:
+    knowledge = Knowledge(Random(1))
+    knowledge.knows(ADA)
+    for _ in range(3):
+        knowledge.standings.begun(ADA, NOW)
+        knowledge.standings.ended(ADA, errors.BACKEND_FAILED, True, NOW)
+    assert knowledge.route().chosen == ADA
+    knowledge.knows(BOB)
+    routing = knowledge.route()
+    assert routing.chosen == BOB
+    assert [left.node for left in routing.excluded] == [ADA]
+
+
 def test_a_broken_worker_is_left_alone_and_tried_again() -> None:
     knowledge = experienced("/ip4/1.1.1.1/tcp/1")
     stranger = node_id(100)
     knowledge.standings.begun(stranger, NOW)
     knowledge.standings.ended(stranger, errors.BACKEND_FAILED, True, NOW)
     [left_out] = knowledge.route().excluded
-    assert left_out == Excluded(stranger, "bob", "failed 1 times in a row; tried again in 480 s")
+    assert left_out == Excluded(stranger, "bob", "failed 1 times in a row; tried again in 480 s", passes=True)
     assert knowledge.router.consider(task(worker=stranger), (), NOW).candidates, "whoever insists may try"
     again = knowledge.router.consider(task(), (), NOW + 481)
     assert stranger in [found.node for found in again.candidates]

@@ -19,7 +19,7 @@ from swarm.effects import (
     Timer,
 )
 from swarm.settings import Settings
-from swarm.values import Candidate, Contact, Outcome, Routing, Subject, Task
+from swarm.values import Candidate, Contact, Excluded, Outcome, Routing, Subject, Task
 from tests.swarm.samples import BOB, CYD, DAN, NOW, capability, task
 
 T1 = TaskId(b"t1")
@@ -31,6 +31,7 @@ class Ada:
 
     def __init__(self, *able: NodeId, **settings: float) -> None:
         self.able = list(able)
+        self.excluded: tuple[Excluded, ...] = ()
         self.settings = Settings(**settings)
         self.standings = Standings(self.settings)
         self.is_excused = False
@@ -65,7 +66,7 @@ class Ada:
             for node, model in models.items()
             if asked.begun_by is None or can_go_on(model, asked.begun_by)
         )
-        return Routing(found, tuple(each.node for each in found), found[0].node if found else None, ())
+        return Routing(found, tuple(each.node for each in found), found[0].node if found else None, self.excluded)
 
     def reach(self, node: NodeId) -> list[Effect]:
         return [] if node == BOB else [Dial(Contact(node, ("/memory/x",)))]

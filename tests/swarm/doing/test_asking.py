@@ -1,11 +1,13 @@
 """The life of a task at its requester: every wait has an end, stale timers and strangers find nothing, one Conclude."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from protocol import errors
 from protocol import limits as lim
+from protocol.errors import ErrorCode
 from protocol.identity import NodeId
 from protocol.messages import TaskAccepted, TaskCancelled, TaskFailed, TaskPiece, TaskRefused, TaskRequest
 from protocol.parts import Alternative, Demands, Logprob, Sampling, TaskId, Turn
@@ -24,9 +26,9 @@ from swarm.effects import (
     WatchDue,
     WorkerAccepted,
 )
-from swarm.values import AttemptEnd, Outcome, Privacy, Subject, Usage
+from swarm.values import AttemptEnd, Excluded, Outcome, Privacy, Subject, Usage
 from tests.swarm.doing.requester import T1, Ada, concluded, concludes, failures, finished, placed, timers
-from tests.swarm.samples import BOB, CYD, NOW, task
+from tests.swarm.samples import BOB, CYD, NOW, capability, task
 
 CHAT = Subject("chat")
 
@@ -104,7 +106,15 @@ def test_an_accepted_task_is_told_and_given_time_for_its_first_piece() -> None:
     attempt = ada.ask(task(turns=(Turn("user", "x" * 400),)))
     told, limit = ada.asking.accepted(BOB, TaskAccepted(attempt, "smollm2-q8", 2), NOW)
     assert told == Notify(WorkerAccepted(T1, BOB, "bob", "smollm2-q8", 2))
-    assert limit == SetTimer(3 * 20.0 + 400 / 200.0, PieceOverdue(T1, attempt, 0))
+    assert limit == SetTimer(3 * 20.0 + 400 / 25.0, PieceOverdue(T1, attempt, 0))
+
+
+def test_an_input_of_numbers_only_is_given_the_time_that_a_slow_worker_needs() -> None:
+    """Each of its bytes may be a token, up to as many as the model takes."""
+    ada = Ada(BOB)
+    attempt = ada.ask(task(turns=(Turn("user", "7" * 100_000),)))
+    _, limit = ada.asking.accepted(BOB, TaskAccepted(attempt, "smollm2-q8", 0), NOW)
+    assert limit.delay_s == 20.0 + capability().context_tokens / 25.0
 
 
 def test_pieces_are_passed_on_and_each_sets_its_own_limit() -> None:
@@ -206,6 +216,26 @@ def test_a_search_that_finds_nobody_says_what_was_wanted(model: str, wanted: str
     outcome = concluded(ada.asking.search_overdue(SearchOverdue(T1, sought), NOW + 3))
     assert (outcome.code, outcome.reason) == (errors.NO_CAPABLE_PEER, f"no known worker can do {wanted}")
     assert ada.asking.search_overdue(SearchOverdue(T1, sought), NOW + 4) == []
+
+
+@pytest.mark.parametrize(
+    ("excluded", "code", "reason"),
+    [
+        ((Excluded(BOB, "bob", "context of 2048 tokens is too short", 2048), Excluded(CYD, "cyd", "…", 4096)), errors.TOO_LONG,
+         "the input is too long: a known worker for chat takes 4096 tokens at most"),
+        ((Excluded(BOB, "bob", "…", 2048), Excluded(CYD, "cyd", "takes no more work", passes=True)), errors.NO_CAPABLE_PEER,
+         "no known worker can do chat now: cyd takes no more work"),
+        ([Excluded(BOB, "bob", "failed 2 times", passes=True)] * 5, errors.NO_CAPABLE_PEER,
+         "no known worker can do chat now: bob failed 2 times, bob failed 2 times, bob failed 2 times and 2 more"),
+    ],
+    ids=["too long", "gone", "many"],
+)  # fmt: skip
+def test_why_nobody_was_asked_is_told(excluded: Sequence[Excluded], code: ErrorCode, reason: str) -> None:
+    ada = Ada()
+    ada.excluded = tuple(excluded)
+    ada.asking.begin(task(), NOW)
+    outcome = concluded(ada.asking.search_overdue(SearchOverdue(T1, CHAT), NOW + 3))
+    assert (outcome.code, outcome.reason) == (code, reason)
 
 
 def test_a_task_is_not_searched_for_again_after_workers_have_failed() -> None:

@@ -51,6 +51,24 @@ def test_a_bad_request_is_not_tried_elsewhere() -> None:
     assert (outcome.code, outcome.reason) == (errors.BAD_REQUEST, "no turns")
 
 
+def test_a_bad_request_that_shows_in_mid_answer_is_not_tried_elsewhere() -> None:
+    """As a grammar that no text fits into."""
+    ada = Ada(BOB, CYD)
+    attempt = ada.streaming("Because")
+    outcome = concluded(ada.asking.failed_there(BOB, TaskFailed(attempt, errors.BAD_REQUEST.number, "no way on"), NOW))
+    assert (outcome.code, outcome.reason) == (errors.BAD_REQUEST, "no way on")
+
+
+def test_an_input_that_is_too_long_for_all_is_that_and_no_failure() -> None:
+    ada = Ada(BOB, CYD)
+    effects = ada.asking.failed_there(BOB, TaskFailed(ada.ask(), errors.TOO_LONG.number, "5000 tokens"), NOW)
+    to, attempt = placed(effects)
+    assert to == CYD, "whose context may be longer"
+    outcome = concluded(ada.asking.failed_there(CYD, TaskFailed(attempt, errors.TOO_LONG.number, "5000 tokens"), NOW))
+    assert (outcome.code, outcome.reason) == (errors.TOO_LONG, "5000 tokens")
+    assert failures(ada) == failures(ada, CYD) == 0.0
+
+
 def test_a_silent_worker_is_passed_over_after_the_accept_limit() -> None:
     ada = Ada(BOB, CYD)
     attempt = ada.ask()

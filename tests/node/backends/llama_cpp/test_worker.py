@@ -60,10 +60,12 @@ def test_an_answer_waits_for_a_crowd_unless_it_goes_on_with_one_that_was_begun(
     crowd = {1, 2, 3, 4, 5}
     worker.begin(request(RESUMED, delivered))
     while RESUMED not in sink.answers():
+        worker.plan()
         worker.step()
     for call in crowd:
         worker.begin(request(call))
     sink.said.clear()
     while not crowd <= sink.answers():
+        worker.plan()
         worker.step()
     assert (RESUMED in sink.answers()) == bool(delivered)
