@@ -1,7 +1,7 @@
 """This node's models: opens their backends, keeps them within the memory that they may have, and lets them work for attempts."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import trio
@@ -130,6 +130,7 @@ class Models:
     async def _live(self, source: Source) -> None:
         """Until others need its memory."""
         source.wanted, source.dismissed = trio.Event(), trio.Event()
+        source.set("loading", "waiting for its turn")  # Whoever wants it from here on need not say so again.
         async with trio.open_nursery() as nursery:
             await self._loading.wait_turn(source)
             source.set("loading")
@@ -183,7 +184,7 @@ class Models:
             )
             if leaving.state == "ready" and not leaving.active:
                 self._dismiss(leaving)
-            await leaving.changed.wait()
+            await _first_of(other.changed for other in others)  # Whoever is the first to be idle.
 
     def _held(self) -> list[Source]:
         """Those that take memory now."""
@@ -207,7 +208,8 @@ class Models:
         taken = {offered.model for other in self._sources for offered in other.capabilities if other is not source}
         twice = sorted({offered.model for offered in capabilities if offered.model in taken})
         if twice:
-            raise BackendError(f"this node offers {', '.join(twice)} already", retryable=False)
+            again = "a file can be offered by another name: llama_cpp:NAME=PATH"
+            raise BackendError(f"this node offers {', '.join(twice)} already; {again}", retryable=False)
         if not capabilities:
             raise BackendError("nothing passed its self-test; see the log", retryable=False)
         _check_fit(capabilities)
@@ -219,7 +221,7 @@ class Models:
 
     def _fail(self, source: Source, detail: str) -> None:
         offered = bool(source.capabilities)
-        source.backend, source.capabilities = None, ()
+        source.backend, source.capabilities, source.memory_bytes = None, (), 0
         source.set("failed", detail)
         log.warning("model %s has failed: %s", without_secrets(source.ref), detail)
         source.settled.set()
@@ -299,6 +301,18 @@ class Models:
             if any(offered.skill == skill and offered.model == model for offered in source.capabilities):
                 return source
         return None
+
+
+async def _first_of(events: Iterable[trio.Event]) -> None:
+    """Until one of them is set."""
+
+    async def wait(event: trio.Event) -> None:
+        await event.wait()
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for event in events:
+            nursery.start_soon(wait, event)
 
 
 def _file_bytes(ref: str) -> int:

@@ -129,6 +129,49 @@ async def test_who_was_asked_for_least_recently_leaves(
         assert sum(backend.running for backend in node.opened) == 2
 
 
+async def test_two_that_want_a_model_while_another_is_loaded_have_it_loaded_once(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with box(monkeypatch, 100, "a:100", "b:100", "c:100") as node:
+        await wait_all_tasks_blocked()
+        assert node.states() == {"a:100": "resting", "b:100": "resting", "c:100": "ready"}
+        first = node.ask(1, "b")
+        await trio.sleep(1)
+        second = node.ask(2, "a")
+        await trio.sleep(0.5)
+        assert node.models.view("a:100").detail == "waiting for its turn"
+        third = node.ask(3, "a")
+        for attempts in ([first], [second, third]):
+            await trio.sleep(5)
+            node.answer()
+            await trio.sleep(1)
+            assert all(isinstance(node.ended(attempt), GenerationFinished) for attempt in attempts)
+        last = node.ask(4, "c")
+        await trio.sleep(5)
+        node.answer()
+        await trio.sleep(1)
+        assert isinstance(node.ended(last), GenerationFinished), "nobody stands in its way"
+
+
+async def test_whoever_is_idle_first_makes_room(monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock) -> None:
+    async with box(monkeypatch, 250, "a:100", "b:100", "c:100") as node:
+        await wait_all_tasks_blocked()
+        c = node.opened[2]
+        node.ask(1, "b")
+        await trio.sleep(1)
+        node.ask(2, "c")
+        await trio.sleep(1)
+        third = node.ask(3, "a")
+        await trio.sleep(1)
+        assert node.models.view("a:100").detail == "waiting for memory"
+        c.go_on.set()  # Which was asked for later than the other, who goes on for long.
+        await trio.sleep(5)
+        assert node.states() == {"a:100": "ready", "b:100": "ready", "c:100": "resting"}
+        node.answer()
+        await trio.sleep(1)
+        assert isinstance(node.ended(third), GenerationFinished)
+
+
 async def test_a_speed_is_measured_once(monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock) -> None:
     async with box(monkeypatch, 150, "a:100", "b:100") as node:
         node.ask(1, "a")
