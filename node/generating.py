@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import trio
 
-from node.backends import Backend, GenerationRequest, Piece
+from node.backends import Backend, BackendError, GenerationRequest, Piece
 from protocol import limits as lim
-from protocol.messages import TaskRequest
+from protocol.codec import encode
+from protocol.errors import LocalProtocolError
+from protocol.messages import TaskFinished, TaskPiece, TaskRequest
 from protocol.parts import AttemptId
 from swarm.events import Event, GenerationFinished, PieceGenerated
 from swarm.values import Usage
@@ -16,7 +18,7 @@ PIECE_GAP_S = 0.05  # Between pieces after the first. Faster, readers notice not
 
 
 async def answer(backend: Backend, request: TaskRequest, model: str, post: Callable[[Event], None]) -> Event:
-    """Post the pieces of an answer as they come; returns its end. Raises BackendError."""
+    """Post the pieces of an answer as they come; returns its end. Raises BackendError, and whatever a plug-in does by mistake."""
     asked = GenerationRequest(
         request.skill, model, request.turns, request.tokens_max, request.sampling, request.stops,
         request.delivered, request.delivered_tokens, request.demands,
@@ -43,6 +45,7 @@ async def answer(backend: Backend, request: TaskRequest, model: str, post: Calla
             post(_joined(request.attempt, pieces))
             posted_at = trio.current_time()
     assert generated is not None
+    _check(TaskFinished(request.attempt, 0, "", 0, 0, 0, 0, 0, generated.calls))
     ended_at = trio.current_time()
     first_s = (first_at or ended_at) - began
     finish = generated.finish if generated.finish in ("length", "tool_calls") else "stop"
@@ -67,4 +70,15 @@ def _joined(attempt: AttemptId, pieces: list[str | Piece]) -> PieceGenerated:
     text = "".join(piece.text if isinstance(piece, Piece) else piece for piece in pieces)
     tokens = tuple(token for piece in pieces if isinstance(piece, Piece) for token in piece.tokens)
     logprobs = tuple(each for piece in pieces if isinstance(piece, Piece) for each in piece.logprobs)
+    _check(TaskPiece(attempt, 0, "", tokens[: lim.PIECE_TOKENS_MAX]))
+    for each in logprobs:
+        _check(TaskPiece(attempt, 0, "", (), (each,)))
     return PieceGenerated(attempt, text, tokens, logprobs)
+
+
+def _check(message: TaskPiece | TaskFinished) -> None:
+    """Raises BackendError for what no message can hold: better now than when it is due."""
+    try:
+        encode(message)
+    except LocalProtocolError as error:
+        raise BackendError(f"what the backend says cannot be told: {error}") from None

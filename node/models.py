@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import TypeVar
 
 import trio
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 SOURCES_MAX = lim.CAPABILITIES_MAX  # More could not be advertised.
 GROWTH = 1.3  # A model that was never loaded takes about so many times the bytes of its file.
+
+_E = TypeVar("_E", bound=Exception)
 
 OpenModel = Callable[[str, Surroundings], Backend]
 """Makes the backend of a model's reference. Raises BackendError for references that name nothing."""
@@ -124,6 +127,9 @@ class Models:
         except* BackendError as group:
             reasons = [str(error) for error in _leaves(group)]
             self._fail(source, "; ".join(reasons))
+        except* Exception as bugs:  # A plug-in's bug ends its model and nothing else.
+            log.exception("a bug in the backend of %s", without_secrets(source.ref))
+            self._fail(source, f"a bug in its backend: {_leaves(bugs)[0]!r}")
         finally:
             self._loading.leave(source)
 
@@ -267,6 +273,9 @@ class Models:
             error = _leaves(group)[0]
             code = errors.TOO_LONG if error.too_long else errors.BACKEND_FAILED if error.retryable else errors.BAD_REQUEST
             ended = GenerationFailed(attempt, code.number, str(error))
+        except* Exception as bugs:
+            log.exception("a bug in the backend of %s", model)
+            ended = GenerationFailed(attempt, errors.BACKEND_FAILED.number, f"a bug in its backend: {_leaves(bugs)[0]!r}")
         finally:
             del self._scopes[attempt]
         self._post(ended)
@@ -335,8 +344,8 @@ def _check_fit(capabilities: tuple[Capability, ...]) -> None:
         raise BackendError(f"what the backend says of its model cannot be told to others: {error}", retryable=False) from None
 
 
-def _leaves(group: BaseExceptionGroup[BackendError]) -> list[BackendError]:
-    leaves: list[BackendError] = []
+def _leaves(group: BaseExceptionGroup[_E]) -> list[_E]:
+    leaves: list[_E] = []
     for error in group.exceptions:
         leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return leaves

@@ -6,14 +6,15 @@ import pytest
 import trio
 import trio.testing
 
-from node.backends import Generated, GenerationRequest, Piece
+from node.backends import BackendError, Generated, GenerationRequest, Piece
 from node.generating import PIECE_GAP_S, answer
 from protocol.messages import TaskRequest
-from protocol.parts import AttemptId, Capability, Sampling, TaskId, Turn
+from protocol.parts import AttemptId, Capability, FunctionCall, Logprob, Sampling, TaskId, Turn
 from swarm.events import Event, GenerationFinished, PieceGenerated
 
 WORDS = [f"w{number} " for number in range(20)]
 ID = bytes(16)
+CALL = FunctionCall("1", "f", '{"a": "' + "x" * 13_000 + '"}')  # Eight of them are more than one message.
 REQUEST = TaskRequest(AttemptId(ID), TaskId(ID), "chat", "steady", (Turn("user", "?"),), 99, Sampling(), (), 60_000)
 
 
@@ -55,6 +56,23 @@ async def test_words_of_a_fast_model_are_joined_and_the_first_is_not_kept_waitin
     assert posted[0][0] - began == pytest.approx(PIECE_GAP_S / 5) and posted[0][1].text == WORDS[0]
     assert len(posted) < len(WORDS) / 3
     assert isinstance(end, GenerationFinished) and end.usage.tokens_out == len(WORDS)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [Piece("a", (-1,)), Piece("a", (2**31,)), Piece("a", (1,), (Logprob(b"a", 1.0),)), Generated("stop", 1, 1, (CALL,) * 8)],
+    ids=["negative", "large", "likely", "calls"],
+)
+async def test_what_no_message_can_hold_fails_the_answer_and_not_the_node(said: Piece | Generated) -> None:
+    class Wrong(Steady):
+        async def generate(self, request: GenerationRequest, pieces: trio.MemorySendChannel[str | Piece]) -> Generated:
+            if isinstance(said, Generated):
+                return said
+            await pieces.send(said)
+            return Generated("stop", 1, 1)
+
+    with pytest.RaisesGroup(BackendError, allow_unwrapped=True, flatten_subgroups=True):
+        await answer(Wrong(0.0), REQUEST, "steady", lambda event: None)
 
 
 async def test_words_of_a_slow_model_are_told_as_they_come(autojump_clock: trio.testing.MockClock) -> None:

@@ -296,6 +296,21 @@ async def test_what_is_being_restarted_is_not_offered_meanwhile(
         assert node.offered() == {"a": 100, "b": 100}
 
 
+async def test_a_bug_in_a_plug_in_fails_what_it_did_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with box(monkeypatch, 500, "a:100") as node:
+        monkeypatch.setattr(node.opened[0], "generate", lambda *_: {}["no such key"])
+        attempt = node.ask(1, "a")
+        await trio.sleep(1)
+        reason = "a bug in its backend: KeyError('no such key')"
+        assert node.ended(attempt) == GenerationFailed(attempt, errors.BACKEND_FAILED.number, reason)
+        monkeypatch.setattr(Heavy, "run", lambda *_, **__: {}["no such key"])
+        await node.models.add("b:100").wait()
+        assert (node.models.view("b:100").state, node.models.view("b:100").detail) == ("failed", reason)
+        assert node.states()["a:100"] == "ready"
+
+
 async def test_one_is_loaded_at_a_time(monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock) -> None:
     """Or each would make the other look slow."""
     began = trio.current_time()

@@ -38,7 +38,7 @@ BACKOFF_S, BACKOFF_S_MAX = (
     0.5,
     30.0,
 )  # Doubling, times a random half to one and a half: nodes of a swarm do not restart in step.
-CALM_S = 60.0  # A child that lived this long counts as well: the row of restarts begins anew.
+CALM_S = 60.0  # A child that served for this long counts as well: the row of restarts begins anew.
 LOG_TAIL_BYTES = 16_384  # Where the engine's last complaint is looked for.
 
 _log = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ class LlamaCppBackend:
         self._changed = trio.Event()
         self._gone: str | None = "has not been started"
         self._turn = trio.Semaphore(1)
+        self._entered_at = float("inf")  # When the latest child had loaded; it may not have yet.
 
     @property
     def pid(self) -> int | None:
@@ -130,6 +131,8 @@ class LlamaCppBackend:
 
     def _enter(self, child: Child | None, *, gone: str | None = None) -> None:
         self._child, self._gone = child, gone
+        if child is not None:
+            self._entered_at = trio.current_time()
         self._changed.set()
         self._changed = trio.Event()
         self._surroundings.available(child is not None)
@@ -170,9 +173,9 @@ class LlamaCppBackend:
     async def _live_again(self, restarts: int) -> tuple[BackendError | None, int]:
         delay_s = min(BACKOFF_S * 2**restarts, BACKOFF_S_MAX) * random.uniform(0.5, 1.5)
         await trio.sleep(delay_s)
-        began = trio.current_time()
+        self._entered_at = float("inf")
         failure = await self._live()
-        restarts = 0 if trio.current_time() - began > CALM_S else restarts + 1
+        restarts = 0 if trio.current_time() - self._entered_at > CALM_S else restarts + 1
         if restarts < RESTARTS_MAX:
             return None, restarts
         return failure or BackendError(

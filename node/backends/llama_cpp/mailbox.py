@@ -49,16 +49,20 @@ class Requests:
         try:
             while chunk := os.read(self._source, 65_536):
                 for said in unpacker.feed(chunk):
-                    if isinstance(said, pipe.Ping):
-                        self._sink.send(pipe.pack(pipe.Pong(self.steps, self.working or not self._come.empty())))
-                    if isinstance(said, pipe.Cancel):
-                        self._cancelled.add(said.call)
-                    if isinstance(said, pipe.Generate | pipe.Cancel):
-                        self._come.put(said)
-                    if self._is_for_nobody():
-                        self._abort.up()
+                    self.hear(said)
         finally:
             os._exit(0)
+
+    def hear(self, said: pipe.Said) -> None:
+        """Take in what the parent says. On the thread that reads."""
+        if isinstance(said, pipe.Ping):
+            self._sink.send(pipe.pack(pipe.Pong(self.steps, self.working or not self._come.empty())))
+        if isinstance(said, pipe.Cancel):
+            self._cancelled.add(said.call)
+        if isinstance(said, pipe.Generate | pipe.Cancel):
+            self._come.put(said)
+        if self._is_for_nobody():
+            self._abort.up()
 
     def serve(self, work: Work) -> NoReturn:
         """Until the process is ended."""

@@ -97,6 +97,7 @@ class Child:
         self._numbers = count(1)
         self._calls: dict[int, Call] = {}
         self._said: pipe.Ready | pipe.Unfit | None = None
+        self._serving = trio.CancelScope()  # Carries frames.
         self._verdict = ""  # Why it was given up.
         self._vitals = Vitals(self._process.pid)
         self._heard_at: float | None = None  # Its latest sign of life. None: it has not given one yet.
@@ -121,22 +122,26 @@ class Child:
         cause = ""
         try:
             async with trio.open_nursery() as nursery:
+                self._serving = nursery.cancel_scope
                 nursery.start_soon(self._write)
                 nursery.start_soon(self._watch)
                 cause = await self._read()
                 nursery.cancel_scope.cancel()
         finally:
             self.kill()
-            await self._reap()
+            if not (cause or self._verdict):
+                await self._reap()  # How it has died is all that is known.
             self.cause = cause or self._verdict or self._death()
             self.ended.set()
             self._settled.set()
             for call in self._calls.values():
                 call.news.set()
+            await self._reap()  # One that waits for a disk may take long, or for ever; nobody else waits for that.
 
     def kill(self) -> None:
         """The child holds nothing worth saving."""
         self.doomed = True
+        self._serving.cancel()
         if self._process.poll() is None:
             self._process.kill()
 
@@ -214,7 +219,7 @@ class Child:
         try:
             self._outbox.send_nowait(frame)
         except (trio.WouldBlock, trio.BrokenResourceError):
-            self.kill()  # Frozen, or just dying: either way `serve` ends, and all calls with it.
+            self._give_up("took nothing in any more")  # Frozen, or just dying: either way `serve` ends, and all calls with it.
 
     async def _write(self) -> None:
         try:
@@ -271,6 +276,8 @@ class Child:
             await self._from_child.aclose()
 
     def _death(self) -> str:
+        if self._process.returncode is None:
+            return "does not end"
         if self.signal is not None:
             return f"crashed ({signal_name(self.signal)})"
         return f"ended by itself (exit code {self._process.returncode})"

@@ -13,13 +13,13 @@ import psutil
 import pytest
 import trio
 
-from node.backends import BackendError, GenerationRequest, Surroundings
+from node.backends import BackendError, GenerationRequest, Piece, Surroundings
 from node.backends.contract import ask, running
 from node.backends.llama_cpp import backend as backend_module
 from node.backends.llama_cpp import pipe
 from node.backends.llama_cpp.backend import LlamaCppBackend
-from node.backends.llama_cpp.process import STILL_S, Child
-from protocol.parts import Sampling, Turn
+from node.backends.llama_cpp.process import REAP_S_MAX, STILL_S, Child, ChildEnded
+from protocol.parts import Capability, Sampling, Turn
 from tests.node.backends.llama_cpp.hanging import COMPUTING, SLEEPING, WAITING, write_site
 
 DEADLINE_S = 60.0  # A safety net on a busy machine.
@@ -230,6 +230,83 @@ async def test_a_request_too_large_for_the_pipe_harms_nobody(nonsense: Path, sur
         assert not raised.value.retryable
         assert (await ask(backend, short_request())).text
         assert backend.pid == before
+
+
+async def test_a_call_that_is_cancelled_among_others_takes_none_of_them_along(
+    smollm2: Path, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a batch takes: the call is out when that is computed, and nobody is killed for it."""
+    monkeypatch.setattr("node.backends.llama_cpp.process.CANCEL_S_MAX", 0.0)
+    async with running(backend := LlamaCppBackend(f"nonsense={smollm2}", surroundings)):
+        before, whole = backend.pid, await ask(backend, short_request())
+        for _ in range(5):
+            send, receive = trio.open_memory_channel[str | Piece](0)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(backend.generate, long_request(), send)
+                await receive.receive()
+                async with trio.open_nursery() as others:
+                    others.start_soon(_is_answered, backend, whole.text)
+                    others.start_soon(_is_answered, backend, whole.text)
+                    await trio.sleep(0.05)
+                    nursery.cancel_scope.cancel()
+                    with trio.CancelScope(shield=True):
+                        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert (await ask(backend, short_request())).text == whole.text
+        assert backend.pid == before
+
+
+async def _is_answered(backend: LlamaCppBackend, expected: str) -> None:
+    with trio.CancelScope(shield=True):
+        assert (await ask(backend, short_request())).text == expected
+
+
+async def test_a_child_that_cannot_be_ended_keeps_nobody_waiting(nonsense: Path, surroundings: Surroundings) -> None:
+    """As one that waits for a disk that is gone."""
+    async with running(backend := LlamaCppBackend(str(nonsense), surroundings)):
+        child, pid = backend._child, backend.pid
+        assert child is not None and pid is not None
+        child._process.kill = lambda: None  # type: ignore[method-assign]
+        try:
+            with trio.fail_after(REAP_S_MAX / 2):
+                error = await strike(backend, signal.SIGSTOP)
+            assert "its process was stopped" in str(error)
+        finally:
+            os.kill(pid, signal.SIGKILL)
+        assert (await ask(backend, short_request())).text
+
+
+class LoadsForLong:
+    """Stands in for a process: each dies while it loads for longer than counts as calm, but for the first."""
+
+    started = 0
+
+    def __init__(self, *_: object) -> None:
+        self.ended, self.cause, self.signal, self.doomed, self.pid = trio.Event(), "crashed", 9, False, 1
+        LoadsForLong.started += 1
+        self.is_first = LoadsForLong.started == 1
+
+    async def serve(self) -> None:
+        await trio.sleep(2 * backend_module.CALM_S)
+        self.ended.set()
+
+    async def wait_ready(self) -> pipe.Ready:
+        if not self.is_first:
+            await self.ended.wait()
+            raise ChildEnded(self.cause)
+        return pipe.Ready(512, 1, 1, ["complete"], [], [], "", b"", 1.0, 1)
+
+
+async def test_loading_for_long_is_not_serving_for_long(
+    nonsense: Path, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    monkeypatch.setattr(backend_module, "Child", LoadsForLong)
+    known = Capability("complete", "nonsense", b"", 512, 1.0, 1, 1, (), "")
+    backend = LlamaCppBackend(str(nonsense), replace(surroundings, measured=(known,)))
+    autojump_clock.autojump_threshold = 0.1  # The file's digest is made by a thread.
+    with pytest.RaisesGroup(BackendError):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(backend.run)
+    assert LoadsForLong.started == 1 + backend_module.RESTARTS_MAX
 
 
 async def test_a_model_that_cannot_come_back_is_given_up(
