@@ -8,6 +8,7 @@ from typing import TypeVar
 import trio
 
 from node.backends import Backend, BackendError, Surroundings
+from node.backends.llama_cpp.model_file import parts
 from node.backends.references import file_of, without_secrets
 from node.generating import answer
 from node.memory import process_bytes
@@ -327,7 +328,7 @@ async def _first_of(events: Iterable[trio.Event]) -> None:
 def _file_bytes(ref: str) -> int:
     """About what a model will take that was never loaded; 0 if that cannot be told."""
     try:
-        return int(file_of(ref).stat().st_size * GROWTH)
+        return int(sum(part.stat().st_size for part in parts(file_of(ref))) * GROWTH)
     except (BackendError, OSError):
         return 0  # No file; or opening it will say better what is wrong.
 

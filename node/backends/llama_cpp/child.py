@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from node.backends.llama_cpp import pipe
+from node.backends.llama_cpp import model_file, pipe
 from node.backends.llama_cpp.sandbox import restrict_files, restrict_process
 
 if TYPE_CHECKING:
@@ -63,10 +63,7 @@ def serve(
         from protocol.parts import FEATURES
     except (ImportError, OSError, RuntimeError) as error:
         raise _CannotLoad(f"engine missing: {error}") from error
-    # The parts of a model that is split over several files stand side by side.
-    prefix = path.name.partition("-00001-of-")[0]
-    siblings = sorted(path.parent.glob(f"{prefix}-*-of-*.gguf")) if prefix != path.name else []
-    guards += restrict_files([path, path.resolve(), *siblings])
+    guards += restrict_files([path, path.resolve(), *model_file.parts(path)])
     abort = AbortFlag()
     sink = Sink(descriptor)
     requests = Requests(source, abort, sink)
@@ -77,7 +74,7 @@ def serve(
         tokens = min(model.trained_tokens, CONTEXT_TOKENS_MAX)
         if model.pooling:
             embedder = Embedder(model, tokens, threads, abort, sink)
-            sink.say(pipe.Ready(tokens, TEXTS_MAX, threads, [embedder.skill], [], guards, "", b"", 1.0, 1))
+            sink.say(pipe.Ready(tokens, TEXTS_MAX, threads, [embedder.skill], [], guards, "", b"", 1.0, 1, 0.0))
             sink.flush()
             requests.serve(embedder)
         if before is not None:
@@ -99,7 +96,7 @@ def serve(
     calls_functions = template is not None and template.style is not None
     features = [feature for feature in FEATURES if feature != "tools" or calls_functions]
     of_context = (context.tokens, context.sequences, context.threads)
-    sink.say(pipe.Ready(*of_context, skills, features, guards, note, numerics, speedup, context.block))
+    sink.say(pipe.Ready(*of_context, skills, features, guards, note, numerics, speedup, context.block, context.text_bytes))
     sink.flush()
     requests.serve(worker)
 

@@ -54,8 +54,6 @@ class AbortFlag:
 # prompt or by itself, with any number of threads. Where both are of one type, f16 as is usual, llama.cpp takes other kernels from
 # 64 tokens of one text on, and for a single long text on several threads.
 FORMS = {"q8_0": ll.GGML_TYPE_Q8_0, "bf16": 30}  # GGML_TYPE_BF16, which the bindings do not name.
-KEY_BITS = {"q8_0": 8.5, "bf16": 16.0}
-VALUE_BITS = 16.0
 Q8_0_NUMBERS = 32  # It keeps so many numbers together; a head must be a multiple.
 # llama.cpp would turn each key before it is cut to 8 bits, which takes 2 to 4 % of a short text's time. SmolLM2 and Gemma guess 900
 # tokens of prose as well without it, to a thousandth.
@@ -69,11 +67,6 @@ QUICK_BLOCK = 4  # Rows that some kernels compute at a time.
 def form_of(model: Model) -> str:
     """How this model's keys are kept: q8_0 takes half of the memory, and every processor multiplies it quickly."""
     return "bf16" if model.head_lengths[0] % Q8_0_NUMBERS else "q8_0"
-
-
-def token_bytes(model: Model) -> float:
-    """What the keys and values of one token take."""
-    return model.cache_bytes(KEY_BITS[form_of(model)], VALUE_BITS)
 
 
 class Context:
@@ -90,6 +83,8 @@ class Context:
         EXACT_BLOCK they do not (Gemma-3 in Q4_K_M, weights in F16 and BF16, on AVX-512), at a price. For others it computes four
         rows at a time and what is left over one by one, so that seven take longer than eight: blocks of QUICK_BLOCK.
         """
+        self.text_bytes = 0.0
+        """What the keys and values of one of its texts take, once that has been measured."""
         self._abort = abort
         self._logits = ctypes.POINTER(ctypes.c_float * model.vocabulary_size)
         params = ll.llama_context_default_params()
@@ -193,6 +188,10 @@ class Context:
         """What follows a wanted row of the last batch: a view, valid until the next one."""
         found = ctypes.cast(ll.llama_get_logits_ith(self._context, self._places[row]), self._logits)
         return np.frombuffer(memoryview(found.contents), np.float32)
+
+    def size_of(self, sequence: int) -> int:
+        """How many bytes of memory the keys, values and states of a sequence take."""
+        return int(ll.llama_state_seq_get_size(self._context, sequence))
 
     def forget(self, sequence: int, keep: int) -> int:
         """Forget a sequence from a position on. Returns how many tokens it still has: recurrent models forget all or nothing."""

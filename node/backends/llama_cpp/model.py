@@ -58,11 +58,10 @@ class Model:
         usual = int(ll.llama_model_n_embd(self.handle)) // max(int(ll.llama_model_n_head(self.handle)), 1)
         return self._number("attention.key_length", usual), self._number("attention.value_length", usual)
 
-    def cache_bytes(self, key_bits: float, value_bits: float) -> float:
-        """What the keys and values of one token take, at so many bits for each number of them."""
-        layers, heads = int(ll.llama_model_n_layer(self.handle)), int(ll.llama_model_n_head_kv(self.handle))
-        key, value = self.head_lengths
-        return max(layers, 1) * max(heads, 1) * (key * key_bits + value * value_bits) / 8
+    @property
+    def forgets(self) -> bool:
+        """Whether the last tokens of a text can be taken back: of one that keeps a state of them all, it is all or nothing."""
+        return not (ll.llama_model_is_recurrent(self.handle) or ll.llama_model_is_hybrid(self.handle))
 
     def _number(self, name: str, usual: int) -> int:
         """A number among what the file says of its architecture."""

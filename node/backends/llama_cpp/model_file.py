@@ -4,6 +4,7 @@ The parent reads only the header's 24 bytes, whose three numbers it bounds; ever
 """
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -33,6 +34,12 @@ def absolute(argument: str) -> str:
     """The same argument with its path made absolute and `~` resolved."""
     _, path = split_argument(argument)
     return argument.removesuffix(path) + str(Path(path).expanduser().absolute())
+
+
+def parts(path: Path) -> list[Path]:
+    """All files of a model, in order: of one that is split over several, `path` is the first, and the others stand beside it."""
+    prefix, first, rest = path.name.partition("-00001-of-")
+    return sorted(path.parent.glob(f"{glob.escape(prefix)}-*-of-{glob.escape(rest)}")) if first else [path]
 
 
 def check_header(path: Path) -> None:
@@ -67,17 +74,19 @@ def check_header(path: Path) -> None:
 
 
 def digest(path: Path, cache: Path, check_cancelled: Callable[[], None]) -> bytes:
-    """SHA-256 of the file. Remembered in the file `cache` until the path's size or time changes; that file may be lost."""
-    state = path.stat()
-    key, now = str(path), [state.st_size, state.st_mtime_ns]
+    """SHA-256 of the file, or of all parts. Remembered in the file `cache` until a size or time changes; that file may be lost."""
+    files = parts(path)
+    states = [file.stat() for file in files]
+    key, now = str(path), [sum(state.st_size for state in states), sum(state.st_mtime_ns for state in states)]
     known = _read_cache(cache)
     if key in known and known[key][:2] == now:
         return bytes.fromhex(known[key][2])
     sha256 = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(1 << 20):
-            sha256.update(chunk)
-            check_cancelled()
+    for part in files:
+        with part.open("rb", buffering=0) as file:
+            while chunk := file.read(1 << 20):
+                sha256.update(chunk)
+                check_cancelled()
     known.pop(key, None)
     known[key] = [*now, sha256.hexdigest()]
     _write_cache(cache, dict(list(known.items())[-DIGESTS_MAX:]))

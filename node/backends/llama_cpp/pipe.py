@@ -75,7 +75,7 @@ class Ready:
 
     `guards` are the parts of the sandbox that hold; `note` says what does not work, and why; `numerics` is equal for children that
     compute the same bits of the same model, and empty for one that cannot go on in the middle of an answer; `block` is how many
-    rows a batch is filled up to a multiple of.
+    rows a batch is filled up to a multiple of; `text_bytes` what the keys and values of an answer take.
     """
 
     context_tokens: int
@@ -88,6 +88,7 @@ class Ready:
     numerics: bytes
     speedup: float
     block: int
+    text_bytes: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from time import perf_counter
 import numpy as np
 
 from node.backends.llama_cpp.batch import Row
-from node.backends.llama_cpp.context import EXACT_BLOCK, QUICK_BLOCK, AbortFlag, Context, token_bytes
+from node.backends.llama_cpp.context import EXACT_BLOCK, QUICK_BLOCK, AbortFlag, Context
 from node.backends.llama_cpp.model import Model
 from node.backends.llama_cpp.pipe import Ready
 from node.backends.llama_cpp.room import conversations, free_bytes
@@ -32,12 +32,13 @@ def fitting(model: Model, tokens: int, exact: str, threads: int, memory: int, ab
     text = [model.first_token, *model.tokenize_plain(TEXT)]
     with closing(Context(model, 1, len(text), threads, abort)) as context:
         is_exact = computes_alike(context, text)
-        block = EXACT_BLOCK if exact == "always" and not is_exact else 1
-        if block == 1 and _is_quicker_filled(context, model.first_token):
+        text_bytes = _bytes_of(context, text, tokens)
+        block = EXACT_BLOCK if exact == "always" and not is_exact and model.forgets else 1
+        if block == 1 and model.forgets and _is_quicker_filled(context, model.first_token):
             block = QUICK_BLOCK
-    count = conversations(token_bytes(model) * tokens, min(free_bytes(), memory))
+    count = conversations(text_bytes, min(free_bytes(), memory))
     context = Context(model, count, tokens, threads, abort)
-    context.block = block
+    context.block, context.text_bytes = block, text_bytes
     if block == EXACT_BLOCK:
         is_exact = computes_alike(context, text)
     if threads > 1:
@@ -47,9 +48,9 @@ def fitting(model: Model, tokens: int, exact: str, threads: int, memory: int, ab
 
 def fitting_again(model: Model, before: Ready, memory: int, abort: AbortFlag) -> Context:
     """The memory as it was found to be right when this model was loaded before, for fewer if less is free. Raises LoadFailed."""
-    count = min(before.slots, conversations(token_bytes(model) * before.context_tokens, min(free_bytes(), memory)))
+    count = min(before.slots, conversations(before.text_bytes, min(free_bytes(), memory)))
     context = Context(model, count, before.context_tokens, before.threads, abort)
-    context.block = before.block
+    context.block, context.text_bytes = before.block, before.text_bytes
     return context
 
 
@@ -67,6 +68,18 @@ def computes_alike(context: Context, text: Sequence[int]) -> bool:
     alike = np.array_equal(alone, context.logits(len(rows) - 1))
     context.forget(0, 0)
     return bool(alike)
+
+
+def _bytes_of(context: Context, text: Sequence[int], tokens: int) -> float:
+    """What a text of so many tokens takes. Measured: layers differ, and some keep a state that does not grow."""
+    rows = [Row(0, at, token, True) for at, token in enumerate(text[: context.tokens])]
+    sizes = []
+    for part in (rows[:1], rows[1:]):
+        context.decode(part)
+        sizes.append(context.size_of(0))
+    context.forget(0, 0)
+    each = (sizes[1] - sizes[0]) / (len(rows) - 1)
+    return max(sizes[0] + each * (tokens - 1), 1.0)
 
 
 def speedup_of(context: Context, token: int) -> float:

@@ -114,28 +114,28 @@ def bert(
     kinds = [UNKNOWN if word == "[UNK]" else CONTROL if word in MARKS else NORMAL for word in words]
     metadata = {
         "general.architecture": text("bert"),
-        "bert.block_count": _number(layers),
-        "bert.context_length": _number(tokens),
-        "bert.embedding_length": _number(tensors["token_embd.weight"].shape[1]),
-        "bert.feed_forward_length": _number(tensors["blk.0.ffn_up.weight"].shape[0]),
-        "bert.attention.head_count": _number(heads),
+        "bert.block_count": number(layers),
+        "bert.context_length": number(tokens),
+        "bert.embedding_length": number(tensors["token_embd.weight"].shape[1]),
+        "bert.feed_forward_length": number(tensors["blk.0.ffn_up.weight"].shape[0]),
+        "bert.attention.head_count": number(heads),
         "bert.attention.layer_norm_epsilon": struct.pack("<If", _FLOAT32, 1e-12),
         "bert.attention.causal": struct.pack("<I?", _BOOL, False),
-        "bert.pooling_type": _number(pooling),
-        "tokenizer.ggml.token_type_count": _number(len(tensors["token_types.weight"])),
+        "bert.pooling_type": number(pooling),
+        "tokenizer.ggml.token_type_count": number(len(tensors["token_types.weight"])),
         "tokenizer.ggml.model": text("bert"),
         "tokenizer.ggml.pre": text("default"),
         "tokenizer.ggml.tokens": _strings([_phantom(word) for word in words]),
         "tokenizer.ggml.token_type": struct.pack(f"<IIQ{len(kinds)}i", _ARRAY, _INT32, len(kinds), *kinds),
-        "tokenizer.ggml.padding_token_id": _number(words.index("[PAD]")),
-        "tokenizer.ggml.unknown_token_id": _number(words.index("[UNK]")),
-        "tokenizer.ggml.cls_token_id": _number(words.index("[CLS]")),
-        "tokenizer.ggml.bos_token_id": _number(words.index("[CLS]")),
-        "tokenizer.ggml.seperator_token_id": _number(words.index("[SEP]")),
-        "tokenizer.ggml.eos_token_id": _number(words.index("[SEP]")),
-        "tokenizer.ggml.mask_token_id": _number(words.index("[MASK]")),
+        "tokenizer.ggml.padding_token_id": number(words.index("[PAD]")),
+        "tokenizer.ggml.unknown_token_id": number(words.index("[UNK]")),
+        "tokenizer.ggml.cls_token_id": number(words.index("[CLS]")),
+        "tokenizer.ggml.bos_token_id": number(words.index("[CLS]")),
+        "tokenizer.ggml.seperator_token_id": number(words.index("[SEP]")),
+        "tokenizer.ggml.eos_token_id": number(words.index("[SEP]")),
+        "tokenizer.ggml.mask_token_id": number(words.index("[MASK]")),
     }
-    return Gguf(metadata | (more or {}), {name: _tensor(array) for name, array in tensors.items()}).write(path)
+    return Gguf(metadata | (more or {}), {name: tensor(array) for name, array in tensors.items()}).write(path)
 
 
 def _renamed(item: tuple[str, np.ndarray]) -> tuple[str, np.ndarray]:
@@ -168,12 +168,12 @@ def _phantom(word: str) -> str:
     return word if word in MARKS else word[2:] if word.startswith("##") else "\u2581" + word
 
 
-def _tensor(array: np.ndarray) -> tuple[bytes, bytes]:
+def tensor(array: np.ndarray) -> tuple[bytes, bytes]:
     shape = array.shape[::-1]
     return struct.pack(f"<I{len(shape)}QI", len(shape), *shape, 0), np.ascontiguousarray(array, np.float32).tobytes()
 
 
-def _number(value: int) -> bytes:
+def number(value: int) -> bytes:
     return struct.pack("<II", _UINT32, value)
 
 

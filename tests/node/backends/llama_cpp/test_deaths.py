@@ -293,7 +293,7 @@ class LoadsForLong:
         if not self.is_first:
             await self.ended.wait()
             raise ChildEnded(self.cause)
-        return pipe.Ready(512, 1, 1, ["complete"], [], [], "", b"", 1.0, 1)
+        return pipe.Ready(512, 1, 1, ["complete"], [], [], "", b"", 1.0, 1, 1e7)
 
 
 async def test_loading_for_long_is_not_serving_for_long(

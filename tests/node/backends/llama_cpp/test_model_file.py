@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from node.backends import BackendError
-from node.backends.llama_cpp.model_file import absolute, check_header, digest, split_argument
+from node.backends.llama_cpp.model_file import absolute, check_header, digest, parts, split_argument
 from tests.node.backends.llama_cpp.gguf_files import DAMAGED, SMOLLM2
 
 
@@ -84,6 +84,16 @@ def test_digest_is_remembered_until_the_file_changes(tmp_path: Path) -> None:
     assert digest(path, cache, no_check) == hashlib.sha256(b"one").digest()
     path.write_bytes(b"three")
     assert digest(path, cache, no_check) == hashlib.sha256(b"three").digest()
+
+
+def test_a_model_in_several_files_is_all_of_them(tmp_path: Path) -> None:
+    files = [tmp_path / f"big[1]-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+    for number, file in enumerate([*files, tmp_path / "big[1]-00002-of-00004.gguf"]):
+        file.write_bytes(bytes([number]))
+    assert parts(files[0]) == files
+    assert digest(files[0], tmp_path / "digests.json", no_check) == hashlib.sha256(bytes([0, 1, 2])).digest()
+    files[2].write_bytes(b"other")
+    assert digest(files[0], tmp_path / "digests.json", no_check) == hashlib.sha256(bytes([0, 1]) + b"other").digest()
 
 
 @pytest.mark.parametrize("damage", ["", "[1, 2]", "{", '{"x": 1}', "\x00"])

@@ -12,7 +12,7 @@ from node.backends.llama_cpp import pipe
 SAID = [
     pipe.Generate(1, "chat", [["user", "hé"]], 5, ["\n"], "so", [1, 49_151], 0.7, 0.9, 3, options=["a"], logprobs=2),
     pipe.Cancel(1),
-    pipe.Ready(4096, 16, 2, ["chat"], ["schema"], ["no network"], "", b"bits", 1.5, 8),
+    pipe.Ready(4096, 16, 2, ["chat"], ["schema"], ["no network"], "", b"bits", 1.5, 8, 1e7),
     pipe.Unfit("broken"),
     pipe.Piece(1, "text 😀", [0, 7], [[b"text", -0.5, b"text", -0.5, b"\xf0", -2.0], [b"", 0.0]]),
     pipe.Ended(1, "stop", 3, 4, ""),

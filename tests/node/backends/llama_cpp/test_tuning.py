@@ -1,17 +1,20 @@
 """As few threads as are nearly as fast as any; keys and values as they are exact, or quickest."""
 
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
 from node.backends.llama_cpp import tuning
 from node.backends.llama_cpp.batch import Row
-from node.backends.llama_cpp.context import EXACT_BLOCK, QUICK_BLOCK, AbortFlag, Context, token_bytes
+from node.backends.llama_cpp.context import EXACT_BLOCK, QUICK_BLOCK, AbortFlag, Context
 from node.backends.llama_cpp.model import Model
 from node.backends.llama_cpp.pipe import Ready
 from node.backends.llama_cpp.room import CONVERSATIONS_MAX, SHARE
+from node.backends.llama_cpp.scheduler import Scheduler, Text
 from node.backends.llama_cpp.tuning import best_threads, fitting, fitting_again
 from tests.node.backends.llama_cpp.gguf_files import small_model
+from tests.node.backends.llama_cpp.mamba_files import tiny_mamba
 
 
 @pytest.mark.parametrize(
@@ -43,6 +46,7 @@ def test_a_slow_model_is_not_tried_for_long(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 TOKENS = 64
+TEXT_BYTES = TOKENS * 600.0  # About what one layer takes.
 PLENTY = 2**62
 
 
@@ -66,9 +70,23 @@ def test_blocks_are_filled_only_for_exactness_that_is_wanted_and_not_there(
 
 
 def test_as_many_conversations_as_the_memory_is_for(model: Model) -> None:
-    context, _ = fitting(model, TOKENS, "auto", 1, round(8 * TOKENS * token_bytes(model) / SHARE), AbortFlag())
+    context, _ = fitting(model, TOKENS, "auto", 1, round(8.5 * TEXT_BYTES / SHARE), AbortFlag())
     with closing(context):
         assert context.sequences == 8
+
+
+@pytest.mark.parametrize("exact", ["auto", "always"])
+def test_a_model_that_cannot_take_tokens_back_is_never_given_any_to_fill_up(
+    exact: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Model(tiny_mamba(tmp_path / "mamba.gguf"))
+    monkeypatch.setattr(tuning, "_is_quicker_filled", lambda context, token: True)
+    context, _ = fitting(model, TOKENS, exact, 1, PLENTY, AbortFlag())
+    with closing(context):
+        assert context.text_bytes == pytest.approx(tuning._bytes_of(context, [0] * 9, 2 * TOKENS), rel=0.05), "it does not grow"
+        scheduler, text = Scheduler(context), Text(list(range(1, 10)), lambda logits: int(logits.argmax()))
+        scheduler.add(text)
+        assert sum(len(scheduler.step()) for _ in range(9)) >= 8
 
 
 @pytest.mark.parametrize("exact", ["auto", "always"])
@@ -80,8 +98,8 @@ def test_every_wish_makes_a_context_that_computes(exact: str, model: Model) -> N
 
 @pytest.mark.parametrize(("room", "sequences"), [(5, 5), (20, 8)])
 def test_what_was_found_out_before_holds_as_far_as_there_is_memory(model: Model, room: int, sequences: int) -> None:
-    before = Ready(TOKENS, 8, 2, ["chat"], [], [], "", b"bits", 1.5, EXACT_BLOCK)
-    context = fitting_again(model, before, round(room * TOKENS * token_bytes(model) / SHARE), AbortFlag())
+    before = Ready(TOKENS, 8, 2, ["chat"], [], [], "", b"bits", 1.5, EXACT_BLOCK, TEXT_BYTES)
+    context = fitting_again(model, before, round(room * TEXT_BYTES / SHARE), AbortFlag())
     with closing(context):
         assert (context.sequences, context.tokens, context.threads, context.block) == (sequences, TOKENS, 2, EXACT_BLOCK)
 
