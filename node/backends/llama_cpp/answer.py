@@ -1,7 +1,9 @@
 """What an answer's tokens say: whole characters, no stop string, and nothing that was delivered before."""
 
 import codecs
+from collections.abc import Callable
 
+from node.backends import BackendError
 from node.backends.llama_cpp import pipe
 from node.backends.llama_cpp.model import Model
 from node.backends.stops import Remaining, StopFilter
@@ -14,8 +16,9 @@ class Answer:
     the beginning of a stop string, is held back here as it was there.
     """
 
-    def __init__(self, model: Model, request: pipe.Generate) -> None:
-        self._model, self._request = model, request
+    def __init__(self, model: Model, request: pipe.Generate, bytes_of: Callable[[int], bytes]) -> None:
+        """`bytes_of`: what a token says."""
+        self._model, self._request, self._bytes_of = model, request, bytes_of
         self._decoder = _decoder()
         stops = [] if request.forced else request.stops
         self._stops, self._remaining = StopFilter(stops), Remaining(request.delivered)
@@ -30,31 +33,49 @@ class Answer:
     def begun(self) -> str:
         """Take in what was delivered; returns what follows from it already.
 
-        Tokens that do not make the text are left aside: whoever told them, the text is what the user has seen.
+        Tokens that do not make the text are left aside: whoever told them, the text is what the user has seen. Of an answer that
+        is given from outside, its own tokens count. Raises BackendError if that does not begin with what was delivered.
         """
         delivered, tokens = self._request.delivered, self._request.delivered_tokens
+        if self._request.forced:
+            if not self._request.forced.startswith(delivered):
+                raise BackendError("the answer that was delivered is not the one that is given", retryable=False)
+            tokens = self._within(delivered.encode())
+            return "".join(self.add(token, self._bytes_of(token)) for token in tokens)
         ends = next((at for at, token in enumerate(tokens) if self._model.is_end(token)), len(tokens))
         if not self._make(tokens[:ends], delivered):
-            self.tokens = self._model.tokenize_plain(delivered)
+            self.tokens = self._model.tokenize_rest(delivered)
             return self._remaining.after(self._stops.push(delivered))
         said = ""
         for token in tokens[:ends]:
             if not self.is_over:
-                said += self.add(token, self._model.bytes_of(token))
+                said += self.add(token, self._bytes_of(token))
         self._ended = ends < len(tokens)
         return said
 
     def forced(self) -> list[int]:
         """The tokens that follow on those that are there, of an answer that is given from outside."""
+        return self._given()[len(self.tokens) :]
+
+    def _within(self, data: bytes) -> list[int]:
+        """The tokens of the given answer that say no more than this, its beginning."""
+        at, tokens = 0, self._given()
+        for count, token in enumerate(tokens):
+            part = self._bytes_of(token)
+            if data[at : at + len(part)] != part:
+                return tokens[:count]
+            at += len(part)
+        return tokens
+
+    def _given(self) -> list[int]:
         text, tokens = self._request.forced, self._request.forced_tokens
-        if not self._make(tokens, text):
-            tokens = self._model.tokenize_plain(text)
-        return tokens[len(self.tokens) :]
+        goes_on_after_its_end = any(map(self._model.is_end, tokens[:-1]))
+        return tokens if self._make(tokens, text) and not goes_on_after_its_end else self._model.tokenize_rest(text)
 
     def _make(self, tokens: list[int], text: str) -> bool:
         """Whether the tokens are the model's and say this text, or more."""
         try:
-            return _decoder().decode(b"".join(map(self._model.bytes_of, tokens))).startswith(text)
+            return _decoder().decode(b"".join(map(self._bytes_of, tokens))).startswith(text)
         except ValueError:
             return False
 

@@ -85,11 +85,11 @@ def forced_call(style: Style, tools: list[dict[str, Any]], name: str) -> str:
 class CallFilter:
     """Parts the calls from an answer's text. Text passes as soon as no call can begin in it any more."""
 
-    def __init__(self, style: Style) -> None:
+    def __init__(self, style: Style, *, begun: bool = False) -> None:
         self._style = style
         self._held = ""
         self._in_call = False
-        self._begun = False  # Some text has passed, so that the answer is no call as a whole.
+        self._begun = begun  # Some text has passed, so that the answer is no call as a whole.
 
     def push(self, text: str) -> str:
         """Take the next text in; returns what is text for the user now."""

@@ -137,6 +137,14 @@ class Model:
         """Tokens of a part of a text: no beginning, and what looks like a mark is only text."""
         return self._tokenize(text, False, False)
 
+    def tokenize_rest(self, text: str) -> list[int]:
+        """Tokens of a text that goes on after another: also without the space that some vocabularies put before everything."""
+        if self.bytes_of((self.tokenize_plain("a") or [0])[0])[:1] != b" ":
+            return self.tokenize_plain(text)
+        # Behind a line's end, of which no word is a part.
+        before, tokens = self.tokenize_plain("\n"), self.tokenize_plain(f"\n{text}")
+        return tokens[len(before) :] if tokens[: len(before)] == before else self.tokenize_plain(text)
+
     def _tokenize(self, text: str, with_beginning: bool, with_marks: bool) -> list[int]:
         data = text.encode("utf-8", "replace")
         size = len(data) + 8  # Never more tokens than bytes, but for those that the tokenizer adds.

@@ -99,7 +99,7 @@ class Worker:
             self._finish(call)
 
     def _call(self, request: pipe.Generate, prompt: list[int]) -> Call:
-        answer = Answer(self._model, request)
+        answer = Answer(self._model, request, self._bytes_of)
         begun = answer.begun()
         form = None
         style = self._template.style if request.tools and self._template and request.skill == "chat" else None
@@ -117,7 +117,7 @@ class Worker:
         draw = Draw(tokens, len(answer.tokens), request, seed, form, iter(forced) if request.forced else None)
         tokens += forced[:-1]
         text = Text(tokens, draw, max(0, len(forced) - 1), len(answer.tokens))
-        calls = CallFilter(style) if style else None
+        calls = CallFilter(style, begun=bool(request.delivered)) if style else None
         begun = calls.push(begun) if calls else begun
         return Call(request.call, text, len(prompt), answer, draw, left, begun, len(answer.tokens), filter=calls)
 

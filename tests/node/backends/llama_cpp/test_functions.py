@@ -57,6 +57,12 @@ def pushed(style: Style, said: str, step: int) -> tuple[str, list[list[str]]]:
 CALL = '{"name": "get_time", "arguments": {"zone": "\\u00e9"}}'
 
 
+def test_an_answer_of_which_text_was_delivered_is_no_call_as_a_whole() -> None:
+    """Whoever goes on with it sees only the rest, which may look like one."""
+    calls = CallFilter(LLAMA, begun=True)
+    assert (calls.push(CALL), calls.end()) == (CALL, ("", []))
+
+
 @pytest.mark.parametrize("step", [1, 2, 7, 1_000])
 @pytest.mark.parametrize(
     ("style", "said", "shown", "names"),
