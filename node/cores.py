@@ -4,9 +4,10 @@ import os
 from math import ceil
 from pathlib import Path
 
+from node.cgroups import processors
+
 THREADS_MAX = 8  # More cores only heat a shared machine.
 CPUS = Path("/sys/devices/system/cpu")
-QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def model_threads() -> int:
@@ -15,7 +16,7 @@ def model_threads() -> int:
     With as many as there are, whatever else runs makes all of them wait for the one that was interrupted.
     """
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
-    return max(1, min(THREADS_MAX, _cores() or usable, usable - 1, _quota() or usable))
+    return max(1, min(THREADS_MAX, _cores() or usable, usable - 1, ceil(processors() or usable)))
 
 
 def _cores() -> int:
@@ -27,12 +28,3 @@ def _cores() -> int:
     except OSError:
         return 0
     return len(siblings)
-
-
-def _quota() -> int:
-    """Processors that this process's control group may use at a time, as containers see it; 0 for all."""
-    try:
-        most, period = QUOTA.read_text(encoding="ascii").split()
-        return 0 if most == "max" else ceil(int(most) / int(period))
-    except (OSError, ValueError):
-        return 0

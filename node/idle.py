@@ -49,15 +49,15 @@ def _busy_s() -> float:
 
 
 def _own_s() -> float:
-    """What this process and those that it has started have had."""
+    """What this process and those that it has started have had, as far as `_busy_s` counts that."""
     own = psutil.Process()
     times = own.cpu_times()
-    spent = times.user + times.system + getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
+    user, system = times.user + getattr(times, "children_user", 0.0), times.system + getattr(times, "children_system", 0.0)
     for child in own.children(recursive=True):
         with suppress(psutil.Error):
             times = child.cpu_times()
-            spent += times.user + times.system
-    return float(spent)
+            user, system = user + times.user, system + times.system
+    return float(system if own.nice() > 0 else user + system)  # Niced, they are content with less.
 
 
 def _on_battery() -> bool:

@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from node import cores
+from node import cgroups, cores
 
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(cores, "CPUS", tmp_path / "cpu")
-    monkeypatch.setattr(cores, "QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(cgroups, "ROOT", tmp_path)
+    monkeypatch.setattr(cgroups, "GROUPS", tmp_path / "groups")
+    (tmp_path / "groups").write_text("0::/service\n")
     return tmp_path
 
 
@@ -23,7 +25,7 @@ def has(machine: Path, monkeypatch: pytest.MonkeyPatch, processors: int, sibling
         topology.mkdir(parents=True)
         first = number // siblings * siblings
         (topology / "thread_siblings_list").write_text(f"{first}-{first + siblings - 1}\n")
-    (machine / "cpu.max").write_text(quota)
+    (machine / "cpu.max").write_text(quota)  # The service has none of its own.
 
 
 @pytest.mark.parametrize(
