@@ -126,6 +126,8 @@ def _text(place: str, content: str | list[Part] | None) -> str:
     texts = []
     for number, part in enumerate(content):
         text = part.text if part.type == "text" else part.refusal if part.type == "refusal" else None
+        if text is None and part.type in ("text", "refusal"):
+            raise bad_request(f"{place}.content[{number}].{part.type}: missing.", f"{place}.content[{number}].{part.type}")
         if text is None:
             raise unsupported(f"{place}.content[{number}]", f'a part of type "{part.type[:32]}" is not text')
         texts.append(text)

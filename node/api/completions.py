@@ -1,5 +1,6 @@
 """/v1/completions: a text is continued, without a conversation around it. Older tools and evaluation harnesses speak it."""
 
+import codecs
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from node.api.bodies import read_json
-from node.api.chat_answers import Chunks, finish_reason, task_headers, token_text, usage_of
+from node.api.chat_answers import Chunks, finish_reason, task_headers, usage_of
 from node.api.errors import bad_request
 from node.api.fields import Alternatives, AnswerFields, Count, StreamOptions, SwarmWishes, unsupported, wishes_with
 from node.api.gathering import Gathered, gather_all
@@ -20,6 +21,7 @@ from node.api.streaming import EventStream
 from node.api.tasks import Service, Wishes, make_task
 from node.api.waiting import Awaited
 from node.desk import AskText
+from node.views import AnswerView
 from protocol.parts import Demands, Logprob, TaskId, Turn
 from swarm.values import Task
 
@@ -50,8 +52,11 @@ class CompletionChunks(Chunks):
     object = "text_completion"
     prefix = "cmpl"
 
+    echoed = ""
+    """The prompt, if it is to be said again."""
+
     def opening(self) -> bytes:
-        return b""
+        return self.chunk(b'"text":' + _encode(self.echoed), b"null") if self.echoed else b""
 
     def text(self, item: AskText) -> bytes:
         logprobs = _encode(legacy_logprobs(item.logprobs, 0)) if item.logprobs else b"null"
@@ -70,16 +75,18 @@ async def completions(service: Service, request: Request) -> ASGIApp:
     wanted = resolve(service.desk, name, skill=swarm.skill or COMPLETE)
     created = int(time.time())
     if asked.stream:
-        if len(prompts) > 1 or (asked.echo and asked.logprobs is not None):
+        if len(prompts) > 1 or (asked.echo and (asked.logprobs is not None or asked.max_tokens == 0)):
             raise unsupported("stream", "several prompts, or a prompt's own log-probabilities, come in one piece")
         task = make_task(service, wanted, [Turn("user", prompts[0])], wishes)
         options = asked.stream_options or StreamOptions()
         chunks = CompletionChunks(
             task.id, name, created, include_usage=bool(options.include_usage), include_swarm=bool(options.include_swarm)
         )
+        chunks.echoed = prompts[0] if asked.echo else ""
         return EventStream(service.desk, task, chunks)
     tasks = [make_task(service, wanted, [Turn("user", prompt)], wishes) for prompt in prompts]
-    read = [_reading(task, service) for task in tasks] if asked.echo and asked.logprobs is not None else []
+    is_read = asked.echo and (asked.logprobs is not None or asked.max_tokens == 0)
+    read = [_reading(task, service) for task in tasks] if is_read else []
     return Awaited(lambda: _complete(service, asked, prompts, tasks, read, name, created))
 
 
@@ -92,7 +99,7 @@ def prompts_of(asked: CompletionRequest) -> list[str]:
         raise bad_request(f"prompt: {len(prompts)} texts, {PROMPTS_MAX} allowed.", "prompt")
     texts = [prompt for prompt in prompts if isinstance(prompt, str)]
     if len(texts) < len(prompts):
-        raise unsupported("prompt", "tokens have other numbers in each model; send text")
+        raise unsupported("prompt", "tokens have other numbers in each model", "Send text")
     return texts
 
 
@@ -131,7 +138,7 @@ async def _complete(
         for number in range(len(prompts))
     ]
     first = (written or readings)[0].answer
-    usages = [usage_of(each.answer) for each in written or readings]
+    usages = [usage_of(each.answer) for each in written] or [_usage_of_reading(each.answer) for each in readings]
     body = {
         "id": f"cmpl-{tasks[0].id.hex()}",
         "object": "text_completion",
@@ -144,6 +151,11 @@ async def _complete(
     response = Response(_encode(body), media_type="application/json")
     response.raw_headers.extend(task_headers(tasks[0].id, first.node, first.name, first.model))
     return response
+
+
+def _usage_of_reading(answer: AnswerView) -> dict[str, int]:
+    """What was given as an answer is the prompt."""
+    return {"prompt_tokens": answer.tokens_out, "completion_tokens": 0, "total_tokens": answer.tokens_out}
 
 
 def _choice(
@@ -161,13 +173,21 @@ def _choice(
 
 def legacy_logprobs(logprobs: Sequence[Logprob], begins: int) -> dict[str, Any]:
     """As this route words them; `begins` is where the first token stands in the text."""
-    tokens = [token_text(each.data) for each in logprobs]
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
     offsets = [begins]
-    for token in tokens:
-        offsets.append(offsets[-1] + len(token))
+    for each in logprobs:
+        offsets.append(offsets[-1] + len(decoder.decode(each.data)))
     return {
-        "tokens": tokens,
+        "tokens": [_legacy_text(each.data) for each in logprobs],
         "token_logprobs": [each.logprob for each in logprobs],
-        "top_logprobs": [{token_text(other.data): other.logprob for other in each.top} for each in logprobs],
+        "top_logprobs": [{_legacy_text(other.data): other.logprob for other in each.top} for each in logprobs],
         "text_offset": offsets[:-1],
     }
+
+
+def _legacy_text(data: bytes) -> str:
+    """A token; parts of a character as OpenAI wrote them, so that no two are alike."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)

@@ -53,7 +53,7 @@ def _texts(asked: EmbeddingRequest) -> list[str]:
         raise bad_request(f"input: {len(inputs)} texts, 1 to {INPUTS_MAX} allowed.", "input")
     texts = [text for text in inputs if isinstance(text, str)]
     if len(texts) < len(inputs):
-        raise unsupported("input", "tokens have other numbers in each model; send text")
+        raise unsupported("input", "tokens have other numbers in each model", "Send text")
     if not all(texts):
         raise bad_request("input: a text is empty.", "input")
     return texts

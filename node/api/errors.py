@@ -68,6 +68,11 @@ _OPENAI_CODES: Mapping[str, str] = {
 }
 
 
+_HINTS: Mapping[str, str] = {
+    codes.DEADLINE_EXCEEDED.name: " `swarm.deadline_s` in the request gives it more, as does ask.deadline in config.toml.",
+}
+
+
 class ApiError(Exception):
     """The request ends here. `param` names the field that is wrong; `answer` tells how far the task came."""
 
@@ -111,8 +116,9 @@ def error_body(error: ApiError, *, openai: bool) -> bytes:
     code = _OPENAI_CODES.get(error.code, error.code) if openai else error.code
     # OpenAI calls the conversation `messages`; the control API calls it `turns`.
     param = "messages" if openai and error.param == "turns" else error.param
+    hint = _HINTS.get(error.code, "") if openai else ""  # The command line has its own.
     body: dict[str, Any] = {
-        "error": {"message": error.message, "type": _type(error.status), "param": param, "code": code}
+        "error": {"message": error.message + hint, "type": _type(error.status), "param": param, "code": code}
     }
     if error.answer is not None:
         body["swarm"] = error.answer

@@ -39,7 +39,10 @@ class SamplingFields(msgspec.Struct):
 
 def sampling_of(fields: SamplingFields) -> dict[str, Any]:
     """The same as arguments of `Wishes`."""
-    return {name: getattr(fields, name) for name in SamplingFields.__struct_fields__}
+    given = {name: getattr(fields, name) for name in SamplingFields.__struct_fields__}
+    if fields.seed is not None and fields.seed < 0:
+        given["seed"] = None  # As llama.cpp and those who follow it have it: any.
+    return given
 
 
 class SwarmWishes(msgspec.Struct, forbid_unknown_fields=True):
@@ -76,7 +79,7 @@ def schema_of(form: ResponseFormat | None) -> str:
             if form.json_schema is None:
                 raise bad_request("response_format.json_schema: missing.", "response_format.json_schema")
             return json_text(form.json_schema.schema) or ANY_OBJECT
-    raise unsupported("response_format", f'"{form.type[:32]}" is not one of text, json_object, json_schema')
+    raise unsupported("response_format", f'"{form.type[:32]}" is not known', "Give text, json_object or json_schema")
 
 
 class StreamOptions(msgspec.Struct):
@@ -106,6 +109,8 @@ def wishes_with(fields: AnswerFields, tokens_max: int | None, *, logprobs: int, 
     if fields.logit_bias:
         raise unsupported("logit_bias", "tokens have other numbers in each model")
     swarm, stop = fields.swarm or SwarmWishes(), fields.stop or []
+    if swarm.options == []:
+        raise bad_request("swarm.options: give at least one text.", "swarm.options")
     demands = demands_of(
         schema=schema_of(fields.response_format),
         grammar=fields.grammar or "",
@@ -156,9 +161,9 @@ def demands_of(
     return Demands(schema, grammar, tuple(options), forced, (), logprobs, tools, tool)
 
 
-def unsupported(param: str, why: str) -> ApiError:
+def unsupported(param: str, why: str, instead: str = "Leave it out") -> ApiError:
     """What would be ignored and must not be."""
-    return ApiError(400, "unsupported_parameter", f"{param} is not supported: {why}. Leave it out.", param=param)
+    return ApiError(400, "unsupported_parameter", f"{param} is not supported: {why}. {instead}.", param=param)
 
 
 def json_text(value: object) -> str:

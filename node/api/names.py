@@ -11,6 +11,7 @@ from protocol.identity import NodeId, node_from_text
 
 AUTO = "auto"
 CHAT = "chat"
+NUMBERS = ("embed", "rerank")  # Skills whose answers are no texts to read.
 SKILL_PREFIX = "skill:"
 PEER_PREFIX = "peer:"
 
@@ -45,9 +46,10 @@ def resolve(desk: Desk, name: str, *, skill: str = "", peer: str = "") -> Wanted
             raise _unknown_model(model, peer, offers)
         offers = with_model
     skills = sorted({offer.skill for offer in offers})
+    speaking, is_given = [each for each in skills if each not in NUMBERS], bool(skill)
     if not skill:
-        skill = CHAT if CHAT in skills or not skills else skills[0]
-    elif skill not in skills and (_too_long(skill, lim.SKILL_BYTES_MAX) or _settled(desk)):
+        skill = CHAT if CHAT in skills or not speaking else speaking[0]
+    if skill not in skills and (skills or is_given) and (_too_long(skill, lim.SKILL_BYTES_MAX) or _settled(desk)):
         raise _unknown_skill(skill, model or peer, skills)
     return Wanted(skill, model, worker)
 

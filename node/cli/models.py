@@ -93,7 +93,7 @@ def remove(terminal: Terminal, ref: str, once: bool) -> None:
     if terminal.json:
         terminal.record({"schema": "swarm.model/1", **data})
         return
-    terminal.say(f"{plain(model.model or model.ref)} is gone{', from config.toml too' if dropped else ''}.")
+    terminal.say(f"{plain(model.model or model.ref)} is no longer offered{', nor listed in config.toml' if dropped else ''}.")
 
 
 @command.command("bench")

@@ -72,5 +72,7 @@ class Format:
 
 
 def _short(reason: str) -> str:
-    """The first line of an error."""
-    return reason.strip().partition("\n")[0][:REASON_CHARACTERS_MAX]
+    """The first line of an error, and where that only announces it, the last."""
+    lines = [line.strip() for line in reason.strip().splitlines()]
+    shown = f"{lines[0]} {lines[-1]}" if len(lines) > 1 and lines[0].endswith(":") else "".join(lines[:1])
+    return shown[:REASON_CHARACTERS_MAX]

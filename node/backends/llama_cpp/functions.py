@@ -14,6 +14,9 @@ from protocol.limits import CALLS_MAX, FUNCTION_BYTES_MAX
 ONE_WAY = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
+NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}  # Of a function that tells of none.
+
+
 class ToolsRefused(Exception):
     """The functions of a request cannot be used. The message is for people."""
 
@@ -69,7 +72,7 @@ def forced_call(style: Style, tools: list[dict[str, Any]], name: str) -> str:
             "type": "object",
             "properties": {
                 "name": {"const": function["name"]},
-                style.arguments: function.get("parameters") or {"type": "object"},
+                style.arguments: function.get("parameters") or NO_ARGUMENTS,
             },
             "required": ["name", style.arguments],
             "additionalProperties": False,

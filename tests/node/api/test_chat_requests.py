@@ -85,6 +85,9 @@ async def test_same_fields_without_effect_are_accepted() -> None:
 
 
 async def test_sampling_wishes_are_read() -> None:
+    assert wishes_of(parsed(seed=-1)).seed is None, "any, as llama.cpp has it"
+    with pytest.raises(ApiError, match=r"swarm\.options: give at least one text"):
+        wishes_of(parsed(swarm={"options": []}))
     wishes = wishes_of(parsed(temperature=0, top_p=0.9, seed=5, stop=["a", "b"], max_tokens=7))
     assert (wishes.temperature, wishes.top_p, wishes.seed, wishes.stops, wishes.tokens_max) == (
         0,
@@ -211,7 +214,7 @@ async def test_roles_and_text_parts_become_turns() -> None:
             "messages[1].content[1]",
         ),
         ({"role": "user", "content": [{"type": "input_audio"}]}, "unsupported_parameter", "messages[1].content[0]"),
-        ({"role": "user", "content": [{"type": "text"}]}, "unsupported_parameter", "messages[1].content[0]"),
+        ({"role": "user", "content": [{"type": "text"}]}, "bad_request", "messages[1].content[0].text"),
     ],
 )
 async def test_message_that_no_model_here_can_read_is_refused(message: dict, code: str, param: str) -> None:

@@ -59,6 +59,15 @@ async def test_name_that_leads_nowhere_names_what_exists(
     assert refused.value.param == "model"
 
 
+async def test_what_makes_numbers_is_not_talked_with() -> None:
+    desk = ScriptedDesk()
+    desk.offers = [offer("embed", "minilm", HERON, "heron")]
+    assert resolve(desk, "minilm", skill="embed") == Wanted("embed", "minilm", None)
+    with pytest.raises(ApiError, match=r'does not offer the skill "chat"\. Offered: embed') as refused:
+        resolve(desk, "minilm")
+    assert refused.value.status == 404
+
+
 @pytest.mark.parametrize(("state", "uptime_s"), [("starting", 60.0), ("ready", 1.0)])
 async def test_young_node_asks_for_what_it_has_not_heard_of(state: str, uptime_s: float) -> None:
     desk = ScriptedDesk()

@@ -96,7 +96,7 @@ async def test_log_probabilities_of_a_continuation(api: Served, client: openai.A
     answer = await client.completions.create(model="auto", prompt="See, ", logprobs=1)
     told = answer.choices[0].logprobs
     assert api.desk.asked[0].demands == Demands(logprobs=2)
-    assert told.tokens == ["a", " bird\ufffd"]
+    assert told.tokens == ["a", "bytes:\\x20\\x62\\x69\\x72\\x64\\xf0\\x9f"], "half a character is told from another half"
     assert told.token_logprobs == [-0.5, -0.25]
     assert told.text_offset == [5, 6]
     assert told.top_logprobs[0] == {"a": -0.5, "the": -1.5}
@@ -110,6 +110,20 @@ async def test_a_prompt_alone_is_scored(api: Served, client: openai.AsyncOpenAI)
     assert (task.turns, task.demands) == ((Turn("user", ""),), Demands(forced="a bird", logprobs=2))
     assert answer.choices[0].text == "a bird"
     assert answer.choices[0].logprobs.text_offset == [0, 1]
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (2, 0)
+
+
+async def test_a_prompt_alone_is_said_again_with_how_long_it_is(api: Served, client: openai.AsyncOpenAI) -> None:
+    api.desk.answers = answering("a bird")
+    answer = await client.completions.create(model="auto", prompt="a bird", echo=True, max_tokens=0)
+    assert (answer.choices[0].text, answer.choices[0].logprobs) == ("a bird", None)
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (2, 0)
+
+
+async def test_a_prompt_is_said_again_before_what_follows(api: Served, lenient: openai.AsyncOpenAI) -> None:
+    api.desk.answers = answering(" flies")
+    stream = await lenient.completions.create(model="auto", prompt="a bird", echo=True, stream=True)
+    assert "".join([choice.text async for chunk in stream for choice in chunk.choices]) == "a bird flies"
 
 
 async def test_a_prompt_and_what_follows_are_scored_together(api: Served, client: openai.AsyncOpenAI) -> None:

@@ -149,8 +149,8 @@ def test_a_model_is_let_go_by_its_file_or_its_name(
         control.asked.clear()
         ran = swarm("models", "rm", name, "--once")
         assert (ran.code, control.asked) == (ExitCode.DONE, [("POST /models/remove", {"ref": sent})])
-        assert ran.err.strip() == "smollm2 is gone."
-    assert swarm("models", "rm", "smollm2").err.strip() == "smollm2 is gone, from config.toml too."
+        assert ran.err.strip() == "smollm2 is no longer offered."
+    assert swarm("models", "rm", "smollm2").err.strip() == "smollm2 is no longer offered, nor listed in config.toml."
     assert home.config_file.read_text() == '[offer]\nmodels = ["echo"]\n'
     control.answers["POST /models/remove"] = Answer({"error": {"code": "unknown_model", "message": "no such"}}, 404)
     assert swarm("models", "rm", "x").code == ExitCode.NO_CAPABLE_PEER

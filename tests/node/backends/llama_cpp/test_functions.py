@@ -125,6 +125,9 @@ async def test_a_call_that_must_be_made_is_made(model: LlamaCppBackend) -> None:
             given = json.loads(call.arguments)
             assert set(given) == {"city", "days"}
             assert given["days"] in (1, 2, 3)
+    bare = json.dumps([{"type": "function", "function": {"name": "now"}}])
+    [call] = (await ask(model, replace(asked, demands=Demands(tools=bare, tool="now")))).generated.calls
+    assert json.loads(call.arguments) == {}, "a function that tells of no parameters has none"
     told = (*asked.turns, Turn("assistant", "", (call,)), Turn("tool", "Sunny, 21 degrees.", (), call.id))
     answer = await ask(model, replace(asked, turns=told, demands=Demands(tools=TOOLS)))
     assert answer.text
