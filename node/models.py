@@ -161,13 +161,21 @@ class Models:
             if source.state == "loading":
                 source.detail = words
 
+        def note(words: str) -> None:
+            source.note = words
+
         def available(able: bool) -> None:
             if source.able != able and source.state == "ready":
                 source.able = able
                 self._announce()
 
         return replace(
-            self._surroundings, memory_bytes=self._memory_bytes, measured=source.capabilities, tell=tell, available=available
+            self._surroundings,
+            memory_bytes=self._memory_bytes,
+            measured=source.capabilities,
+            tell=tell,
+            note=note,
+            available=available,
         )
 
     async def _make_room(self, source: Source) -> None:
@@ -221,7 +229,7 @@ class Models:
             raise BackendError("nothing passed its self-test; see the log", retryable=False)
         _check_fit(capabilities)
         source.capabilities = capabilities
-        source.set("ready")
+        source.set("ready", source.note)
         log.info("model %s is ready: %s", without_secrets(source.ref), ", ".join(offered.skill for offered in capabilities))
         source.settled.set()
         self._announce()

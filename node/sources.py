@@ -21,6 +21,7 @@ class Source:
     backend: Backend | None = None
     state: str = "loading"
     detail: str = ""
+    note: str = ""  # What it cannot do, in words for people.
     capabilities: tuple[Capability, ...] = ()
     able: bool = True  # Whether the backend can work now; a process that is being restarted cannot.
     memory_bytes: int = 0  # What it took when it was last loaded, and

@@ -116,7 +116,8 @@ class Surroundings:
 
     `exact`: whether an answer that anybody with this model can compute again, bit by bit, is worth more than a fast one. `measured`
     is what this source offered when it was loaded before: its speed need not be measured again. `tell` takes words for people on
-    how far loading is; `available` whether it can work now, any time after it was ready.
+    how far loading is, `note` on what a model that is ready cannot do; `available` whether it can work now, any time after it was
+    ready.
     """
 
     logs: Path
@@ -125,6 +126,7 @@ class Surroundings:
     exact: Exactness = "auto"
     measured: tuple[Capability, ...] = ()
     tell: Callable[[str], None] = lambda words: None
+    note: Callable[[str], None] = lambda words: None
     available: Callable[[bool], None] = lambda able: None
 
 

@@ -72,6 +72,8 @@ def add(terminal: Terminal, ref: str, once: bool) -> None:
         terminal.record({"schema": "swarm.model/1", **data})
         return
     terminal.out(models_table([model]))
+    for line in model_trouble([model]):
+        terminal.complain(line)
     if kept:
         terminal.say(f"Kept in {short_path(terminal.home.config_file)}.")
 

@@ -63,11 +63,11 @@ def _model_state(model: ModelView) -> str:
 
 
 def model_trouble(models: Sequence[ModelView]) -> list[str]:
-    """A line for each model that failed."""
+    """A line for each model that failed, or cannot do all that it might."""
     return [
         f"{click.style('!', fg='yellow')} {plain(model.ref)}: {plain(model.detail)}"
         for model in models
-        if model.state == "failed"
+        if model.state == "failed" or (model.state == "ready" and model.detail)
     ]
 
 

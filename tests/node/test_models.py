@@ -30,11 +30,13 @@ class Heavy:
     surroundings: Surroundings
     load_s: float = 3.0
     fails: str = ""
+    lacks: str = ""
     running: bool = False
     go_on: trio.Event = field(default_factory=trio.Event)  # Until then its answers wait.
 
     async def run(self, *, task_status: trio.TaskStatus[tuple[Capability, ...]]) -> None:
         self.surroundings.tell("half of it")
+        self.surroundings.note(self.lacks)
         await trio.sleep(self.load_s)
         if self.fails:
             raise BackendError(self.fails)
@@ -270,6 +272,11 @@ async def test_what_is_removed_is_offered_no_more_and_what_it_did_goes_on_elsewh
             node.models.remove("a")
         await node.models.add("a:100").wait()
         assert node.states() == {"b:100": "ready", "a:100": "ready"}
+
+
+async def test_what_a_ready_model_lacks_is_told(monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock) -> None:
+    async with box(monkeypatch, 500, "a:100", lacks="it has no chat template") as node:
+        assert [(view.state, view.detail) for view in node.models.views()] == [("ready", "it has no chat template")]
 
 
 async def test_a_model_can_be_removed_while_it_loads(

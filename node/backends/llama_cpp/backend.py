@@ -186,6 +186,7 @@ class LlamaCppBackend:
         """Digest and self-test of a child that has just loaded. Raises BackendError, also when the child dies meanwhile."""
         if ready.note:
             _log.info("%s: %s", self.model, ready.note)
+            self._surroundings.note(ready.note)
         _log.info("%s: %d threads; sandbox: %s", self.model, ready.threads, ", ".join(ready.guards))
         cache = self._surroundings.logs / "digests.json"
         check = trio.from_thread.check_cancelled
