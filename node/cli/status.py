@@ -48,7 +48,9 @@ def status_text(status: StatusView) -> str:
         lines += ["", peers_table(status.peers, ids=False)]
     offences = " · ".join(f"{count} {plain(kind)}" for kind, count in sorted(status.refused.items()))
     mark = click.style("!", fg="yellow")
-    trouble = [*model_trouble(status.models), *(f"{mark} {plain(warning)}" for warning in status.warnings)]
+    # Those that have failed are among the warnings.
+    trouble = model_trouble([model for model in status.models if model.state != "failed"])
+    trouble += [f"{mark} {plain(warning)}" for warning in status.warnings]
     if status.journal:
         trouble.append(f"{mark} {plain(status.journal)}")
     if offences:

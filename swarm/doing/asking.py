@@ -362,7 +362,7 @@ class Asking:
             return self._give_up(opened, errors.TOO_LONG, opened.ends[-1].reason, now)
         if opened.speaker is None:
             return self._give_up(opened, errors.EXHAUSTED, "", now)
-        return self._give_up(opened, errors.STREAM_BROKEN, f"{opened.broken}; no other worker can go on with it", now)
+        return self._give_up(opened, errors.STREAM_BROKEN, f"{opened.broken.rstrip('.')}; no other worker can go on with it", now)
 
     def _rescue(self, opened: Open, attempt: Attempt, now: float) -> list[Effect]:
         """The worker may be dead or frozen: ask another beside it, if there is one. Whoever speaks next goes on alone."""
