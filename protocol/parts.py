@@ -35,7 +35,8 @@ Prefix = Annotated[bytes, Blob(lim.PREFIX_BYTES, lim.PREFIX_BYTES)]
 class Capability:
     """One skill as offered by one model on one node, with its measured speed.
 
-    `digest` is the SHA-256 of the model's file, or empty where there is no file. `tokens_per_second` and `first_token_ms`
+    `digest` is the SHA-256 of the model's file (of all its files, one after the other, if it is split), or empty where there is
+    none. `tokens_per_second` and `first_token_ms`
     were measured at load by the worker itself: claims, until a requester has seen for itself. `numerics` is equal for two
     workers that compute the same bits (engine build, instruction set, formats of keys and values), and empty for one that
     cannot go on from the middle of an answer. `features` names the fields of Demands that its worker honours.
