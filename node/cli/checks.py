@@ -78,7 +78,9 @@ def config(about: Surroundings) -> Check:
         return Check("config", State.FAILED, failure.message, failure.hint)
     except ImportError as error:
         return Check("config", State.FAILED, f"the configuration cannot be checked: {error}", _REINSTALL)
-    return Check("config", State.OK, f"configuration is valid ({file if file.exists() else 'all defaults'})")
+    given = sorted(name for name in about.environ if name.startswith("SWARM_") and "__" in name)
+    places = [str(file)] if file.exists() else []
+    return Check("config", State.OK, f"configuration is valid ({', '.join([*places, *given]) or 'all defaults'})")
 
 
 def identity(about: Surroundings) -> Check:

@@ -116,7 +116,10 @@ def _gathered(text: tuple[str, ...], files: tuple[str, ...]) -> str:
     gathered = "\n\n".join(parts)
     if not gathered.strip():
         raise click.UsageError("Nothing to ask: the text is empty.")
-    count = len(gathered.encode("utf-8", "surrogatepass"))
+    try:
+        count = len(gathered.encode())
+    except UnicodeEncodeError:  # Python keeps bytes of an argument that are no text in this way.
+        raise click.UsageError("The text is not UTF-8.") from None
     if count > TURN_BYTES_MAX:
         raise _too_long(f"it has {count:,} bytes")
     return gathered

@@ -124,6 +124,12 @@ def test_stdin_is_not_read_when_there_is_a_question(swarm: Run, control: Control
     assert user_text(control) == "hi"
 
 
+def test_bytes_that_are_no_text_are_wrong_usage(swarm: Run, control: Control) -> None:
+    ran = swarm("ask", "\udcff bad")
+    assert (ran.code, control.asked) == (ExitCode.USAGE, [])
+    assert "not UTF-8" in ran.err
+
+
 @pytest.mark.parametrize("typed", [None, b"", b" \n"])
 def test_nothing_to_ask_is_wrong_usage(swarm: Run, control: Control, typed: bytes | None) -> None:
     ran = swarm("ask", typed=typed)

@@ -53,6 +53,10 @@ def test_a_key_that_others_can_read_is_found(swarm: Run, home: Home) -> None:
     assert f"    chmod 600 {home.identity_key}" in swarm("doctor").out
 
 
+def test_what_the_environment_sets_is_named(swarm: Run) -> None:
+    assert found(swarm, "config")["finding"] == "configuration is valid (SWARM_API__LISTEN, SWARM_NODE__LISTEN)"
+
+
 def test_a_config_that_is_wrong_is_found(swarm: Run, home: Home) -> None:
     home.config_file.write_text("[api]\nlisen = 1\n")
     check = found(swarm, "config")
