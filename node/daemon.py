@@ -119,7 +119,7 @@ async def _live(
         settings=_member_settings(settings.node),
         transport=transport,
         open_model=open_backend,
-        surroundings=Surroundings(home.logs, threads, exact=settings.offer.exact),
+        surroundings=Surroundings(home.logs, threads, context_tokens=settings.offer.context, exact=settings.offer.exact),
         parallel_max=settings.offer.max_parallel,
         memory_bytes=settings.offer.memory_bytes or model_memory(),
         pinned=settings.offer.pinned,

@@ -73,6 +73,7 @@ class OfferSettings(Struct, frozen=True):
     max_parallel: Annotated[int, Meta(ge=1, le=lim.SLOTS_MAX)] = 16  # Generations at once, of all models together.
     threads: Annotated[int, Meta(ge=0, le=1024)] = 0  # Of one model; 0: the node chooses.
     memory: str = "auto"  # For all models together; those that are over it are loaded when they are asked for.
+    context: Annotated[int, Meta(ge=256, le=131_072)] = 4096  # Tokens of one conversation at most, answer included.
     pinned: Texts = ()  # References of models that stay in memory.
     exact: Literal["auto", "always"] = "auto"  # Whether others can go on with and check every answer.
     when: Literal["always", "idle"] = "always"  # Whether peers get work done while the owner uses the machine.

@@ -114,15 +114,16 @@ Exactness = Literal["auto", "always"]
 class Surroundings:
     """What a backend may use of the node: a folder for its logs, threads and memory for a model, and whom to tell.
 
-    `exact`: whether an answer that anybody with this model can compute again, bit by bit, is worth more than a fast one. `measured`
-    is what this source offered when it was loaded before: its speed need not be measured again. `tell` takes words for people on
-    how far loading is, `note` on what a model that is ready cannot do; `available` whether it can work now, any time after it was
-    ready.
+    `context_tokens`: how long a conversation may be. `exact`: whether an answer that anybody with this model can compute again, bit
+    by bit, is worth more than a fast one. `measured` is what this source offered when it was loaded before: its speed need not be
+    measured again. `tell` takes words for people on how far loading is, `note` on what a model that is ready cannot do; `available`
+    whether it can work now, any time after it was ready.
     """
 
     logs: Path
     threads: int
     memory_bytes: int = 2**63
+    context_tokens: int = 4096
     exact: Exactness = "auto"
     measured: tuple[Capability, ...] = ()
     tell: Callable[[str], None] = lambda words: None

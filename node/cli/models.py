@@ -114,11 +114,13 @@ def bench(terminal: Terminal, ref: str, threads: int | None) -> None:
     from node.settings import load
 
     wanted = checked_reference(ref)
-    threads = threads or load(terminal.home, {}, environ=terminal.environ).offer.threads or model_threads()
+    offer = load(terminal.home, {}, environ=terminal.environ).offer
+    threads = threads or offer.threads or model_threads()
     terminal.say(f"Loading {plain(wanted)} with {threads} thread{'' if threads == 1 else 's'} …")
     with tempfile.TemporaryDirectory(prefix="starlings-bench-") as folder:
         try:
-            load_s, capability, found = trio.run(_bench, terminal, wanted, Surroundings(Path(folder), threads))
+            given = Surroundings(Path(folder), threads, context_tokens=offer.context)
+            load_s, capability, found = trio.run(_bench, terminal, wanted, given)
         except* BackendError as group:
             raise Failure("model_failed", f"{plain(wanted)} cannot be used: {first_error(group)}") from None
     if terminal.json:

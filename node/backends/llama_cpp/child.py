@@ -21,22 +21,21 @@ if TYPE_CHECKING:
 
 EXIT_UNFIT = 3
 PROGRESS_S = 0.5  # Between two words on how far loading is.
-CONTEXT_TOKENS_MAX = 4096  # Of one conversation.
 
 
 def main() -> NoReturn:
-    """Arguments: the model's path, `exact` (see `node.backends.Surroundings`), the number of threads, the memory that models may
-    have in bytes, the parent's process id; and what the process before this one said when it was ready, if there was one.
+    """Arguments: the model's path; `exact`, threads, memory and tokens as in `node.backends.Surroundings`; the parent's process id;
+    and what the process before this one said when it was ready, if there was one.
     """
-    path, exact, (threads, memory, parent) = Path(sys.argv[1]), sys.argv[2], map(int, sys.argv[3:6])
-    before = next((said for said in pipe.Unpacker().feed(bytes.fromhex(sys.argv[6])) if isinstance(said, pipe.Ready)), None)
+    path, exact, (threads, memory, context_tokens, parent) = Path(sys.argv[1]), sys.argv[2], map(int, sys.argv[3:7])
+    before = next((said for said in pipe.Unpacker().feed(bytes.fromhex(sys.argv[7])) if isinstance(said, pipe.Ready)), None)
     guards = restrict_process(parent)
     # The pipe's ends move out of the way; what prints to stdout now reaches the log.
     source, sink = os.dup(0), os.dup(1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     try:
-        serve(path, threads, memory, exact, before, guards, source, sink)
+        serve(path, threads, memory, context_tokens, exact, before, guards, source, sink)
     except _CannotLoad as error:
         os.write(sink, pipe.pack(pipe.Unfit(str(error)[:1_000])))
         os._exit(EXIT_UNFIT)
@@ -47,8 +46,9 @@ class _CannotLoad(Exception):
 
 
 def serve(
-    path: Path, threads: int, memory: int, wanted: str, before: pipe.Ready | None, guards: list[str], source: int, descriptor: int
-) -> NoReturn:
+    path: Path, threads: int, memory: int, context_tokens: int, wanted: str,
+    before: pipe.Ready | None, guards: list[str], source: int, descriptor: int,
+) -> NoReturn:  # fmt: skip
     """Load the model, say so, and answer for ever. What was found out `before` is not tried again. Raises _CannotLoad."""
     try:
         # Not before: loading these starts threads, which would be outside of the sandbox.
@@ -71,7 +71,7 @@ def serve(
     template, note = None, "it has no chat template, so it only completes text"
     try:
         model = Model(path, _teller(sink))
-        tokens = min(model.trained_tokens, CONTEXT_TOKENS_MAX)
+        tokens = min(model.trained_tokens, context_tokens)
         if model.pooling:
             embedder = Embedder(model, tokens, threads, abort, sink)
             sink.say(pipe.Ready(tokens, TEXTS_MAX, threads, [embedder.skill], [], guards, "", b"", 1.0, 1, 0.0))

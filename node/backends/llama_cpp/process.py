@@ -358,7 +358,7 @@ def _spawn(model: Path, given: Surroundings, log: Path, before: pipe.Ready | Non
         return subprocess.Popen(
             [
                 sys.executable, "-P", "-m", "node.backends.llama_cpp.child",
-                str(model), given.exact, str(given.threads), str(given.memory_bytes), str(os.getpid()),
+                str(model), given.exact, str(given.threads), str(given.memory_bytes), str(given.context_tokens), str(os.getpid()),
                 pipe.pack(before).hex() if before is not None else "",
             ],
             stdin=subprocess.PIPE,

@@ -42,6 +42,15 @@ async def test_a_real_model_keeps_the_contract(surroundings: Surroundings) -> No
     assert capabilities[0].context_tokens == 4096
 
 
+async def test_conversations_are_as_long_as_is_wanted(nonsense: Path, surroundings: Surroundings) -> None:
+    given = replace(surroundings, context_tokens=300)
+    async with running(backend := LlamaCppBackend(f"smollm2={nonsense}", given)) as offered:
+        assert {capability.context_tokens for capability in offered} == {300}
+        with pytest.raises(BackendError, match="300 are the most") as caught:
+            await ask(backend, request("complete", "a " * 400, model="smollm2"))
+        assert caught.value.too_long and not caught.value.retryable
+
+
 async def test_a_real_model_makes_sense(surroundings: Surroundings) -> None:
     async with running(backend := LlamaCppBackend(f"smollm2={SMOLLM2}", surroundings)):
         chat = await ask(backend, request("chat", "Hi", model="smollm2"))
