@@ -34,10 +34,8 @@ from protocol.limits import (
 from protocol.parts import FEATURES, Capability, FunctionCall
 
 RESTARTS_MAX = 5  # In a row. A model that dies more often has gone for good.
-BACKOFF_S, BACKOFF_S_MAX = (
-    0.5,
-    30.0,
-)  # Doubling, times a random half to one and a half: nodes of a swarm do not restart in step.
+BACKOFF_S, BACKOFF_S_MAX = 0.1, 30.0  # Before the first restart, which nearly always is all it takes, and before any;
+BACKOFF_FACTOR = 4  # for each more. Times a random half to one and a half: nodes of a swarm do not restart in step.
 CALM_S = 60.0  # A child that served for this long counts as well: the row of restarts begins anew.
 LOG_TAIL_BYTES = 16_384  # Where the engine's last complaint is looked for.
 
@@ -171,7 +169,7 @@ class LlamaCppBackend:
         return failure
 
     async def _live_again(self, restarts: int) -> tuple[BackendError | None, int]:
-        delay_s = min(BACKOFF_S * 2**restarts, BACKOFF_S_MAX) * random.uniform(0.5, 1.5)
+        delay_s = min(BACKOFF_S * BACKOFF_FACTOR**restarts, BACKOFF_S_MAX) * random.uniform(0.5, 1.5)
         await trio.sleep(delay_s)
         self._entered_at = float("inf")
         failure = await self._live()

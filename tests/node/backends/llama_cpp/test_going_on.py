@@ -45,7 +45,7 @@ async def test_an_answer_cut_after_any_token_goes_on_to_the_same_end(
     request = wanted("Why is the sky blue?", sampling=Sampling(temperature, seed=7))
     async with model(smollm2, tmp_path) as one:
         whole = await told_in_pieces(one, request)
-        for count in range(1, len(whole.tokens), 3):
+        for count in range(1, len(whole.tokens), 4):
             begun = await ask(one, replace(request, model=one.model, tokens_max=count))
             if count % 2:
                 await ask(one, replace(wanted(OTHER), model=one.model, tokens_max=3))
@@ -63,7 +63,7 @@ async def test_text_that_is_held_back_is_neither_lost_nor_said_twice(smollm2: Pa
         for stops in ((stop,), (never,)):
             asked = replace(request, stops=stops)
             whole = await told_in_pieces(one, asked)
-            for count in range(1, len(whole.tokens)):
+            for count in range(1, len(whole.tokens), 2):
                 begun = await ask(one, replace(asked, model=one.model, tokens_max=count))
                 # The limit flushes what a death would have held back: the user has all but as much.
                 text = begun.text[: max(0, len(begun.text) - len(stop))]
@@ -76,7 +76,7 @@ async def test_characters_of_several_bytes_are_put_together_again(smollm2: Path,
         request = wanted("Repeat: 🐦🐦🐦🐦🐦🐦 é 漢字 🐦🐦🐦", tokens_max=40, sampling=Sampling(0.3, seed=7))
         whole = await told_in_pieces(one, request)
         inside = 0
-        for count in range(1, len(whole.tokens), 2):
+        for count in range(1, len(whole.tokens), 3):
             begun = await ask(one, replace(request, model=one.model, tokens_max=count))
             inside += len(begun.tokens) < count  # The last token has no text of its own yet.
             assert await joined(one, request, begun.text, whole.tokens[:count]) == whole.text
