@@ -358,7 +358,7 @@ class Asking:
         """Nobody is left to try. An attempt that is only silent may still come back."""
         if opened.live:
             return []
-        if opened.speaker is None and all(end.code is errors.TOO_LONG for end in opened.ends):
+        if opened.speaker is None and {end.code for end in opened.ends} == {errors.TOO_LONG}:
             return self._give_up(opened, errors.TOO_LONG, opened.ends[-1].reason, now)
         if opened.speaker is None:
             return self._give_up(opened, errors.EXHAUSTED, "", now)
