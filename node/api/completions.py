@@ -74,8 +74,9 @@ async def completions(service: Service, request: Request) -> ASGIApp:
     name = asked.model or AUTO
     wanted = resolve(service.desk, name, skill=swarm.skill or COMPLETE)
     created = int(time.time())
+    is_read = asked.echo and (asked.logprobs is not None or asked.max_tokens == 0)
     if asked.stream:
-        if len(prompts) > 1 or (asked.echo and (asked.logprobs is not None or asked.max_tokens == 0)):
+        if len(prompts) > 1 or is_read:
             raise unsupported("stream", "several prompts, or a prompt's own log-probabilities, come in one piece")
         task = make_task(service, wanted, [Turn("user", prompts[0])], wishes)
         options = asked.stream_options or StreamOptions()
@@ -85,7 +86,6 @@ async def completions(service: Service, request: Request) -> ASGIApp:
         chunks.echoed = prompts[0] if asked.echo else ""
         return EventStream(service.desk, task, chunks)
     tasks = [make_task(service, wanted, [Turn("user", prompt)], wishes) for prompt in prompts]
-    is_read = asked.echo and (asked.logprobs is not None or asked.max_tokens == 0)
     read = [_reading(task, service) for task in tasks] if is_read else []
     return Awaited(lambda: _complete(service, asked, prompts, tasks, read, name, created))
 

@@ -2,6 +2,7 @@
 
 import codecs
 from collections.abc import Callable
+from functools import cached_property
 
 from node.backends import BackendError
 from node.backends.llama_cpp import pipe
@@ -55,11 +56,11 @@ class Answer:
 
     def forced(self) -> list[int]:
         """The tokens that follow on those that are there, of an answer that is given from outside."""
-        return self._given()[len(self.tokens) :]
+        return self._given[len(self.tokens) :]
 
     def _within(self, data: bytes) -> list[int]:
         """The tokens of the given answer that say no more than this, its beginning."""
-        at, tokens = 0, self._given()
+        at, tokens = 0, self._given
         for count, token in enumerate(tokens):
             part = self._bytes_of(token)
             if data[at : at + len(part)] != part:
@@ -67,7 +68,9 @@ class Answer:
             at += len(part)
         return tokens
 
+    @cached_property
     def _given(self) -> list[int]:
+        """The tokens of an answer that is given from outside."""
         text, tokens = self._request.forced, self._request.forced_tokens
         goes_on_after_its_end = any(map(self._model.is_end, tokens[:-1]))
         return tokens if self._make(tokens, text) and not goes_on_after_its_end else self._model.tokenize_rest(text)

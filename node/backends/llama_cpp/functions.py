@@ -12,8 +12,6 @@ from protocol.limits import CALLS_MAX, FUNCTION_BYTES_MAX
 
 # One way to write each JSON value, in llguidance's words: small models would otherwise write spaces for ever.
 ONE_WAY = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
-
-
 NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}  # Of a function that tells of none.
 
 
