@@ -142,28 +142,30 @@ class ChatChunks(Chunks):
         return self.chunk(b'"delta":{}', finish, more=more)
 
 
-def completion(task: TaskId, model: str, created: int, gathered: Gathered) -> Response:
-    """The whole answer in one object."""
-    answer = gathered.answer
+def completion(task: TaskId, model: str, created: int, gathered: Sequence[Gathered]) -> Response:
+    """All that was answered to one question, in one object. Who answered is told of the first."""
+    answer = gathered[0].answer
     body: dict[str, Any] = {
         "id": f"{CHAT_PREFIX}-{task.hex()}",
         "object": "chat.completion",
         "created": created,
         "model": answer.model or model,
-        "choices": [
-            {
-                "index": 0,
-                "message": _message(gathered),
-                "logprobs": chat_logprobs(gathered.logprobs) if gathered.logprobs else None,
-                "finish_reason": finish_reason(answer),
-            }
-        ],
-        "usage": usage_of(answer),
+        "choices": [_choice(number, each) for number, each in enumerate(gathered)],
+        "usage": usage_of(*(each.answer for each in gathered)),
         "swarm": answer,
     }
     response = Response(_encode(body), media_type="application/json")
     response.raw_headers.extend(task_headers(task, answer.node, answer.name, answer.model))
     return response
+
+
+def _choice(number: int, gathered: Gathered) -> dict[str, Any]:
+    return {
+        "index": number,
+        "message": _message(gathered),
+        "logprobs": chat_logprobs(gathered.logprobs) if gathered.logprobs else None,
+        "finish_reason": finish_reason(gathered.answer),
+    }
 
 
 def _message(gathered: Gathered) -> dict[str, Any]:
@@ -215,9 +217,7 @@ def finish_reason(answer: AnswerView) -> str:
     return answer.finish if answer.finish in ("length", "tool_calls") else "stop"
 
 
-def usage_of(answer: AnswerView) -> dict[str, int]:
-    return {
-        "prompt_tokens": answer.tokens_in,
-        "completion_tokens": answer.tokens_out,
-        "total_tokens": answer.tokens_in + answer.tokens_out,
-    }
+def usage_of(*answers: AnswerView) -> dict[str, int]:
+    """Of answers to one question, whose tokens count once."""
+    asked, answered = answers[0].tokens_in, sum(answer.tokens_out for answer in answers)
+    return {"prompt_tokens": asked, "completion_tokens": answered, "total_tokens": asked + answered}

@@ -4,6 +4,7 @@ import codecs
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -14,11 +15,20 @@ from starlette.types import ASGIApp
 from node.api.bodies import read_json
 from node.api.chat_answers import Chunks, finish_reason, task_headers, usage_of
 from node.api.errors import bad_request
-from node.api.fields import Alternatives, AnswerFields, Count, StreamOptions, SwarmWishes, unsupported, wishes_with
+from node.api.fields import (
+    ANSWERS_MAX,
+    Alternatives,
+    AnswerFields,
+    Count,
+    StreamOptions,
+    SwarmWishes,
+    unsupported,
+    wishes_with,
+)
 from node.api.gathering import Gathered, gather_all
 from node.api.names import AUTO, resolve
 from node.api.streaming import EventStream
-from node.api.tasks import Service, Wishes, make_task
+from node.api.tasks import Service, Wishes, make_task, times
 from node.api.waiting import Awaited
 from node.desk import AskText
 from node.views import AnswerView
@@ -26,7 +36,6 @@ from protocol.parts import Demands, Logprob, TaskId, Turn
 from swarm.values import Task
 
 COMPLETE = "complete"
-PROMPTS_MAX = 64  # Of one request.
 TOKENS_DEFAULT = 16  # OpenAI's own for this route.
 
 
@@ -75,9 +84,12 @@ async def completions(service: Service, request: Request) -> ASGIApp:
     wanted = resolve(service.desk, name, skill=swarm.skill or COMPLETE)
     created = int(time.time())
     is_read = asked.echo and (asked.logprobs is not None or asked.max_tokens == 0)
+    count = asked.n or 1
+    if len(prompts) * count > ANSWERS_MAX:
+        raise bad_request(f"n: {count} answers to each of {len(prompts)} texts, {ANSWERS_MAX} in all allowed.", "n")
     if asked.stream:
-        if len(prompts) > 1 or is_read:
-            raise unsupported("stream", "several prompts, or a prompt's own log-probabilities, come in one piece")
+        if len(prompts) * count > 1 or is_read:
+            raise unsupported("stream", "several answers, or a prompt's own log-probabilities, come in one piece")
         task = make_task(service, wanted, [Turn("user", prompts[0])], wishes)
         options = asked.stream_options or StreamOptions()
         chunks = CompletionChunks(
@@ -87,7 +99,8 @@ async def completions(service: Service, request: Request) -> ASGIApp:
         return EventStream(service.desk, task, chunks)
     tasks = [make_task(service, wanted, [Turn("user", prompt)], wishes) for prompt in prompts]
     read = [_reading(task, service) for task in tasks] if is_read else []
-    return Awaited(lambda: _complete(service, asked, prompts, tasks, read, name, created))
+    written = [times(service, task, count) for task in tasks] if asked.max_tokens != 0 else []
+    return Awaited(lambda: _complete(service, asked, prompts, written, read, name, created))
 
 
 def prompts_of(asked: CompletionRequest) -> list[str]:
@@ -95,8 +108,8 @@ def prompts_of(asked: CompletionRequest) -> list[str]:
     if isinstance(asked.prompt, str):
         return [asked.prompt]
     prompts = asked.prompt or [""]
-    if len(prompts) > PROMPTS_MAX:
-        raise bad_request(f"prompt: {len(prompts)} texts, {PROMPTS_MAX} allowed.", "prompt")
+    if len(prompts) > ANSWERS_MAX:
+        raise bad_request(f"prompt: {len(prompts)} texts, {ANSWERS_MAX} allowed.", "prompt")
     texts = [prompt for prompt in prompts if isinstance(prompt, str)]
     if len(texts) < len(prompts):
         raise unsupported("prompt", "tokens have other numbers in each model", "Send text")
@@ -105,8 +118,8 @@ def prompts_of(asked: CompletionRequest) -> list[str]:
 
 def wishes_of(asked: CompletionRequest) -> Wishes:
     """How the text shall be continued. Raises ApiError for what would be ignored and must not be."""
-    if asked.best_of not in (None, 1):
-        raise unsupported("best_of", "one prompt makes one answer")
+    if asked.best_of not in (None, asked.n or 1):
+        raise unsupported("best_of", "all answers that are made are told")
     if asked.suffix:
         raise unsupported("suffix", "no model here fills gaps")
     if asked.max_tokens == 0 and not asked.echo:
@@ -122,23 +135,29 @@ def _reading(task: Task, service: Service) -> Task:
 
 
 async def _complete(
-    service: Service, asked: CompletionRequest, prompts: list[str], tasks: list[Task], read: list[Task], name: str, created: int
+    service: Service,
+    asked: CompletionRequest,
+    prompts: list[str],
+    writing: list[list[Task]],
+    reading: list[Task],
+    name: str,
+    created: int,
 ) -> Response:
-    writing = tasks if asked.max_tokens != 0 else []
-    gathered = await gather_all(service.desk, [*writing, *read])
-    written, readings = gathered[: len(writing)], gathered[len(writing) :]
-    choices = [
-        _choice(
-            number,
-            prompts[number],
-            bool(asked.echo),
-            written[number] if written else None,
-            readings[number] if readings else None,
-        )
-        for number in range(len(prompts))
-    ]
-    first = (written or readings)[0].answer
-    usages = [usage_of(each.answer) for each in written] or [_usage_of_reading(each.answer) for each in readings]
+    """`writing` holds the tasks of each prompt, `reading` the one that says how likely it is; one of them may be empty."""
+    tasks = [*chain(*writing), *reading]
+    gathered = dict(zip((task.id for task in tasks), await gather_all(service.desk, tasks), strict=True))
+    choices: list[dict[str, Any]] = []
+    usages: list[dict[str, int]] = []
+    for number, prompt in enumerate(prompts):
+        written = [gathered[task.id] for task in writing[number]] if writing else []
+        read = gathered[reading[number].id] if reading else None
+        if written:
+            usages.append(usage_of(*(each.answer for each in written)))
+        elif read is not None:
+            usages.append(_usage_of_reading(read.answer))
+        answers: Sequence[Gathered | None] = written or [None]
+        choices += [_choice(len(choices) + place, prompt, bool(asked.echo), each, read) for place, each in enumerate(answers)]
+    first = gathered[tasks[0].id].answer
     body = {
         "id": f"cmpl-{tasks[0].id.hex()}",
         "object": "text_completion",

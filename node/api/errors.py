@@ -74,7 +74,10 @@ _HINTS: Mapping[str, str] = {
 
 
 class ApiError(Exception):
-    """The request ends here. `param` names the field that is wrong; `answer` tells how far the task came."""
+    """The request ends here.
+
+    `param` names the field that is wrong; `answer` tells how far the task came, `text` is what of the answer was there by then.
+    """
 
     def __init__(
         self,
@@ -85,6 +88,7 @@ class ApiError(Exception):
         param: str | None = None,
         headers: tuple[tuple[str, str], ...] = (),
         answer: AnswerView | None = None,
+        text: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -93,6 +97,7 @@ class ApiError(Exception):
         self.param = param
         self.headers = headers
         self.answer = answer
+        self.text = text
 
 
 def bad_request(message: str, param: str | None = None) -> ApiError:
@@ -100,7 +105,7 @@ def bad_request(message: str, param: str | None = None) -> ApiError:
     return ApiError(400, "bad_request", message, param=param)
 
 
-def failed_task(code: ErrorCode, reason: str, answer: AnswerView | None) -> ApiError:
+def failed_task(code: ErrorCode, reason: str, answer: AnswerView | None, text: str = "") -> ApiError:
     """A task that ended without a complete answer, as HTTP tells it."""
     return ApiError(
         _STATUS.get(code.number, _STATUS_OTHERWISE),
@@ -108,11 +113,12 @@ def failed_task(code: ErrorCode, reason: str, answer: AnswerView | None) -> ApiE
         reason or code.meaning,
         headers=_RETRY.get(code.number, ()),
         answer=answer,
+        text=text,
     )
 
 
 def error_body(error: ApiError, *, openai: bool) -> bytes:
-    """The JSON of an error. `swarm` holds the AnswerView of a task that failed."""
+    """The JSON of an error. `swarm` holds the AnswerView of a task that failed, `text` the beginning of its answer."""
     code = _OPENAI_CODES.get(error.code, error.code) if openai else error.code
     # OpenAI calls the conversation `messages`; the control API calls it `turns`.
     param = "messages" if openai and error.param == "turns" else error.param
@@ -122,6 +128,8 @@ def error_body(error: ApiError, *, openai: bool) -> bytes:
     }
     if error.answer is not None:
         body["swarm"] = error.answer
+    if error.text:
+        body["text"] = error.text
     return msgspec.json.encode(body)
 
 

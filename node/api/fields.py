@@ -18,6 +18,8 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 TokenCount = Annotated[int, msgspec.Meta(ge=1)]
 DeadlineS = Annotated[float, msgspec.Meta(gt=0.0, le=DEADLINE_S_MAX)]
 PrivacyName = Literal["local", "swarm"]
+ANSWERS_MAX = 64  # Of one request.
+AnswerCount = Annotated[int, msgspec.Meta(ge=1, le=ANSWERS_MAX)]
 ALTERNATIVES_MAX = lim.LOGPROBS_MAX - 1
 Alternatives = Annotated[int, msgspec.Meta(ge=0, le=ALTERNATIVES_MAX)]
 
@@ -97,15 +99,13 @@ class AnswerFields(SamplingFields, kw_only=True):
     response_format: ResponseFormat | None = None
     grammar: str | None = None
     swarm: SwarmWishes | None = None
-    # Known, and refused where they would change the answer.
-    n: int | None = None
+    n: AnswerCount | None = None
+    # Known, and refused because it would change the answer.
     logit_bias: dict[str, Any] | None = None
 
 
 def wishes_with(fields: AnswerFields, tokens_max: int | None, *, logprobs: int, tools: str = "", tool: str = "") -> Wishes:
     """How the answer shall be made. Raises ApiError for what would be ignored and must not be."""
-    if fields.n not in (None, 1):
-        raise unsupported("n", "one request makes one answer")
     if fields.logit_bias:
         raise unsupported("logit_bias", "tokens have other numbers in each model")
     swarm, stop = fields.swarm or SwarmWishes(), fields.stop or []

@@ -41,8 +41,9 @@ async def gather(desk: Desk, task: Task) -> Gathered:
                     if room < 0:
                         raise failed_task(codes.STREAM_BROKEN, "The worker sent more text than any answer has.", None)
                 elif isinstance(item, AskEnded):
-                    raise_if_failed(item)
-                    return Gathered("".join(texts), tuple(logprobs), item.answer)
+                    text = "".join(texts)
+                    raise_if_failed(item, text)
+                    return Gathered(text, tuple(logprobs), item.answer)
 
 
 async def gather_alike(desk: Desk, tasks: Sequence[Task]) -> list[Gathered]:

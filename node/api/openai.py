@@ -12,11 +12,11 @@ from node.api import chat_requests
 from node.api.bodies import read_json
 from node.api.chat_answers import ChatChunks, completion
 from node.api.errors import ApiError
-from node.api.fields import StreamOptions
-from node.api.gathering import gather
+from node.api.fields import StreamOptions, unsupported
+from node.api.gathering import gather_all
 from node.api.names import AUTO, PEER_PREFIX, known_names, resolve
 from node.api.streaming import EventStream
-from node.api.tasks import Service, make_task
+from node.api.tasks import Service, make_task, times
 from node.api.waiting import Awaited
 from swarm.values import Task
 
@@ -34,9 +34,12 @@ async def chat_completions(service: Service, request: Request) -> ASGIApp:
     if asked.stream:
         wanted = asked.stream_options or StreamOptions()
         include_usage, include_swarm = bool(wanted.include_usage), bool(wanted.include_swarm)
+        if (asked.n or 1) > 1:
+            raise unsupported("stream", "several answers come in one piece")
         chunks = ChatChunks(task.id, name, created, include_usage=include_usage, include_swarm=include_swarm)
         return EventStream(service.desk, task, chunks)
-    return Awaited(lambda: _complete(service, task, name, created))
+    tasks = times(service, task, asked.n or 1)
+    return Awaited(lambda: _complete(service, tasks, name, created))
 
 
 async def list_models(service: Service, request: Request) -> Response:
@@ -53,8 +56,8 @@ async def get_model(service: Service, request: Request) -> Response:
     return _json(_model(name, service))
 
 
-async def _complete(service: Service, task: Task, name: str, created: int) -> Response:
-    return completion(task.id, name, created, await gather(service.desk, task))
+async def _complete(service: Service, tasks: list[Task], name: str, created: int) -> Response:
+    return completion(tasks[0].id, name, created, await gather_all(service.desk, tasks))
 
 
 def _model(name: str, service: Service) -> dict[str, Any]:

@@ -144,10 +144,10 @@ def _joined(batch: Sequence[AskItem]) -> list[AskItem]:
     return joined
 
 
-def raise_if_failed(end: AskEnded) -> None:
-    """Raises ApiError for a task that ended without a complete answer."""
+def raise_if_failed(end: AskEnded, text: str = "") -> None:
+    """Raises ApiError for a task that ended without a complete answer, with as much of it as there is."""
     if end.code is not None:
-        raise failed_task(end.code, end.answer.reason, end.answer)
+        raise failed_task(end.code, end.answer.reason, end.answer, text)
 
 
 def _body(data: bytes, *, more: bool = True) -> Message:

@@ -1,7 +1,7 @@
 """Builds the Task that a request asks for, within the bounds of the wire."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from node.api.access import AccessRules
@@ -75,6 +75,13 @@ def make_task(service: Service, wanted: Wanted, turns: Sequence[Turn], wishes: W
         worker=wanted.worker,
         demands=wishes.demands,
     )
+
+
+def times(service: Service, task: Task, count: int) -> list[Task]:
+    """The same asked so many times: each has an id of its own, and a seed of its own if one was given."""
+    first = task.sampling.seed
+    seeds = [first and (first + number - 1) % SEED_MAX + 1 for number in range(1, count)]
+    return [task, *(replace(task, id=TaskId(service.draw(16)), sampling=replace(task.sampling, seed=seed)) for seed in seeds)]
 
 
 def _sampling(wanted: Wanted, wishes: Wishes) -> Sampling:

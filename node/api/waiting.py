@@ -20,7 +20,7 @@ async def while_connected(
 
     When the server itself stops, `say_goodbye` gets a moment to tell the client. The body must have been read.
     """
-    gone = False
+    gone = done = False
 
     async def watch() -> None:
         nonlocal gone
@@ -33,11 +33,12 @@ async def while_connected(
         nursery.start_soon(watch)
         try:
             await work()
-        except trio.Cancelled:
-            if not gone:
+            done = True
+        finally:
+            # Not `except Cancelled`: whoever works in a nursery of its own is cancelled by a group.
+            if not done and not gone:
                 with trio.CancelScope(shield=True), trio.move_on_after(FAREWELL_S):
                     await say_goodbye()
-            raise
         nursery.cancel_scope.cancel()
 
 

@@ -60,8 +60,6 @@ def said(*messages: object) -> list[Turn]:
 @pytest.mark.parametrize(
     ("param", "value"),
     [
-        ("n", 2),
-        ("n", 0),
         ("functions", [{"name": "f"}]),
         ("modalities", ["text", "audio"]),
         ("audio", {"voice": "alloy", "format": "wav"}),

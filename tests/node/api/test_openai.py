@@ -139,8 +139,19 @@ async def test_wrong_key_is_an_authentication_error(api: Served, client: openai.
 
 async def test_unsupported_wish_names_its_parameter(api: Served, client: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
-        await client.chat.completions.create(model="auto", messages=HELLO, n=2)
-    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "n")
+        await client.chat.completions.create(model="auto", messages=HELLO, n=2, stream=True)
+    assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "stream")
+
+
+async def test_several_answers_to_one_question(api: Served, client: openai.AsyncOpenAI) -> None:
+    api.desk.answers = lambda task: [routed(task), AskText(f"seed {task.sampling.seed}"), done(task)]
+    answer = await client.chat.completions.create(model="auto", messages=HELLO, n=3, seed=2**32 - 2)
+    assert [choice.message.content for choice in answer.choices] == [f"seed {seed}" for seed in (2**32 - 2, 2**32 - 1, 1)]
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    assert len({task.id for task in api.desk.asked}) == 3
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (7, 6), "the question counts once"
+    await client.chat.completions.create(model="auto", messages=HELLO, n=2)
+    assert [task.sampling.seed for task in api.desk.asked[3:]] == [0, 0], "each worker draws its own"
 
 
 async def test_conversation_that_is_too_long_is_called_what_openai_calls_it(
@@ -169,6 +180,14 @@ async def test_failed_task_raises_with_its_code(
         await client.chat.completions.create(model="auto", messages=HELLO, stream=stream)
     assert refused.value.code == code.name
     assert code.meaning in refused.value.message
+
+
+async def test_what_was_there_when_time_was_up_is_told(api: Served, client: openai.AsyncOpenAI) -> None:
+    api.desk.answers = lambda task: [routed(task), AskText("so "), AskText("far"), failed(task, codes.DEADLINE_EXCEEDED)]
+    with pytest.raises(openai.InternalServerError) as refused:
+        await client.chat.completions.create(model="auto", messages=HELLO)
+    assert refused.value.response.status_code == 504
+    assert refused.value.response.json()["text"] == "so far"
 
 
 async def test_passed_deadline_is_not_asked_again(api: Served, client: openai.AsyncOpenAI) -> None:

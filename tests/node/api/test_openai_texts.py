@@ -80,6 +80,17 @@ async def test_several_prompts_are_several_tasks_and_keep_their_order(api: Serve
     assert answer.usage.completion_tokens == 4
 
 
+async def test_each_prompt_has_as_many_answers_as_are_asked_for(api: Served, client: openai.AsyncOpenAI) -> None:
+    answer = await client.completions.create(model="auto", prompt=["one", "two two"], n=2, best_of=2, seed=5)
+    assert [choice.text for choice in answer.choices] == ["one", "one", "two two", "two two"]
+    assert [choice.index for choice in answer.choices] == [0, 1, 2, 3]
+    assert sorted((task.turns[0].text, task.sampling.seed) for task in api.desk.asked) == [
+        ("one", 5), ("one", 6), ("two two", 5), ("two two", 6),
+    ]  # fmt: skip
+    assert len({task.id for task in api.desk.asked}) == 4
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (14, 6), "each prompt counts once"
+
+
 async def test_one_failure_of_several_is_the_answer_and_ends_the_others(api: Served, client: openai.AsyncOpenAI) -> None:
     never = trio.Event()
     api.desk.answers = lambda task: (
@@ -152,8 +163,11 @@ async def test_a_text_goes_on_piece_by_piece(api: Served, lenient: openai.AsyncO
         ({"prompt": [1, 2, 3]}, "prompt"),
         ({"prompt": [[1, 2, 3]]}, "prompt"),
         ({"prompt": ["x"] * 65}, "prompt"),
-        ({"prompt": "x", "n": 2}, "n"),
-        ({"prompt": "x", "best_of": 3}, "best_of"),
+        ({"prompt": "x", "n": 0}, "n"),
+        ({"prompt": "x", "n": 65}, "n"),
+        ({"prompt": ["x", "y"], "n": 33}, "n"),
+        ({"prompt": "x", "n": 2, "stream": True}, "stream"),
+        ({"prompt": "x", "n": 2, "best_of": 3}, "best_of"),
         ({"prompt": "x", "suffix": "y"}, "suffix"),
         ({"prompt": "x", "logit_bias": {"1": 1}}, "logit_bias"),
         ({"prompt": "x", "max_tokens": 0}, "max_tokens"),
