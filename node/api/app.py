@@ -40,6 +40,7 @@ ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute("GET", "/v1/models", "names that can be asked for now: auto, skills, models", openai.list_models),
     ApiRoute("GET", "/v1/models/{id:path}", "one of these names", openai.get_model),
     ApiRoute("POST", "/v1/chat/completions", "an answer, in one piece or streamed", openai.chat_completions),
+    ApiRoute("POST", "/v1/responses", "the same in OpenAI's newer words; nothing is kept", openai.responses),
     ApiRoute("POST", "/v1/completions", "how a text goes on; or how likely it is", completions.completions),
     ApiRoute("POST", "/v1/embeddings", "vectors of texts", embeddings.embeddings),
     ApiRoute("POST", "/v1/rerank", "which documents answer a question", rerank.rerank),

@@ -19,12 +19,41 @@ CHAT_PREFIX = "chatcmpl"
 _encode = msgspec.json.Encoder().encode
 
 
-class Chunks:
-    """What the dialects of OpenAI's streams have in common.
+class AnswerStream:
+    """What all dialects of OpenAI's streams have in common: which node and which model answer.
 
-    All that stays the same in a chunk is encoded once; a piece of text costs one JSON string. The model that is named
-    is the first that was chosen, so that it does not change within one answer. The `swarm` object, which may be longer than
-    the answer, comes in its last chunk, and only to clients that ask for it or for usage.
+    The model that is named is the first that was chosen, so that it does not change within one answer.
+    """
+
+    def __init__(self, task: TaskId, model: str) -> None:
+        self.model = model
+        self._task = task
+        self._node = self._name = ""
+
+    def opens(self, item: AskItem) -> bool:
+        return isinstance(item, AskText)
+
+    def headers(self, items: Sequence[AskItem]) -> Headers:
+        self.learn(items)
+        return task_headers(self._task, self._node, self._name, self.model if self._node else "")
+
+    def learn(self, items: Sequence[AskItem]) -> None:
+        """See who answers, as soon as it is known."""
+        if not self._node:
+            for item in items:
+                if isinstance(item, AskRouted):
+                    self._node, self._name, self.model = chosen(item, self.model)
+                    return
+                if isinstance(item, AskEnded):
+                    answer = item.answer
+                    self._node, self._name, self.model = answer.node, answer.name, answer.model or self.model
+
+
+class Chunks(AnswerStream):
+    """What the streams of chats and completions have in common.
+
+    All that stays the same in a chunk is encoded once; a piece of text costs one JSON string. The `swarm` object, which may
+    be longer than the answer, comes in its last chunk, and only to clients that ask for it or for usage.
     """
 
     object: str
@@ -49,22 +78,13 @@ class Chunks:
         raise NotImplementedError
 
     def __init__(self, task: TaskId, model: str, created: int, *, include_usage: bool, include_swarm: bool) -> None:
-        self._task = task
-        self._model = model
+        super().__init__(task, model)
         self._created = created
         self._include_usage = include_usage
         self._include_swarm = include_swarm or include_usage
-        self._node = self._name = ""
         self._begun = False
         self._prefix = b""
         self._suffix = b',"usage":null}\n\n' if include_usage else b"}\n\n"
-
-    def opens(self, item: AskItem) -> bool:
-        return isinstance(item, AskText)
-
-    def headers(self, items: Sequence[AskItem]) -> Headers:
-        self._learn(items)
-        return task_headers(self._task, self._node, self._name, self._model if self._node else "")
 
     def encode(self, items: Sequence[AskItem]) -> bytes:
         out: list[bytes] = []
@@ -81,24 +101,14 @@ class Chunks:
     def broken(self, error: ApiError) -> bytes:
         return b"data: " + error_body(error, openai=True) + b"\n\n"
 
-    def _learn(self, items: Sequence[AskItem]) -> None:
-        if not self._node:
-            for item in items:
-                if isinstance(item, AskRouted):
-                    self._node, self._name, self._model = chosen(item, self._model)
-                    return
-                if isinstance(item, AskEnded):
-                    answer = item.answer
-                    self._node, self._name, self._model = answer.node, answer.name, answer.model or self._model
-
     def _begin(self, items: Sequence[AskItem]) -> None:
         self._begun = True
-        self._learn(items)
+        self.learn(items)
         head = {
             "id": f"{self.prefix}-{self._task.hex()}",
             "object": self.object,
             "created": self._created,
-            "model": self._model,
+            "model": self.model,
         }
         # The opened object goes on with its choices.
         self._prefix = b"data: " + _encode(head)[:-1] + b',"choices":'

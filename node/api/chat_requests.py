@@ -69,7 +69,7 @@ DECODER = msgspec.json.Decoder(ChatRequest)
 
 def turns_of(request: ChatRequest) -> list[Turn]:
     """The conversation. Raises ApiError for roles and contents that no model here can use."""
-    return [_turn(number, message) for number, message in enumerate(request.messages)]
+    return [turn_of(f"messages[{number}]", message) for number, message in enumerate(request.messages)]
 
 
 def wishes_of(request: ChatRequest) -> Wishes:
@@ -93,8 +93,8 @@ def _tool(choice: str | NamedTool | None) -> str:
     return ANY_TOOL if choice == "required" else ""
 
 
-def _turn(number: int, message: ChatMessage) -> Turn:
-    place = f"messages[{number}]"
+def turn_of(place: str, message: ChatMessage) -> Turn:
+    """One turn; `place` is where it stands in the request. Raises ApiError for a role or a content that no model here can use."""
     role = _ROLES.get(message.role)
     if message.role == "function":
         raise unsupported(f"{place}.role", "functions are `tools` now")

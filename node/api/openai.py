@@ -1,4 +1,4 @@
-"""The OpenAI side of the API: models, and chat completions in one piece or streamed."""
+"""The OpenAI side of the API: models, and conversations, in one piece or streamed."""
 
 import time
 from typing import Any
@@ -8,13 +8,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from node.api import chat_requests
+from node.api import chat_requests, response_requests
 from node.api.bodies import read_json
 from node.api.chat_answers import ChatChunks, completion
 from node.api.errors import ApiError
 from node.api.fields import StreamOptions, unsupported
-from node.api.gathering import gather_all
+from node.api.gathering import gather, gather_all
 from node.api.names import AUTO, PEER_PREFIX, known_names, resolve
+from node.api.response_answers import ResponseEvents, response
 from node.api.streaming import EventStream
 from node.api.tasks import Service, make_task, times
 from node.api.waiting import Awaited
@@ -40,6 +41,23 @@ async def chat_completions(service: Service, request: Request) -> ASGIApp:
         return EventStream(service.desk, task, chunks)
     tasks = times(service, task, asked.n or 1)
     return Awaited(lambda: _complete(service, tasks, name, created))
+
+
+async def responses(service: Service, request: Request) -> ASGIApp:
+    asked = await read_json(request, response_requests.DECODER)
+    wishes = chat_requests.wishes_of(response_requests.as_chat(asked))
+    turns = response_requests.turns_of(asked)
+    name = asked.model or AUTO
+    skill = (asked.swarm.skill if asked.swarm else None) or ""
+    task = make_task(service, resolve(service.desk, name, skill=skill), turns, wishes)
+    created = int(time.time())
+    if asked.stream:
+        return EventStream(service.desk, task, ResponseEvents(asked, task, name, created))
+
+    async def whole() -> Response:
+        return response(asked, task, created, await gather(service.desk, task))
+
+    return Awaited(whole)
 
 
 async def list_models(service: Service, request: Request) -> Response:

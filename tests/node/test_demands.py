@@ -88,5 +88,12 @@ def test_demands_cross_the_swarm_to_a_worker_that_can_meet_them(start: Starter, 
                 extra_body={"swarm": {"deadline_s": 8}},
             )  # fmt: skip
 
+        form = {"type": "json_schema", "name": "person", "schema": PERSON}
+        with api.responses.stream(
+            model="auto", input="Who lives here?", max_output_tokens=60, temperature=0, text={"format": form}
+        ) as stream:
+            said = stream.get_final_response()
+        assert (said.output_text, said.status) == (answer.choices[0].message.content, "completed"), "one answer in other words"
+
     text, end = asker.ask("Is a wren a bird?", options=["yes", "no"])
     assert (text in ("yes", "no"), end["name"]) == (True, "writer")

@@ -14,9 +14,16 @@ from tests.node.api.raw_http import Served, events, served
 from tests.node.api.scripted_desk import HERON, WREN, ScriptedDesk, done, failed, routed
 
 CHAT = "/v1/chat/completions"
+RESPONSES = "/v1/responses"
 ASK = "/swarm/v1/ask"
 HELLO = {"model": "auto", "messages": [{"role": "user", "content": "one two three"}], "stream": True}
-PATHS = [(CHAT, HELLO), (CHAT, {**HELLO, "stream": False}), (ASK, {"text": "one two three"})]
+PATHS = [
+    (CHAT, HELLO),
+    (CHAT, {**HELLO, "stream": False}),
+    (ASK, {"text": "one two three"}),
+    (RESPONSES, {"input": "one two three", "stream": True}),
+    (RESPONSES, {"input": "one two three", "stream": False}),
+]
 
 
 async def test_chunks_come_in_the_order_that_clients_expect(api: Served) -> None:
@@ -118,7 +125,7 @@ async def test_failure_before_the_first_text_has_its_own_status(
     error = reply.json["error"]
     assert error["message"].startswith("in plain words")
     assert ("swarm.deadline_s" in error["message"]) == (code is codes.DEADLINE_EXCEEDED and path != ASK)
-    spoken = "context_length_exceeded" if code is codes.TOO_LONG and path == CHAT else code.name
+    spoken = "context_length_exceeded" if code is codes.TOO_LONG and path != ASK else code.name
     assert error["code"] == spoken
     assert reply.json["swarm"]["code"] == code.name
 
@@ -215,7 +222,7 @@ async def test_silence_is_filled_with_comments_and_failures_become_events(
     assert b"[DONE]" not in received
     assert received.startswith(b": keep-alive\n\n")
     _, last = events(received)[-1]
-    assert (last["error"] if path == CHAT else last)["code"] == "no_capable_peer"
+    assert (last if path == ASK else last["error"])["code"] == "no_capable_peer"
 
 
 @pytest.mark.parametrize(("path", "body"), PATHS)
