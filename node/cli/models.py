@@ -1,6 +1,5 @@
 """`swarm models`: show, add and try this node's own models."""
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,12 +116,12 @@ def bench(terminal: Terminal, ref: str, threads: int | None) -> None:
     offer = load(terminal.home, {}, environ=terminal.environ).offer
     threads = threads or offer.threads or model_threads()
     terminal.say(f"Loading {plain(wanted)} with {threads} thread{'' if threads == 1 else 's'} …")
-    with tempfile.TemporaryDirectory(prefix="starlings-bench-") as folder:
-        try:
-            given = Surroundings(Path(folder), threads, context_tokens=offer.context)
-            load_s, capability, found = trio.run(_bench, terminal, wanted, given)
-        except* BackendError as group:
-            raise Failure("model_failed", f"{plain(wanted)} cannot be used: {first_error(group)}") from None
+    try:
+        # Not the folder of the node's logs: it may be running with the same model.
+        given = Surroundings(terminal.home.logs / "bench", threads, context_tokens=offer.context)
+        load_s, capability, found = trio.run(_bench, terminal, wanted, given)
+    except* BackendError as group:
+        raise Failure("model_failed", f"{plain(wanted)} cannot be used: {first_error(group)}") from None
     if terminal.json:
         trials = [
             {

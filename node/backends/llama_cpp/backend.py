@@ -33,6 +33,7 @@ from protocol.limits import (
 )
 from protocol.parts import FEATURES, Capability, FunctionCall
 
+COMPLAINT_MAX = 240  # Characters of the engine's words that a user reads.
 RESTARTS_MAX = 5  # In a row. A model that dies more often has gone for good.
 BACKOFF_S, BACKOFF_S_MAX = 0.1, 30.0  # Before the first restart, which nearly always is all it takes, and before any;
 BACKOFF_FACTOR = 4  # for each more. Times a random half to one and a half: nodes of a swarm do not restart in step.
@@ -265,7 +266,7 @@ class LlamaCppBackend:
             return ""
         for line in lines:
             if "error loading model" in line or "GGML_ASSERT" in line or "gguf_init" in line:
-                return f" ({''.join(c for c in line if c.isprintable())[:120].strip()})"
+                return f" ({''.join(c for c in line if c.isprintable())[:COMPLAINT_MAX].strip()})"
         return ""
 
 

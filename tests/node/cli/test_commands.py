@@ -3,6 +3,7 @@
 import json
 import socket
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from node.exits import ExitCode
 from node.store.home import Home
 from node.store.lock import hold
 from tests.conftest import Golden
+from tests.node.backends.llama_cpp.gguf_files import small_model
 from tests.node.cli import control_api as canned
 from tests.node.cli.conftest import Run
 from tests.node.cli.control_api import Answer, Control
@@ -262,3 +264,12 @@ def test_a_model_that_cannot_be_tried_says_why(swarm: Run, home: Home) -> None:
     ran = swarm("models", "bench", f"{home.data}/no.gguf")
     assert ran.code == ExitCode.FAILED
     assert "is not a GGUF file" in ran.err
+
+
+def test_the_log_that_is_named_is_there_afterwards(swarm: Run, home: Home) -> None:
+    small = small_model(home.data / "small.gguf", None)
+    (home.data / "cut.gguf").write_bytes(small.read_bytes()[:-100_000])
+    ran = swarm("models", "bench", f"{home.data}/cut.gguf")
+    assert ran.code == ExitCode.FAILED
+    log = ran.err.rpartition("Log: ")[2].strip()
+    assert "corrupted or incomplete" in Path(log).read_text()
