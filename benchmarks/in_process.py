@@ -222,7 +222,7 @@ def _parts(path: Path, threads: int, sequences: int, tokens: int, texts: list[st
         scheduler.add(text)
     counted = 0
     while left:
-        for grown in scheduler.step():
+        for grown in scheduler.compute() if scheduler.plan() else ():
             ended = model.is_end(grown.token)
             counted += not ended
             left[grown.text] -= 1

@@ -26,6 +26,7 @@ from swarm.events import CapabilitiesChanged, Event, GenerationFailed
 log = logging.getLogger(__name__)
 
 SOURCES_MAX = lim.CAPABILITIES_MAX  # More could not be advertised.
+RELOADS_MAX = 3  # In a row that fail: then it is not memory that is short for a moment.
 GROWTH = 1.3  # A model that was never loaded takes about so many times the bytes of its file.
 
 _E = TypeVar("_E", bound=Exception)
@@ -121,22 +122,40 @@ class Models:
         try:
             with source.scope:
                 while True:
-                    await self._live(source)
-                    source.set("resting")
+                    trouble = await self._lived(source)
+                    source.set("resting", trouble)
                     self._announce()
                     await source.wanted.wait()
         except* BackendError as group:
-            reasons = [str(error) for error in _leaves(group)]
-            self._fail(source, "; ".join(reasons))
+            self._fail(source, _reasons(group))
         except* Exception as bugs:  # A plug-in's bug ends its model and nothing else.
             log.exception("a bug in the backend of %s", without_secrets(source.ref))
             self._fail(source, f"a bug in its backend: {_leaves(bugs)[0]!r}")
         finally:
             self._loading.leave(source)
 
+    async def _lived(self, source: Source) -> str:
+        """As `_live`. Returns why it could not be loaded, if it could before: others may have the memory just now.
+
+        Raises BackendError, in groups, for one that is of no use any more.
+        """
+        trouble = ""
+        try:
+            await self._live(source)
+            source.failures = 0
+        except* BackendError as group:
+            source.failures += 1
+            if source.state != "loading" or not source.capabilities or source.failures >= RELOADS_MAX:
+                raise
+            trouble = _reasons(group)
+            log.warning("model %s cannot be loaded now: %s", without_secrets(source.ref), trouble)
+            self._loading.leave(source)
+        source.backend, source.able = None, True
+        return trouble
+
     async def _live(self, source: Source) -> None:
         """Until others need its memory."""
-        source.wanted, source.dismissed = trio.Event(), trio.Event()
+        source.wanted, source.dismissed, source.has_worked = trio.Event(), trio.Event(), False
         source.set("loading", "waiting for its turn")  # Whoever wants it from here on need not say so again.
         async with trio.open_nursery() as nursery:
             await self._loading.wait_turn(source)
@@ -154,7 +173,6 @@ class Models:
             self._loading.leave(source)
             await source.dismissed.wait()
             nursery.cancel_scope.cancel()
-        source.backend, source.able = None, True
 
     def _surroundings_of(self, source: Source) -> Surroundings:
         def tell(words: str) -> None:
@@ -193,23 +211,36 @@ class Models:
                     retryable=False,
                 )
             source.detail = "waiting for memory"
-            leaving = min(
-                (other for other in others if not other.pinned),
-                key=lambda other: (other.state != "leaving", other.active > 0, other.used_at),
-            )
-            if leaving.state == "ready" and not leaving.active:
-                self._dismiss(leaving)
-            await _first_of(other.changed for other in others)  # Whoever is the first to be idle.
+            self._send_away([other for other in others if not other.pinned])
+            await _first_of(other.changed for other in others)
+
+    def _send_away(self, others: list[Source]) -> None:
+        """One of them leaves: who is idle, or who has had its turn, as soon as it is done. It may be on its way already."""
+        leaving = [other for other in others if other.state == "leaving"]
+        if not all(other.working for other in leaving):
+            return
+        idle = [other for other in others if other.state == "ready" and not other.active]
+        busy = [other for other in others if other.state == "ready" and other.has_worked]
+        if idle:
+            for other in leaving:
+                other.set("ready")  # It need not, then.
+        if idle or not leaving:
+            for other in sorted(idle or busy, key=lambda other: other.used_at)[:1]:
+                self._dismiss(other)
 
     def _held(self) -> list[Source]:
         """Those that take memory now."""
         return [source for source in self._sources if source.state in ("ready", "leaving") and source.memory_bytes]
 
     def _dismiss(self, source: Source) -> None:
-        """It leaves memory; who needs it from now on waits until it is back."""
+        """It leaves memory when it has done what it is doing; who needs it from now on waits until it is back."""
         log.info("model %s leaves memory to others", without_secrets(source.ref))
         source.set("leaving")
-        source.dismissed.set()
+        self._let_go(source)
+
+    def _let_go(self, source: Source) -> None:
+        if source.state == "leaving" and not source.working:
+            source.dismissed.set()
 
     def _trim(self, newest: Source) -> None:
         """If it takes more than was thought, those leave that can."""
@@ -256,7 +287,8 @@ class Models:
             for offered in source.capabilities
             if source.able
         ]
-        self._post(CapabilitiesChanged(tuple(capabilities[: lim.CAPABILITIES_MAX])))
+        resting = {offered.model for source in self._sources if source.state != "ready" for offered in source.capabilities}
+        self._post(CapabilitiesChanged(tuple(capabilities[: lim.CAPABILITIES_MAX]), frozenset(resting)))
 
     # --- One attempt --------------------------------------------------------------------------------------------------
 
@@ -296,8 +328,13 @@ class Models:
         source.active += 1
         try:
             backend = await self._awake(source)  # Before its turn: those whose turn it is may have to end for it.
-            async with self._parallel:
-                return await answer(backend, request, model, self._post)
+            source.working, source.has_worked = source.working + 1, True
+            try:
+                async with self._parallel:
+                    return await answer(backend, request, model, self._post)
+            finally:
+                source.working -= 1
+                self._let_go(source)
         finally:
             source.active -= 1
             source.used_at = trio.current_time()
@@ -305,8 +342,9 @@ class Models:
 
     async def _awake(self, source: Source) -> Backend:
         """The backend, once it is in memory. Raises BackendError."""
+        failures = source.failures
         while source.backend is None or source.state != "ready":
-            if source.state in ("failed", "removed"):
+            if source.state in ("failed", "removed") or source.failures > failures:
                 raise BackendError(source.detail or "the model was removed")
             if source.state == "resting" and not source.wanted.is_set():
                 self._loading.join(source)
@@ -351,6 +389,10 @@ def _check_fit(capabilities: tuple[Capability, ...]) -> None:
         encode(Advert("", (), capabilities[: lim.CAPABILITIES_MAX], 0, 0, 0, False))
     except LocalProtocolError as error:
         raise BackendError(f"what the backend says of its model cannot be told to others: {error}", retryable=False) from None
+
+
+def _reasons(group: BaseExceptionGroup[BackendError]) -> str:
+    return "; ".join(str(error) for error in _leaves(group))
 
 
 def _leaves(group: BaseExceptionGroup[_E]) -> list[_E]:

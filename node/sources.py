@@ -27,7 +27,10 @@ class Source:
     memory_bytes: int = 0  # What it took when it was last loaded, and
     load_s: float = 0.0  # how long that was.
     used_at: float = 0.0
-    active: int = 0  # Attempts that need it.
+    active: int = 0  # Attempts that need it;
+    working: int = 0  # those of them that have it.
+    has_worked: bool = False  # Since it was loaded last.
+    failures: int = 0  # To load it again, in a row.
     settled: trio.Event = field(default_factory=trio.Event)  # It has been ready, or has failed.
     changed: trio.Event = field(default_factory=trio.Event)  # Of the state; a new one each time.
     wanted: trio.Event = field(default_factory=trio.Event)  # It shall be loaded,

@@ -136,9 +136,13 @@ class AskCancelled:
 
 @dataclass(frozen=True, slots=True)
 class CapabilitiesChanged:
-    """What this node's own models can do now, all of it: only what has just passed a self-test."""
+    """What this node's own models can do now, all of it: only what has just passed a self-test.
+
+    `resting` are the models that are out of memory: they are loaded for whoever asks, and hold nothing that they have read.
+    """
 
     capabilities: tuple[Capability, ...]
+    resting: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

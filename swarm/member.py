@@ -204,8 +204,8 @@ class Member:
                 self.contacts.learn(source, contacts)
                 is_for_a_task = source == RECORD_SOURCE and subject != MEMBERSHIP
                 return self.leads.found(subject, contacts, now) if is_for_a_task else self._dial(now)
-            case CapabilitiesChanged(capabilities):
-                effects = self.serving.offer(capabilities, now)
+            case CapabilitiesChanged(capabilities, resting):
+                effects = self.serving.offer(capabilities, now, resting)
                 return effects + self.issuer.offer(capabilities, now) + self.asking.found(now)
             case LoopLate(late_s):
                 self.roster.excuse(now + self._settings.pong_limit_s + late_s)

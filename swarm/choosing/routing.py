@@ -168,6 +168,9 @@ class Router:
             # Who computes the same bits goes on exactly; others only if nobody does.
             alike = [one for one in eligible_now if one[1].numerics == task.begun_by.numerics]
             eligible_now = alike or eligible_now
+            # And one with less room than it was begun with may have to cut it short.
+            roomy = [one for one in eligible_now if one[1].context_tokens >= task.begun_by.context_tokens]
+            eligible_now = roomy or eligible_now
         best = _best((capability, standing) for _, capability, standing in eligible_now)
         held, told = self._affinity.held(task, now), _told(task, needs)
         candidates = [

@@ -76,10 +76,15 @@ class Delivered:
         self.tokens += piece.tokens if self.tokens_complete else ()
 
     def fits(self, task: Task) -> bool:
-        """Whether a request can carry the task and this as well."""
-        texts = task.bytes_in + self.bytes
-        tokens = TOKEN_BYTES_MAX * len(self.tokens)
-        return self.bytes <= lim.DELIVERED_BYTES_MAX and texts + tokens + REQUEST_ROOM_BYTES <= lim.BODY_BYTES_MAX
+        """Whether a request can carry the task and this text as well."""
+        return self.bytes <= lim.DELIVERED_BYTES_MAX and self._room(task) >= 0
+
+    def told_tokens(self, task: Task) -> tuple[int, ...]:
+        """The tokens, if there is room for them too; the text says the same, though not how it was made."""
+        return tuple(self.tokens) if TOKEN_BYTES_MAX * len(self.tokens) <= self._room(task) else ()
+
+    def _room(self, task: Task) -> int:
+        return lim.BODY_BYTES_MAX - REQUEST_ROOM_BYTES - task.bytes_in - self.bytes
 
 
 @dataclass(slots=True)
@@ -125,12 +130,13 @@ class Open:
         """What the attempt's worker is asked."""
         task, delivered = self.task, self.delivered
         left_ms = min(lim.DEADLINE_MS_MAX, max(1, round((self.asked_at + task.deadline_s - now) * 1000)))
-        attempt.resumed_tokens = len(delivered.tokens) or (None if delivered.bytes else 0)
+        tokens = delivered.told_tokens(task)
+        attempt.resumed_tokens = len(tokens) or (None if delivered.bytes else 0)
         if task.demands.forced or task.demands.options:
             attempt.resumed_tokens = None  # Texts that are given are read, which says nothing of how fast it writes.
         return TaskRequest(
             attempt.id, task.id, task.skill, attempt.worker.model, task.turns, task.tokens_max, task.sampling, task.stops, left_ms,
-            "".join(delivered.parts), tuple(delivered.tokens), task.demands,
+            "".join(delivered.parts), tokens, task.demands,
         )  # fmt: skip
 
     def ended(self, attempt: Attempt, code: ErrorCode | None, reason: str, now: float) -> None:

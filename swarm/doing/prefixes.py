@@ -39,7 +39,7 @@ class Prefixes:
         held.requesters = {digest: nodes for digest, nodes in held.requesters.items() if digest in held.latest}
 
     def keep(self, models: Iterable[str]) -> None:
-        """The other models are gone."""
+        """The other models are gone, or have left memory."""
         self._models = {model: held for model, held in self._models.items() if model in models}
 
     def shared(self) -> tuple[bytes, ...]:

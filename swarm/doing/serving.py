@@ -59,11 +59,13 @@ class Serving:
         """Whom this node works for now."""
         return [service.requester for service in self._services.values()]
 
-    def offer(self, capabilities: tuple[Capability, ...], now: float) -> list[Effect]:
+    def offer(
+        self, capabilities: tuple[Capability, ...], now: float, resting: frozenset[str] = frozenset()
+    ) -> list[Effect]:
         """The models have changed; what is queued for one that is gone fails, what runs ends by itself."""
         self._capabilities = capabilities
         models = self._slots()
-        self._prefixes.keep(models)
+        self._prefixes.keep(models.keys() - resting)
         effects: list[Effect] = []
         for attempt, service in list(self._services.items()):
             if service.begun_at is None and service.model not in models:

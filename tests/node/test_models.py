@@ -232,18 +232,17 @@ async def test_a_model_that_does_not_come_back_fails_with_those_that_wait(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with box(monkeypatch, 150, "a:100", "b:100") as node:
-        monkeypatch.setattr(Heavy, "fails", "the disk is gone", raising=False)
-
         def spoil(backend: Heavy) -> None:
             backend.fails = "the disk is gone"
 
         opened = node.models._open_model
         monkeypatch.setattr(node.models, "_open_model", _spoiling(opened, spoil))
-        attempt = node.ask(1, "a")
-        await trio.sleep(5)
-        assert node.ended(attempt) == GenerationFailed(attempt, errors.BACKEND_FAILED.number, "the disk is gone")
-        assert node.states()["a:100"] == "failed"
-        assert "a" not in node.offered()
+        for number in range(models_module.RELOADS_MAX):
+            assert (node.states()["a:100"], node.offered().keys()) == ("resting", {"a", "b"}), "it may be for a moment"
+            attempt = node.ask(number, "a")
+            await trio.sleep(5)
+            assert node.ended(attempt) == GenerationFailed(attempt, errors.BACKEND_FAILED.number, "the disk is gone")
+        assert (node.states()["a:100"], node.offered().keys()) == ("failed", {"b"})
 
 
 def _spoiling(opened: Callable[..., object], spoil: Callable[[Heavy], None]) -> Callable[..., Heavy]:
@@ -323,3 +322,58 @@ async def test_one_is_loaded_at_a_time(monkeypatch: pytest.MonkeyPatch, autojump
     began = trio.current_time()
     async with box(monkeypatch, 500, "a:100", "b:100", "c:100"):
         assert trio.current_time() - began == pytest.approx(9)
+
+
+async def test_a_model_that_always_has_something_to_do_leaves_for_one_that_waits(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with box(monkeypatch, 100, "b:100", "a:100") as node:
+        await wait_all_tasks_blocked()
+        assert node.states() == {"b:100": "resting", "a:100": "ready"}
+        asked = [node.ask(1, "a"), node.ask(2, "b")]
+        for number in range(3, 30):
+            await trio.sleep(1)
+            node.answer()
+            asked.append(node.ask(number, "a"))  # Before the one that was just answered has gone.
+        assert isinstance(node.ended(asked[1]), GenerationFinished)
+        await trio.sleep(10)
+        node.answer()
+        await trio.sleep(10)
+        node.answer()
+        await trio.sleep(1)
+        assert all(isinstance(node.ended(attempt), GenerationFinished) for attempt in asked), "and comes back for its own"
+
+
+async def test_a_model_that_cannot_be_loaded_again_just_now_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with box(monkeypatch, 100, "b:100", "a:100") as node:
+        await wait_all_tasks_blocked()
+        assert node.states() == {"b:100": "resting", "a:100": "ready"}
+        short = node.opened
+
+        def open_short(ref: str, surroundings: Surroundings) -> Heavy:
+            short.append(Heavy("b", 100, surroundings, fails="no memory"))
+            return short[-1]
+
+        opening = node.models._open_model
+        monkeypatch.setattr(node.models, "_open_model", open_short)
+        attempt = node.ask(1, "b")
+        await trio.sleep(5)
+        assert node.ended(attempt) == GenerationFailed(attempt, errors.BACKEND_FAILED.number, "no memory"), "others can do it"
+        assert (node.states()["b:100"], node.offered().keys()) == ("resting", {"a", "b"})
+        monkeypatch.setattr(node.models, "_open_model", opening)
+        attempt = node.ask(2, "b")
+        await trio.sleep(5)
+        node.answer()
+        await trio.sleep(1)
+        assert isinstance(node.ended(attempt), GenerationFinished)
+
+
+async def test_what_has_left_memory_is_told_to_hold_nothing(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with box(monkeypatch, 100, "b:100", "a:100") as node:
+        await wait_all_tasks_blocked()
+        told = [event.resting for event in node.events if isinstance(event, CapabilitiesChanged)]
+        assert (told[0], told[-1]) == (frozenset(), frozenset({"b"}))

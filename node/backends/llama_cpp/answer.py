@@ -44,15 +44,16 @@ class Answer:
             tokens = self._within(delivered.encode())
             return "".join(self.add(token, self._bytes_of(token)) for token in tokens)
         ends = next((at for at, token in enumerate(tokens) if self._model.is_end(token)), len(tokens))
-        if not self._make(tokens[:ends], delivered):
+        said = self._said(tokens[:ends])
+        if said is None or not said.startswith(delivered):
             self.tokens = self._model.tokenize_rest(delivered)
             return self._remaining.after(self._stops.push(delivered))
-        said = ""
+        new = ""
         for token in tokens[:ends]:
             if not self.is_over:
-                said += self.add(token, self._bytes_of(token))
+                new += self.add(token, self._bytes_of(token))
         self._ended = ends < len(tokens)
-        return said
+        return new
 
     def forced(self) -> list[int]:
         """The tokens that follow on those that are there, of an answer that is given from outside."""
@@ -73,14 +74,17 @@ class Answer:
         """The tokens of an answer that is given from outside."""
         text, tokens = self._request.forced, self._request.forced_tokens
         goes_on_after_its_end = any(map(self._model.is_end, tokens[:-1]))
-        return tokens if self._make(tokens, text) and not goes_on_after_its_end else self._model.tokenize_rest(text)
+        if self._said(tokens) == text and not goes_on_after_its_end:
+            return tokens
+        stands_alone = self._request.skill == "complete" and not self._request.turns[-1][1]
+        return self._model.tokenize_first(text) if stands_alone else self._model.tokenize_rest(text)
 
-    def _make(self, tokens: list[int], text: str) -> bool:
-        """Whether the tokens are the model's and say this text, or more."""
+    def _said(self, tokens: list[int]) -> str | None:
+        """What these tokens say, but for half a character at the end; None if the model does not have them."""
         try:
-            return _decoder().decode(b"".join(map(self._bytes_of, tokens))).startswith(text)
+            return _decoder().decode(b"".join(map(self._bytes_of, tokens)))
         except ValueError:
-            return False
+            return None
 
     def add(self, token: int, data: bytes) -> str:
         """Take in the next token; returns what the user can be given now."""

@@ -60,6 +60,7 @@ class LlamaCppBackend:
         self.log = surroundings.logs / f"{''.join(c if c.isalnum() or c in '._-' else '_' for c in self.model)}.log"
         self._child: Child | None = None
         self._found: pipe.Ready | None = None  # What the first child has found out, those after it need not.
+        self._digest = b""
         self._skills: tuple[str, ...] = ()
         self._changed = trio.Event()
         self._gone: str | None = "has not been started"
@@ -158,6 +159,8 @@ class LlamaCppBackend:
                 if task_status is not None:
                     self._found = ready
                     task_status.started(await self._introduce(child, ready))
+                elif await self._read_digest() != self._digest:
+                    raise BackendError(f"{self.path} has changed since it was loaded; remove the model and add it again.")
                 else:
                     self._enter(child)
                 await child.ended.wait()
@@ -187,12 +190,7 @@ class LlamaCppBackend:
             _log.info("%s: %s", self.model, ready.note)
             self._surroundings.note(ready.note)
         _log.info("%s: %d threads; sandbox: %s", self.model, ready.threads, ", ".join(ready.guards))
-        cache = self._surroundings.logs / "digests.json"
-        check = trio.from_thread.check_cancelled
-        try:
-            digest = await trio.to_thread.run_sync(partial(model_file.digest, self.path, cache, check))
-        except OSError as error:
-            raise BackendError(f"{self.path} cannot be read: {error.strerror}.", retryable=False) from error
+        digest = self._digest = await self._read_digest()
         self._skills = tuple(skill for skill in ready.skills if skill in DESCRIPTIONS)
         context_tokens, numerics = (
             _within(ready.context_tokens, CONTEXT_TOKENS_MAX),
@@ -204,7 +202,9 @@ class LlamaCppBackend:
         speedup = speedup_of(ready.speedup, slots)
         offered = Capability("", self.model, digest, context_tokens, 0.0, 0, slots, (), "", numerics, features, speedup=speedup)
         self._enter(child)
-        if known := [each for each in self._surroundings.measured if each.skill in self._skills]:
+        # Of the same file: another may lie there by now.
+        measured = [each for each in self._surroundings.measured if each.digest == digest]
+        if known := [each for each in measured if each.skill in self._skills]:
             self._skills = tuple(each.skill for each in known)
             return tuple(
                 replace(
@@ -220,17 +220,21 @@ class LlamaCppBackend:
         async with trio.open_nursery() as nursery:
             # Calls wait for a restart, which a first child does not get.
             nursery.start_soon(_cancel_after, child.ended, nursery.cancel_scope)
-            passed = await self._measured(offered)
+            skills = [_of_skill(offered, skill, DESCRIPTIONS[skill]) for skill in self._skills]
+            passed = await measure_each(self, skills)
             nursery.cancel_scope.cancel()
         if child.ended.is_set():
             raise ChildEnded(child.cause)
         self._skills = tuple(capability.skill for capability in passed)
         return passed
 
-    async def _measured(self, offered: Capability) -> tuple[Capability, ...]:
-        return await measure_each(
-            self, [_of_skill(offered, skill, DESCRIPTIONS[skill]) for skill in self._skills]
-        )
+    async def _read_digest(self) -> bytes:
+        """Of the file as it is now; read again only if it has changed. Raises BackendError."""
+        cache, check = self._surroundings.logs / "digests.json", trio.from_thread.check_cancelled
+        try:
+            return await trio.to_thread.run_sync(partial(model_file.digest, self.path, cache, check))
+        except OSError as error:
+            raise BackendError(f"{self.path} cannot be read: {error.strerror}.", retryable=False) from error
 
     def _why(self, child: Child, error: Exception) -> BackendError:
         """What a user should read of a model that cannot be used."""
@@ -264,7 +268,7 @@ class LlamaCppBackend:
                 lines = file.read(LOG_TAIL_BYTES).decode("utf-8", "replace").splitlines()
         except OSError:
             return ""
-        for line in lines:
+        for line in reversed(lines):
             if "error loading model" in line or "GGML_ASSERT" in line or "gguf_init" in line:
                 return f" ({''.join(c for c in line if c.isprintable())[:COMPLAINT_MAX].strip()})"
         return ""

@@ -56,7 +56,7 @@ def serve(
         from node.backends.llama_cpp.embedder import TEXTS_MAX, Embedder
         from node.backends.llama_cpp.formats import Formats
         from node.backends.llama_cpp.mailbox import Requests, Sink
-        from node.backends.llama_cpp.model import LoadFailed, Model
+        from node.backends.llama_cpp.model import ComputeFailed, LoadFailed, Model
         from node.backends.llama_cpp.prompts import ChatTemplate, Refused
         from node.backends.llama_cpp.tuning import fitting, fitting_again, speedup_of
         from node.backends.llama_cpp.worker import Worker
@@ -90,7 +90,7 @@ def serve(
             except Refused as error:
                 note = f"{error}; so it only completes text"
         worker = Worker(model, context, template, Formats(model), sink)
-    except LoadFailed as error:
+    except (LoadFailed, ComputeFailed) as error:
         raise _CannotLoad(str(error)) from error
     skills = ["chat", "summarize", "complete"] if template else ["complete"]
     calls_functions = template is not None and template.style is not None

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from node.backends.llama_cpp.batch import Batch, Row
-from node.backends.llama_cpp.model import LoadFailed, Model
+from node.backends.llama_cpp.model import ComputeFailed, LoadFailed, Model
 
 NUMERICS_BYTES = 16
 ABORTED = 2  # What llama_decode returns when the abort callback said so.
@@ -85,6 +85,8 @@ class Context:
         """
         self.text_bytes = 0.0
         """What the keys and values of one of its texts take, once that has been measured."""
+        self.forgets = model.forgets
+        """Whether the last tokens of a text can be taken back; else a sequence is kept whole or not at all."""
         self._abort = abort
         self._logits = ctypes.POINTER(ctypes.c_float * model.vocabulary_size)
         params = ll.llama_context_default_params()
@@ -133,7 +135,7 @@ class Context:
     def decode(self, rows: Sequence[Row]) -> None:
         """Compute these, at most `rows_max`, in ascending order of sequence and position.
 
-        Raises Aborted, or LoadFailed when the library gives up; in both cases the memory may hold some of the rows.
+        Raises Aborted, or ComputeFailed when the library gives up; in both cases the memory may hold some of the rows.
         """
         code = ABORTED
         if not self._abort:
@@ -149,7 +151,7 @@ class Context:
         if code == ABORTED:
             raise Aborted
         if code != 0:
-            raise LoadFailed(f"llama.cpp cannot go on with it (llama_decode returned {code})")
+            raise ComputeFailed(f"llama.cpp cannot go on with it (llama_decode returned {code})")
 
     def _filling(self, rows: Sequence[Row]) -> list[Row]:
         """Rows that nobody wants, so that no kernel computes less than a block: in other sequences, or behind the texts."""

@@ -1,6 +1,7 @@
 """What the child does with a model that makes a vector of a whole text, or a number of two: it computes many side by side."""
 
 import json
+from time import perf_counter
 
 import llama_cpp as ll
 import numpy as np
@@ -10,12 +11,14 @@ from node.backends.llama_cpp import pipe
 from node.backends.llama_cpp.batch import Batch, Row
 from node.backends.llama_cpp.context import ABORTED, Aborted, AbortFlag
 from node.backends.llama_cpp.mailbox import Sink
-from node.backends.llama_cpp.model import LoadFailed, Model, TooLong
+from node.backends.llama_cpp.model import ComputeFailed, LoadFailed, Model, TooLong
 from node.backends.llama_cpp.prompts import Refused
 from node.vectors import rounded
 
 TEXTS_MAX = 16  # In one batch.
 ROWS_MAX = 2_048  # In one batch, all texts together; or one text as long as the model takes.
+BATCH_S = 0.5  # What a batch of several texts may take: whoever comes, or leaves, waits for it.
+RATE_WEIGHT = 0.3  # Of the newest batch in how fast rows are computed.
 
 Vector = npt.NDArray[np.float32]
 
@@ -50,21 +53,35 @@ class Embedder:
         self._batch = Batch(int(params.n_batch))
         self.tokens = tokens
         self._waiting: dict[int, list[int]] = {}
+        self._planned: list[int] = []  # The calls of the next batch.
+        self._rows_per_s = 100.0  # Measured from the first batch on.
 
     def plan(self) -> frozenset[int]:
-        return frozenset(self._next())
+        self._planned = self._next()
+        return frozenset(self._planned)
 
     def step(self) -> None:
-        batch = self._next()
+        texts = [self._waiting[call] for call in self._planned]
+        began = perf_counter()
         try:
-            vectors = self.vectors(list(batch.values()))
-        except LoadFailed as error:
-            for call in batch:
-                self._sink.say(pipe.Ended(call, "failed", len(self._waiting.pop(call)), 0, str(error)))
+            self._compute(texts)
+        except ComputeFailed as error:
+            for call in self._planned:
+                self._end(call, "failed", 0, str(error))
             return
-        for call, vector in zip(batch, vectors, strict=True):
-            self._sink.say(pipe.Piece(call, self._said(vector), []))
-            self._sink.say(pipe.Ended(call, "stop", len(self._waiting.pop(call)), 1, ""))
+        took_s = perf_counter() - began
+        self._rows_per_s += RATE_WEIGHT * (sum(map(len, texts)) / took_s - self._rows_per_s)
+        for number, call in enumerate(self._planned):
+            try:
+                said = self._said(self._vector(number))
+            except ComputeFailed as error:
+                self._end(call, "failed", 0, str(error))
+            else:
+                self._sink.say(pipe.Piece(call, said, []))
+                self._end(call, "stop", 1)
+
+    def _end(self, call: int, finish: str, tokens_out: int, reason: str = "") -> None:
+        self._sink.say(pipe.Ended(call, finish, len(self._waiting.pop(call)), tokens_out, reason))
 
     def cancel(self, call: int) -> None:
         if self._waiting.pop(call, None) is not None:
@@ -80,8 +97,8 @@ class Embedder:
         else:
             self._waiting[request.call] = tokens
 
-    def vectors(self, texts: list[list[int]]) -> list[Vector]:
-        """One for each text, computed in one batch. Raises Aborted and LoadFailed."""
+    def _compute(self, texts: list[list[int]]) -> None:
+        """All of them in one batch. Raises Aborted and ComputeFailed."""
         rows = [Row(number, at, token, True) for number, text in enumerate(texts) for at, token in enumerate(text)]
         compute = ll.llama_decode if self._memory else ll.llama_encode
         if self._memory:
@@ -90,16 +107,16 @@ class Embedder:
         if code == ABORTED:
             raise Aborted
         if code != 0:
-            raise LoadFailed(f"llama.cpp cannot go on with it (code {code})")
-        return [self._vector(number) for number in range(len(texts))]
+            raise ComputeFailed(f"llama.cpp cannot go on with it (code {code})")
 
     def _vector(self, number: int) -> Vector:
+        """Of one text of the last batch. Raises ComputeFailed."""
         found = ll.llama_get_embeddings_seq(self._context, number)
         if not found:
-            raise LoadFailed("it makes no vector of a whole text")
+            raise ComputeFailed("it makes no vector of a whole text")
         vector = np.ctypeslib.as_array(found, (self._numbers,)).copy()
         if not np.isfinite(vector).all():
-            raise LoadFailed("the model computes numbers that are none; its file is damaged")
+            raise ComputeFailed("the model computes numbers that are none; its file is damaged")
         return vector
 
     def _said(self, vector: Vector) -> str:
@@ -120,13 +137,13 @@ class Embedder:
             raise Refused("there is no text")
         return tokens
 
-    def _next(self) -> dict[int, list[int]]:
-        """As many as fit into one batch, in the order in which they have come."""
-        batch: dict[int, list[int]] = {}
-        rows = 0
+    def _next(self) -> list[int]:
+        """As many as fit into one batch and its time, at least one, in the order in which they have come."""
+        batch: list[int] = []
+        room = min(self._batch.rows_max, int(self._rows_per_s * BATCH_S))
         for call, tokens in self._waiting.items():
-            rows += len(tokens)
-            if rows > self._batch.rows_max or len(batch) == TEXTS_MAX:
+            room -= len(tokens)
+            if batch and (room < 0 or len(batch) == TEXTS_MAX):
                 break
-            batch[call] = tokens
+            batch.append(call)
         return batch

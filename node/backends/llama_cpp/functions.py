@@ -54,9 +54,9 @@ def functions_of(tools: str) -> list[dict[str, Any]]:
         raise ToolsRefused(f"the tools cannot be read: {error}") from None
     functions = [each.get("function") for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
     names = [each.get("name") for each in functions if isinstance(each, dict)]
-    named = [name for name in names if isinstance(name, str) and 0 < len(name) <= FUNCTION_BYTES_MAX]
+    named = [name for name in names if isinstance(name, str) and _fits(name)]
     if not named or len(named) < len(listed):
-        raise ToolsRefused("each tool needs a function with a name of up to 64 characters")
+        raise ToolsRefused(f"each tool needs a function with a name of up to {FUNCTION_BYTES_MAX} bytes")
     return list(listed)
 
 
@@ -138,9 +138,13 @@ def _calls(text: str, arguments: str) -> list[list[str]]:
     for call in said if isinstance(said, list) else [said]:
         given = call.get(arguments, call.get("arguments", {})) if isinstance(call, dict) else None
         name = call.get("name") if isinstance(call, dict) else None
-        if isinstance(given, dict) and isinstance(name, str) and 0 < len(name) <= FUNCTION_BYTES_MAX:
+        if isinstance(given, dict) and isinstance(name, str) and _fits(name):
             calls.append([name, json.dumps(given, ensure_ascii=False)])
     return calls
+
+
+def _fits(name: str) -> bool:
+    return 0 < len(name.encode("utf-8", "replace")) <= FUNCTION_BYTES_MAX
 
 
 def _beginning_of(mark: str, text: str) -> str:

@@ -99,6 +99,7 @@ class Requests:
         except Exception as bug:  # noqa: BLE001 Whatever a request may bring about, the others go on.
             traceback.print_exc()
             self._sink.say(pipe.Ended(request.call, "failed", 0, 0, f"its process met a bug: {bug!r}"[:REASON_CHARACTERS_MAX]))
+            work.cancel(request.call)  # It may have begun in part. The parent has heard of its end.
 
     def _take(self, wait: bool) -> Iterator[pipe.Generate | pipe.Cancel]:
         """All that has come, as long as it is quickly done with; if asked to, wait until something does."""

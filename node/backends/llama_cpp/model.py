@@ -16,6 +16,10 @@ class LoadFailed(Exception):
     """The engine cannot load or run the file. The message is for people and completes "FILE: …"."""
 
 
+class ComputeFailed(Exception):
+    """The engine cannot compute a batch. The message is for people; whoever was not in it can go on."""
+
+
 class TooLong(Exception):
     """The input does not fit the model's context. The message is for people."""
 
@@ -132,6 +136,10 @@ class Model:
         begins = [self.first_token] if ll.llama_vocab_get_add_bos(self.vocabulary) else []
         # The last mark as in training; llama-server leaves it out for BERT.
         return [*begins, *self.tokenize_plain(question), *ends, *between, *self.tokenize_plain(text), *(ends or between)]
+
+    def tokenize_first(self, text: str) -> list[int]:
+        """Tokens of a text as they are read where nothing but the beginning of a sequence stands before it."""
+        return self._tokenize(text, False, True)
 
     def tokenize_plain(self, text: str) -> list[int]:
         """Tokens of a part of a text: no beginning, and what looks like a mark is only text."""

@@ -270,10 +270,12 @@ class Child:
                 raise pipe.PipeBroken("a child that asks")
 
     async def _reap(self) -> None:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + REAP_S_MAX):
-            await trio.to_thread.run_sync(self._process.wait, abandon_on_cancel=True)
-            await self._to_child.aclose()
-            await self._from_child.aclose()
+        try:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + REAP_S_MAX):
+                await trio.to_thread.run_sync(self._process.wait, abandon_on_cancel=True)
+        finally:
+            for stream in (self._to_child, self._from_child):
+                await trio.aclose_forcefully(stream)
 
     def _death(self) -> str:
         if self._process.returncode is None:

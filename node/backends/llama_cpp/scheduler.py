@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from node.backends.llama_cpp.batch import Row
 from node.backends.llama_cpp.context import Aborted, Context, Logits
-from node.backends.llama_cpp.model import LoadFailed
+from node.backends.llama_cpp.model import ComputeFailed
 from node.backends.llama_cpp.sampling import BrokenLogits
 
 READ_S = 0.20  # What reading may take while others wait for their next token,
@@ -54,7 +54,7 @@ class Place:
     number: int
     held: list[int] = field(default_factory=list)
     text: Text | None = None
-    used: int = 0  # The step that it was taken in last.
+    used: int = 0  # The step that it was taken in last, and then the one in which that text was over.
 
     @property
     def unread(self) -> int:
@@ -85,11 +85,6 @@ class Scheduler:
         self._gaps = 0  # Times in a row that some were found.
         self._rows_per_s = 100.0  # Of reading; measured from the first batch on.
 
-    @property
-    def texts(self) -> list[Text]:
-        """All that are in, those that wait for a place last."""
-        return [*(place.text for place in self._places if place.text is not None), *self._waiting]
-
     def add(self, text: Text) -> None:
         """It grows until it is removed. The caller sees to it that it never gets longer than `context.tokens`."""
         self._waiting.append(text)
@@ -100,11 +95,7 @@ class Scheduler:
         if place is None:
             self._waiting.remove(text)
         else:
-            place.text = None
-
-    def step(self) -> list[Grown]:
-        """One batch, if there is anything to do. Raises as `compute`."""
-        return self.compute() if self.plan() else []
+            place.text, place.used = None, self._step
 
     def plan(self) -> list[Text]:
         """Decide on the next batch: of reading, as long as its time lasts, or the next token of every text that grows.
@@ -125,7 +116,7 @@ class Scheduler:
         return [place.text for place, _ in self._parts if place.text is not None]
 
     def compute(self) -> list[Grown]:
-        """Compute the batch that was planned last. Raises Aborted and LoadFailed; then nothing has grown."""
+        """Compute the batch that was planned last. Raises Aborted and ComputeFailed; then nothing has grown."""
         if not self._is_reading:
             return self._compute(self._parts)
         began = perf_counter()
@@ -170,7 +161,7 @@ class Scheduler:
             rows += [Row(place.number, at, tokens[at], at >= first) for at in range(start, start + count)]
         try:
             self._context.decode(rows)
-        except (Aborted, LoadFailed):
+        except (Aborted, ComputeFailed):
             for place, _ in parts:
                 del place.held[self._context.forget(place.number, len(place.held)) :]
             raise
@@ -204,10 +195,10 @@ class Scheduler:
             free = [place for place in self._places if place.text is None]
             if not free:
                 return
-            held = [(_common(place.held, text.tokens), place) for place in self._places]
+            held = [(self._shared(place, text), place) for place in self._places]
             shared, best = max(held, key=lambda found: (found[0], found[1].text is None))
             being_read = [place.text.tokens for place in self._places if place.text is not None and place.unread > 1]
-            if any(_common(tokens, text.tokens) >= shared + SAVED_MIN for tokens in being_read):
+            if self._context.forgets and any(_common(tokens, text.tokens) >= shared + SAVED_MIN for tokens in being_read):
                 continue
             self._waiting.remove(text)
             if best.text is None and (2 * shared >= len(best.held) or len(free) == 1):
@@ -220,6 +211,11 @@ class Scheduler:
             # What follows is wanted of these, so they are computed in any case.
             shared = min(_common(place.held, text.tokens), text.first_wanted)
             del place.held[self._context.forget(place.number, shared) :]
+
+    def _shared(self, place: Place, text: Text) -> int:
+        """How many tokens of what a place holds the text begins with; less than all are of no use to a model of one state."""
+        same = _common(place.held, text.tokens)
+        return same if self._context.forgets or same == len(place.held) else 0
 
     def _copy(self, source: Place, target: Place, count: int) -> None:
         target.held = source.held[: self._context.copy(source.number, target.number, count)]

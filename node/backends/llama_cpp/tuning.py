@@ -27,7 +27,7 @@ TRY_S_MAX = 3.0  # In all; a model so slow is tried with few.
 def fitting(model: Model, tokens: int, exact: str, threads: int, memory: int, abort: AbortFlag) -> tuple[Context, bool]:
     """The memory for conversations of `tokens` tokens in what may be had of `memory` bytes; and whether it is exact.
 
-    Raises LoadFailed.
+    Raises LoadFailed and ComputeFailed.
     """
     text = [model.first_token, *model.tokenize_plain(TEXT)]
     with closing(Context(model, 1, len(text), threads, abort)) as context:
@@ -55,7 +55,7 @@ def fitting_again(model: Model, before: Ready, memory: int, abort: AbortFlag) ->
 
 
 def computes_alike(context: Context, text: Sequence[int]) -> bool:
-    """Whether a token has the same bits alone as among others. Raises LoadFailed.
+    """Whether a token has the same bits alone as among others. Raises ComputeFailed.
 
     For many kinds of weights llama.cpp has other kernels for several rows than for one, and which depends on the processor.
     """

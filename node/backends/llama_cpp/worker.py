@@ -2,8 +2,10 @@
 
 import os
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from node.backends import BackendError
 from node.backends.llama_cpp import pipe
@@ -12,14 +14,15 @@ from node.backends.llama_cpp.ballot import Ballot
 from node.backends.llama_cpp.context import Context
 from node.backends.llama_cpp.formats import FormatRefused, Formats
 from node.backends.llama_cpp.functions import CallFilter, ToolsRefused, forced_call, functions_of
-from node.backends.llama_cpp.mailbox import Sink
-from node.backends.llama_cpp.model import LoadFailed, Model, TooLong
+from node.backends.llama_cpp.mailbox import REASON_CHARACTERS_MAX, Sink
+from node.backends.llama_cpp.model import ComputeFailed, Model, TooLong
 from node.backends.llama_cpp.prompts import ChatTemplate, Refused
 from node.backends.llama_cpp.sampling import Draw, NoWayOn, Told
 from node.backends.llama_cpp.scheduler import Grown, Scheduler, Text
 from node.backends.summaries import summary_turns
 
 PIECE_INTERVAL_S = 0.02  # At most 50 pieces a second; a reader sees no difference, and every node on the way does.
+PIECE_CHARACTERS_MAX = 65_536  # Of one piece. What tokens that were delivered say may be more than a frame holds.
 
 
 @dataclass(slots=True)
@@ -65,16 +68,20 @@ class Worker:
             self._call_marks = model.marks(template.style.begin, template.style.end)
         self._calls: dict[int, Call | Choice] = {}
         self._by_text: dict[Text, Call | Choice] = {}
+        self._planned: list[Call | Choice] = []
 
     def plan(self) -> frozenset[int]:
-        return frozenset(self._by_text[text].number for text in self._scheduler.plan())
+        self._planned = [self._by_text[text] for text in self._scheduler.plan()]
+        return frozenset(call.number for call in self._planned)
 
     def step(self) -> None:
         try:
-            self._go_on(self._scheduler.compute())
-        except LoadFailed as error:
-            for call in list(self._calls.values()):
+            grown = self._scheduler.compute()
+        except ComputeFailed as error:
+            for call in self._planned:
                 self._end(call, "failed", str(error))
+        else:
+            self._go_on(grown)
 
     def cancel(self, call: int) -> None:
         if found := self._calls.get(call):
@@ -108,11 +115,14 @@ class Worker:
             form = self._formats.format(request.schema, request.grammar, answer.tokens, call)
         forced = answer.forced() if request.forced else []
         tokens = [*prompt, *answer.tokens]
-        left = min(request.tokens_max, self._context.tokens - len(prompt)) - len(answer.tokens)
+        room = self._context.tokens - len(tokens)
+        left = min(request.tokens_max - len(answer.tokens), room)
         if request.forced:
             left = len(forced)
-            if len(tokens) + left > self._context.tokens:
-                raise TooLong(f"with the answer it has {len(tokens) + left} tokens; {self._context.tokens} are the most")
+        if left > room or (room < 1 and not answer.is_over and len(answer.tokens) < request.tokens_max):
+            # Begun by one that has more room, an answer is not over here.
+            longest = f"{self._context.tokens} are the most"
+            raise TooLong(f"with the answer it has {len(tokens) + len(forced)} tokens; {longest}")
         seed = request.seed or int.from_bytes(os.urandom(4), "big")
         draw = Draw(tokens, len(answer.tokens), request, seed, form, iter(forced) if request.forced else None)
         tokens += forced[:-1]
@@ -122,7 +132,7 @@ class Worker:
         return Call(request.call, text, len(prompt), answer, draw, left, begun, len(answer.tokens), filter=calls)
 
     def _choice(self, request: pipe.Generate, prompt: list[int]) -> Choice:
-        options = [self._model.tokenize_plain(option) for option in request.options]
+        options = [self._model.tokenize_rest(option) for option in request.options]
         if not all(options):
             raise Refused("an option has no text")
         longest = max(map(len, options))
@@ -150,28 +160,44 @@ class Worker:
         """Send what the new tokens say, the first text of an answer at once, then coalesced."""
         for each in grown:
             call = self._by_text.get(each.text)
-            if call is None:
-                continue  # It was over at an earlier token.
-            if each.broken is not None:
-                # The scheduler has let go of it. A format that nothing fits into is the request's fault.
-                self._close(call, "refused" if isinstance(each.broken, NoWayOn) else "failed", str(each.broken))
-            elif isinstance(call, Choice):
-                if call.ballot.is_read:
-                    self._read_next(call)
-            elif self._model.is_end(each.token):
-                call.left = max(call.left, 1)
-                call.draw.told = call.draw.told[:-1]  # The end is no part of the answer.
-                self._finish(call)
-            else:
-                call.left -= 1
-                self._take(call, call.answer.add(each.token, self._bytes_of(each.token)))
-                if call.answer.is_over or call.left < 1:
-                    self._finish(call)
+            if call is not None:  # Else it was over at an earlier token.
+                self._guarded(call, partial(self._grow, call, each))
         now = time.monotonic()
-        for call in self._calls.values():
+        for call in list(self._calls.values()):
             if isinstance(call, Call) and now - call.sent_at >= PIECE_INTERVAL_S and (call.waiting or call.draw.told):
                 call.sent_at = now
-                self._send(call)
+                self._guarded(call, partial(self._send, call))
+
+    def _guarded(self, call: Call | Choice, work: Callable[[], None]) -> None:
+        """Whatever one request may bring about, the others go on."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001
+            refused = isinstance(error, BackendError)
+            if not refused:
+                traceback.print_exc()
+            reason = str(error) if refused else f"its process met a bug: {error!r}"[:REASON_CHARACTERS_MAX]
+            if call.number in self._calls:
+                self._end(call, "refused" if refused else "failed", reason)
+            else:
+                self._sink.say(pipe.Ended(call.number, "failed", call.tokens_in, call.tokens_out, reason))
+
+    def _grow(self, call: Call | Choice, each: Grown) -> None:
+        if each.broken is not None:
+            # The scheduler has let go of it. A format that nothing fits into is the request's fault.
+            self._close(call, "refused" if isinstance(each.broken, NoWayOn) else "failed", str(each.broken))
+        elif isinstance(call, Choice):
+            if call.ballot.is_read:
+                self._read_next(call)
+        elif self._model.is_end(each.token):
+            call.left = max(call.left, 1)
+            call.draw.told = call.draw.told[:-1]  # The end is no part of the answer.
+            self._finish(call)
+        else:
+            call.left -= 1
+            self._take(call, call.answer.add(each.token, self._bytes_of(each.token)))
+            if call.answer.is_over or call.left < 1:
+                self._finish(call)
 
     def _take(self, call: Call, text: str) -> None:
         call.waiting += call.filter.push(text) if call.filter is not None else text
@@ -181,6 +207,9 @@ class Worker:
         return self._call_marks.get(token) or self._model.bytes_of(token)
 
     def _send(self, call: Call) -> None:
+        while len(call.waiting) > PIECE_CHARACTERS_MAX:
+            self._sink.say(pipe.Piece(call.number, call.waiting[:PIECE_CHARACTERS_MAX], []))
+            call.waiting = call.waiting[PIECE_CHARACTERS_MAX:]
         if call.waiting or call.draw.told:
             logprobs = [self._told(told) for told in call.draw.told]
             self._sink.say(pipe.Piece(call.number, call.waiting, call.answer.tokens[call.told :], logprobs))

@@ -368,6 +368,17 @@ def test_fewer_slots_interrupt_nothing() -> None:
     assert begun(serving.finished(A2, USAGE, NOW)) == [A3]
 
 
+def test_a_model_that_has_left_memory_holds_no_instructions() -> None:
+    serving = worker(replace(CHAT, slots=3), capability("summarize", "other", slots=2))
+    for sender, name in ((BOB, b"a1"), (CYD, b"a2")):
+        ask(serving, name, sender, turns=(Turn("system", "Be brief. " * 99), Turn("user", "Hi")))
+    assert len(serving.prefixes()) == 1
+    serving.offer((CHAT,), NOW, frozenset({"other"}))
+    assert len(serving.prefixes()) == 1
+    serving.offer((CHAT,), NOW, frozenset({"smollm2"}))
+    assert serving.prefixes() == ()
+
+
 def test_peers_at_work_are_named() -> None:
     serving = worker()
     ask(serving, b"a1", BOB)

@@ -50,6 +50,21 @@ def test_tokens_behind_the_end_of_an_answer_are_not_its_own(model: Model) -> Non
     assert answer.forced() == [first, *others]
 
 
+def test_given_tokens_are_of_no_use_if_they_say_more_than_is_given(model: Model) -> None:
+    tokens = model.tokenize_plain("Hello world")
+    answer = Answer(model, request(forced="Hello", forced_tokens=tokens), model.bytes_of)
+    assert b"".join(map(model.bytes_of, answer.forced())) == b"Hello"
+
+
+def test_a_text_that_nothing_stands_before_is_read_as_a_prompt_is(tmp_path: Path) -> None:
+    """Or its likelihood would be of other tokens than those that a prompt of these words has."""
+    model = Model(small_model(tmp_path / "spm.gguf", None, **spm_vocabulary()))
+    alone = pipe.Generate(1, "complete", [["user", ""]], 1, forced="hello</s>")
+    assert [*model.tokenize(""), *Answer(model, alone, model.bytes_of).forced()] == model.tokenize("hello</s>")
+    after = pipe.Generate(1, "complete", [["user", "hello"]], 1, forced=" you")
+    assert Answer(model, after, model.bytes_of).forced() == model.tokenize_rest(" you")
+
+
 def test_a_mark_that_says_nothing_is_known_again_when_another_goes_on() -> None:
     """As [TOOL_CALLS], which is a token of its own."""
     texts = {1: b"Sure", 2: b". ", 3: b"[TOOL_CALLS]", 4: b'[{"name": "f", "argu', 5: b'ments": {}}]'}

@@ -87,7 +87,10 @@ def test_calls_are_parted_from_the_text(style: Style, said: str, shown: str, nam
     assert all(json.loads(arguments) == {"zone": "é"} for _, arguments in functions)
 
 
-@pytest.mark.parametrize("tools", ["", "{}", "[]", "[1]", '[{"type": "function"}]', '[{"function": {"name": ""}}]', "[" * 9_000])
+NAMED = '[{"function": {"name": "%s"}}]'
+
+
+@pytest.mark.parametrize("tools", ["", "{}", "[]", "[1]", '[{"type": "function"}]', NAMED % "", NAMED % ("é" * 33), "[" * 9_000])
 def test_what_is_no_list_of_functions_is_refused(tools: str) -> None:
     with pytest.raises(ToolsRefused):
         functions_of(tools)

@@ -33,10 +33,10 @@ class Desk(Sink):
     def send(self, frames: bytes) -> None: ...
 
     def begin(self, request: pipe.Generate) -> None:
+        self.calls.add(request.call)
         if request.skill == "faulty":
             raise KeyError("no such key")
         self.begun.append(request.call)
-        self.calls.add(request.call)
 
     def cancel(self, call: int) -> None:
         if call in self.calls:
@@ -82,7 +82,7 @@ def test_a_request_that_meets_a_bug_fails_alone(capfd: pytest.CaptureFixture[str
     desk = Desk()
     desk.hear(generate(1, "faulty"), generate(2))
     desk.serve(nothing)
-    assert (desk.said, desk.computed) == ([(1, "failed")], [{2}])
+    assert (desk.said, desk.computed) == ([(1, "failed"), (1, "cancelled")], [{2}]), "nothing is left of it"
     assert "no such key" in capfd.readouterr().err, "the log tells where"
 
 

@@ -14,6 +14,7 @@ from node.backends.llama_cpp.context import QUICK_BLOCK, Aborted, AbortFlag, Con
 from node.backends.llama_cpp.model import Model
 from node.backends.llama_cpp.sampling import BrokenLogits
 from node.backends.llama_cpp.scheduler import BEGUN_MAX, GAP_STEPS, SAVED_MIN, WANTED_MAX, Scheduler, Text
+from tests.node.backends.llama_cpp.steps import step
 
 PLACES = 16
 TOKENS = 1024
@@ -72,7 +73,7 @@ def grow(scheduler: Scheduler, wanted: list[Text], growth: int = GROWTH) -> dict
     """So many tokens more of each; who has them is out."""
     grown: dict[Text, list[int]] = {text: [] for text in wanted}
     for _ in range(2_000):
-        for each in scheduler.step():
+        for each in step(scheduler):
             grown[each.text].append(each.token)
             if len(grown[each.text]) == growth:
                 scheduler.remove(each.text)
@@ -106,7 +107,7 @@ def test_texts_grow_side_by_side_as_they_grow_alone_to_the_last_bit(model: Model
     for text, (tokens, logits) in zip(wanted, expected, strict=True):
         assert grown[text] == tokens
         assert np.array_equal(np.array(text.choose.seen), logits)  # type: ignore[attr-defined]
-    assert scheduler.texts == []
+    assert scheduler.plan() == []
 
 
 def test_neither_cancels_nor_held_beginnings_change_a_bit(model: Model, context: CountingContext) -> None:
@@ -116,20 +117,23 @@ def test_neither_cancels_nor_held_beginnings_change_a_bit(model: Model, context:
     context.forget(0, 0)
     scheduler = Scheduler(context)
     begun: dict[Text, tuple[int, ...]] = {}
+    inside: list[Text] = []
     ended = 0
     for _ in range(150):
-        if len(scheduler.texts) < 20 and dice.random() < 0.5:
+        if len(inside) < 20 and dice.random() < 0.5:
             tokens = dice.choice(samples).tokens
             text = Text(list(tokens), Best())
             begun[text] = tuple(tokens)
+            inside.append(text)
             scheduler.add(text)
-        if scheduler.texts and dice.random() < 0.15:
-            scheduler.remove(dice.choice(scheduler.texts))
-        for each in scheduler.step():
+        if inside and dice.random() < 0.15:
+            scheduler.remove(inside.pop(dice.randrange(len(inside))))
+        for each in step(scheduler):
             tokens = each.text.tokens[len(begun[each.text]) :]
             assert tokens == expected[begun[each.text]][: len(tokens)]
             if len(tokens) == GROWTH:
                 ended += 1
+                inside.remove(each.text)
                 scheduler.remove(each.text)
     assert ended > 10
 
@@ -162,12 +166,12 @@ def test_a_long_prompt_lets_the_others_go_on(model: Model, context: CountingCont
     for text in wanted:
         scheduler.add(text)
     while min(text.grown for text in wanted) <= BEGUN_MAX:
-        scheduler.step()
+        step(scheduler)
     long = Text([*model.tokenize(STORY * 30), LAST], Best())
     scheduler.add(long)
     grown: list[Text] = []
     while long.tokens[-1] == LAST:
-        grown += [each.text for each in scheduler.step()]
+        grown += [each.text for each in step(scheduler)]
     assert all(grown.count(text) >= 3 for text in wanted)
 
 
@@ -181,16 +185,16 @@ def test_a_crowd_is_read_before_any_of_it_goes_on_but_not_before_others_do(
     for text in crowd:
         scheduler.add(text)
     while not all(text.grown for text in crowd):
-        scheduler.step()
+        step(scheduler)
     assert [text.grown for text in crowd] == [1] * 5
 
     while min(text.grown for text in crowd) <= BEGUN_MAX:
-        scheduler.step()
+        step(scheduler)
     before = crowd[0].grown
     for text in (newcomers := texts(model, 5, "Then ")):
         scheduler.add(text)
     while not all(text.grown for text in newcomers):
-        scheduler.step()
+        step(scheduler)
     assert crowd[0].grown - before >= 3, "one token after each batch of reading"
 
 
@@ -199,9 +203,9 @@ def test_a_short_prompt_does_not_wait_for_a_long_one(model: Model, context: Coun
     long = Text(model.tokenize(STORY * 30), Best())
     short = Text(model.tokenize("Once"), Best())
     scheduler.add(long)
-    scheduler.step()
+    step(scheduler)
     scheduler.add(short)
-    first = next(each.text for _ in range(50) for each in scheduler.step())
+    first = next(each.text for _ in range(50) for each in step(scheduler))
     assert first is short
 
 
@@ -213,21 +217,21 @@ def test_places_between_others_are_closed_and_nothing_changes(model: Model, cont
     for text in wanted:
         scheduler.add(text)
     while min(len(text.choose.seen) for text in wanted) < 1:  # type: ignore[attr-defined]
-        scheduler.step()
+        step(scheduler)
     places = [text.place.number for text in wanted if text.place is not None]
     assert places == [0, 1, 2, 3]
     scheduler.remove(wanted[1])
     for _ in range(GAP_STEPS + 1):
-        scheduler.step()
+        step(scheduler)
     assert [text.place.number for text in wanted if text.place is not None] == [0, 2, 1]
     begun = len(texts(model, 4)[3].tokens)
     while len(wanted[3].tokens) < begun + GROWTH:
-        scheduler.step()
+        step(scheduler)
     assert wanted[3].tokens[begun : begun + GROWTH] == expected
     again = Text(list(texts(model, 4)[1].tokens), Best())
     scheduler.add(again)
     context.batches = []
-    scheduler.step()
+    step(scheduler)
     assert sum(context.batches) <= 4, "what the closed place had held was moved, not lost"
 
 
@@ -250,13 +254,13 @@ def test_what_is_stopped_in_a_batch_goes_on_as_if_nothing_had_happened(
     for text in wanted:
         scheduler.add(text)
     for _ in range(6):
-        scheduler.step()
+        step(scheduler)
         flag.up()
         with pytest.raises(Aborted):
-            scheduler.step()
+            step(scheduler)
         flag.down()
     while min(len(text.choose.seen) for text in wanted) < GROWTH:  # type: ignore[attr-defined]
-        scheduler.step()
+        step(scheduler)
     starts = [len(text.tokens) for text in texts(model, 3)]
     assert [text.tokens[start : start + GROWTH] for text, start in zip(wanted, starts, strict=True)] == expected
 
@@ -269,12 +273,12 @@ def test_prompts_that_end_early_leave_their_time_to_others(
     scheduler = Scheduler(context)
     scheduler.add(growing)
     while len(growing.choose.seen) < 2:  # type: ignore[attr-defined]
-        scheduler.step()
+        step(scheduler)
     for text in newcomers:
         scheduler.add(text)
     grown: list[Text] = []
     while not set(newcomers) <= set(grown):
-        grown += [each.text for each in scheduler.step()]
+        grown += [each.text for each in step(scheduler)]
     assert grown.count(growing) <= 1, "only before the first of them"
 
 
@@ -288,12 +292,12 @@ def test_what_is_known_is_read_and_told_as_if_it_had_been_drawn(model: Model, co
     for text in others:
         scheduler.add(text)
     for _ in range(3):
-        scheduler.step()
+        step(scheduler)
     known = Text(drawn.tokens[: begun + growth - 1], Best(), known=growth - 1)
     scheduler.add(known)
     read: list[int] = []
     while len(read) < growth:
-        read += [each.token for each in scheduler.step() if each.text is known]
+        read += [each.token for each in step(scheduler) if each.text is known]
     assert read == grown
     assert np.array_equal(np.array(known.choose.seen), np.array(drawn.choose.seen))  # type: ignore[attr-defined]
 
@@ -306,7 +310,7 @@ def test_a_text_that_cannot_go_on_leaves_the_others_alone(model: Model, context:
     scheduler = Scheduler(context)
     scheduler.add(bad)
     scheduler.add(good)
-    told = [each for _ in range(5) for each in scheduler.step() if each.text is bad]
+    told = [each for _ in range(5) for each in step(scheduler) if each.text is bad]
     assert [str(each.broken) for each in told] == ["no numbers"]
-    assert scheduler.texts == [good]
+    assert scheduler.plan() == [good]
     assert len(good.choose.seen) >= 3  # type: ignore[attr-defined]

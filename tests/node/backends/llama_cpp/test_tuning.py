@@ -15,6 +15,7 @@ from node.backends.llama_cpp.scheduler import Scheduler, Text
 from node.backends.llama_cpp.tuning import best_threads, fitting, fitting_again
 from tests.node.backends.llama_cpp.gguf_files import small_model
 from tests.node.backends.llama_cpp.mamba_files import tiny_mamba
+from tests.node.backends.llama_cpp.steps import step
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_a_model_that_cannot_take_tokens_back_is_never_given_any_to_fill_up(
         assert context.text_bytes == pytest.approx(tuning._bytes_of(context, [0] * 9, 2 * TOKENS), rel=0.05), "it does not grow"
         scheduler, text = Scheduler(context), Text(list(range(1, 10)), lambda logits: int(logits.argmax()))
         scheduler.add(text)
-        assert sum(len(scheduler.step()) for _ in range(9)) >= 8
+        assert sum(len(step(scheduler)) for _ in range(9)) >= 8
 
 
 @pytest.mark.parametrize("exact", ["auto", "always"])
