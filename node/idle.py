@@ -57,7 +57,8 @@ def _own_s() -> float:
         with suppress(psutil.Error):
             times = child.cpu_times()
             user, system = user + times.user, system + times.system
-    return float(system if own.nice() > 0 else user + system)  # Niced, they are content with less.
+    # Niced, they are content with less, which Linux counts apart.
+    return float(system if psutil.LINUX and own.nice() > 0 else user + system)
 
 
 def _on_battery() -> bool:

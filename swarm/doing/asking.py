@@ -281,11 +281,11 @@ class Asking:
         if opened is None or opened.seeking != timer.subject:
             return []
         opened.seeking = None
-        if opened.speaker is not None:
-            return self._exhausted(opened, now)
         routing = self._choose(opened.wanted, opened.tried, now)
         if routing.chosen is not None:  # Who was shut out for a while is not any more, which nobody tells.
-            return self._begin_attempt(opened, routing, "first", now)
+            return self._begin_attempt(opened, routing, "first" if opened.speaker is None else "resume", now)
+        if opened.speaker is not None:
+            return self._exhausted(opened, now)
         return self._give_up(opened, *opened.why_nobody(routing.excluded), now)
 
     def deadline_passed(self, timer: DeadlinePassed, now: float) -> list[Effect]:

@@ -342,6 +342,16 @@ def test_who_computes_the_same_goes_on_and_others_only_if_nobody_does() -> None:
     assert "does not have the model that began this answer" in [each.reason for each in knowledge.route(asked).excluded]
 
 
+def test_an_answer_goes_on_where_there_is_as_much_room_as_it_was_begun_with() -> None:
+    begun_by = capability(digest=b"d" * 32, numerics=b"x", context_tokens=8192)
+    knowledge = Knowledge(Random(1))
+    knowledge.knows(BOB, replace(begun_by, context_tokens=4096, tokens_per_second=1000.0))
+    knowledge.knows(CYD, begun_by)
+    asked = task(begun_by=begun_by)
+    assert [found.node for found in knowledge.route(asked).candidates] == [CYD]
+    assert [found.node for found in knowledge.route(asked, (CYD,)).candidates] == [BOB], "it may be enough"
+
+
 # --- Strangers who may not exist --------------------------------------------------------------------------------------------
 
 

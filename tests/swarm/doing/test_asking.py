@@ -207,6 +207,14 @@ def test_searching_tasks_go_on_when_somebody_able_is_found() -> None:
     assert ada.asking.search_overdue(SearchOverdue(T1, CHAT), NOW + 3) == [], "it is not searching any more"
 
 
+def test_whoever_may_be_asked_again_when_a_search_ends_is_asked() -> None:
+    """That somebody is not shut out any more is no news that anybody tells."""
+    ada = Ada()
+    ada.asking.begin(task(), NOW)
+    ada.able = [BOB]
+    assert placed(ada.asking.search_overdue(SearchOverdue(T1, CHAT), NOW + 3))[0] == BOB
+
+
 @pytest.mark.parametrize(("model", "wanted"), [("", "chat"), ("qwen", "chat with qwen")])
 def test_a_search_that_finds_nobody_says_what_was_wanted(model: str, wanted: str) -> None:
     ada = Ada()

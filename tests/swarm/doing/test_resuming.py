@@ -4,6 +4,7 @@ import pytest
 
 from protocol import errors
 from protocol import limits as lim
+from protocol.codec import encode
 from protocol.messages import TaskAccepted, TaskCancelled, TaskFailed, TaskPiece, TaskRefused, TaskRequest
 from protocol.parts import Sampling, Turn
 from swarm.doing.attempts import Attempt, Delivered, Open
@@ -257,6 +258,17 @@ def test_question_and_answer_must_fit_one_request(question: int, fits: bool) -> 
     worker = Candidate(BOB, "bob", "smollm2", 1.0, None)
     sent = opened.request(Attempt(b"a" * 16, worker, "resume", NOW), NOW)
     assert len(sent.delivered) == 16_000
+
+
+def test_where_tokens_do_not_fit_too_the_text_is_gone_on_with() -> None:
+    asked = task(turns=(Turn("user", "q" * 60_000),))
+    delivered = held(*[("a" * 4_000, tuple(range(lim.PIECE_TOKENS_MAX)))] * 7)
+    assert delivered.fits(asked)
+    opened = Open(asked, NOW, delivered=delivered)
+    attempt = Attempt(b"a" * 16, Candidate(BOB, "bob", "smollm2", 1.0, None), "resume", NOW)
+    sent = opened.request(attempt, NOW)
+    assert (len(sent.delivered), sent.delivered_tokens, attempt.resumed_tokens) == (28_000, (), None)
+    assert len(encode(sent)) <= lim.BODY_BYTES_MAX
 
 
 # --- Silence --------------------------------------------------------------------------------------------------------------

@@ -1,8 +1,26 @@
-"""One step of the scheduler, as the child's worker takes it."""
+"""What a model's process does step by step, without the process."""
 
+from node.backends.llama_cpp import pipe
+from node.backends.llama_cpp.mailbox import Sink
 from node.backends.llama_cpp.scheduler import Grown, Scheduler
 
 
 def step(scheduler: Scheduler) -> list[Grown]:
     """Plan a batch and compute it, if there is anything to do."""
     return scheduler.compute() if scheduler.plan() else []
+
+
+class Kept(Sink):
+    """Keeps what is said, instead of sending it."""
+
+    def __init__(self) -> None:
+        super().__init__(-1)
+        self.said: list[pipe.Said] = []
+
+    def say(self, said: pipe.Said) -> None:
+        pipe.pack(said)
+        self.said.append(said)
+
+    def answers(self) -> set[int]:
+        """The calls that have had a text."""
+        return {said.call for said in self.said if isinstance(said, pipe.Piece)}

@@ -13,10 +13,14 @@ import trio
 
 from node.backends import BackendError, GenerationRequest, Surroundings
 from node.backends.contract import ask, running
+from node.backends.llama_cpp import pipe
 from node.backends.llama_cpp.backend import LlamaCppBackend
-from node.backends.llama_cpp.model import Model
+from node.backends.llama_cpp.context import AbortFlag
+from node.backends.llama_cpp.embedder import TEXTS_MAX, Embedder
+from node.backends.llama_cpp.model import ComputeFailed, Model
 from protocol.parts import Demands, Sampling, Turn
 from tests.node.backends.llama_cpp.bert_files import RANK, WORDS, judged, minilm, tiny_bert, tiny_weights
+from tests.node.backends.llama_cpp.steps import Kept
 
 
 @asynccontextmanager
@@ -73,6 +77,41 @@ async def test_bad_input_is_refused_in_words_and_others_go_on(tmp_path: Path, su
                 await ask(backend, wrong)
             assert not caught.value.retryable
         assert len(await vector(backend, "fine")) == 32
+
+
+@pytest.fixture
+def embedder(tmp_path: Path) -> Embedder:
+    return Embedder(Model(tiny_bert(tmp_path / "tiny.gguf")), 64, 1, AbortFlag(), Kept())
+
+
+def test_a_batch_takes_no_longer_than_others_can_wait(embedder: Embedder) -> None:
+    """At least one text comes into it, however slow the model is."""
+    for call in range(40):
+        embedder.begin(pipe.Generate(call, "embed", [["user", "a bird of the reed"]], 1))
+    embedder._rows_per_s = 1.0
+    assert embedder.plan() == {0}
+    embedder._rows_per_s = 1e6
+    assert embedder.plan() == set(range(TEXTS_MAX))
+    embedder.step()
+    assert 1.0 < embedder._rows_per_s < 1e6, "it is measured"
+
+
+def test_a_vector_that_cannot_be_told_fails_alone(embedder: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    for call in range(3):
+        embedder.begin(pipe.Generate(call, "embed", [["user", "bird"]], 1))
+    embedder._rows_per_s = 1e6
+    said = embedder._said
+
+    def broken(vector: np.ndarray) -> str:
+        monkeypatch.setattr(embedder, "_said", said)
+        raise ComputeFailed("numbers that are none")
+
+    monkeypatch.setattr(embedder, "_said", broken)
+    embedder.plan()
+    embedder.step()
+    assert isinstance(embedder._sink, Kept)
+    ended = {each.call: each.finish for each in embedder._sink.said if isinstance(each, pipe.Ended)}
+    assert ended == {0: "failed", 1: "stop", 2: "stop"}
 
 
 async def test_a_call_that_is_left_does_not_disturb_the_others(tmp_path: Path, surroundings: Surroundings) -> None:

@@ -14,6 +14,7 @@ from node.backends.llama_cpp.context import QUICK_BLOCK, Aborted, AbortFlag, Con
 from node.backends.llama_cpp.model import Model
 from node.backends.llama_cpp.sampling import BrokenLogits
 from node.backends.llama_cpp.scheduler import BEGUN_MAX, GAP_STEPS, SAVED_MIN, WANTED_MAX, Scheduler, Text
+from tests.node.backends.llama_cpp.mamba_files import tiny_mamba
 from tests.node.backends.llama_cpp.steps import step
 
 PLACES = 16
@@ -314,3 +315,46 @@ def test_a_text_that_cannot_go_on_leaves_the_others_alone(model: Model, context:
     assert [str(each.broken) for each in told] == ["no numbers"]
     assert scheduler.plan() == [good]
     assert len(good.choose.seen) >= 3  # type: ignore[attr-defined]
+
+
+def test_of_two_that_are_over_the_one_that_has_been_over_for_longer_makes_room(model: Model) -> None:
+    with closing(CountingContext(model, 2, TOKENS, 1, AbortFlag())) as context:
+        context.batches = []
+        scheduler = Scheduler(context)
+        long, short, new = texts(model, 3)
+        scheduler.add(long)
+        step(scheduler)
+        scheduler.add(short)
+        grow(scheduler, [short], 1)
+        for _ in range(3):
+            step(scheduler)
+        scheduler.remove(long)
+        held = list(long.tokens)
+        scheduler.add(new)
+        grow(scheduler, [new], 1)
+        context.batches = []
+        again = Text(held, Best())
+        scheduler.add(again)
+        grow(scheduler, [again], 1)
+        assert sum(context.batches) <= 2, "the long one is still there"
+
+
+def test_what_begins_alike_is_nothing_to_a_model_of_one_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can take nothing back, so that a part of what it has read cannot be had: nobody waits for it, or copies it."""
+    mamba = Model(tiny_mamba(tmp_path / "mamba.gguf"))
+    with closing(CountingContext(mamba, 4, 256, 1, AbortFlag())) as context:
+        context.batches = []
+        monkeypatch.setattr(context, "copy", None)
+        scheduler = Scheduler(context)
+        shared = list(range(5, 45))
+        first, second = Text([*shared, 50, 51], Best()), Text([*shared, 60, 61], Best())
+        scheduler.add(first)
+        scheduler.add(second)
+        scheduler.plan()
+        assert all(text.place is not None for text in (first, second))
+        grow(scheduler, [first, second], 2)
+        whole = Text([*first.tokens, 70], Best())
+        context.batches = []
+        scheduler.add(whole)
+        grow(scheduler, [whole], 1)
+        assert sum(context.batches) <= 3, "all that was read is of use"

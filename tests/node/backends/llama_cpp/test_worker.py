@@ -11,30 +11,14 @@ from node.backends.llama_cpp import scheduler as scheduler_module
 from node.backends.llama_cpp.batch import Row
 from node.backends.llama_cpp.context import AbortFlag, Context
 from node.backends.llama_cpp.formats import Formats
-from node.backends.llama_cpp.mailbox import Sink
 from node.backends.llama_cpp.model import ComputeFailed, Model
 from node.backends.llama_cpp.worker import Call, Choice, Worker
 from tests.node.backends.llama_cpp.gguf_files import small_model
 from tests.node.backends.llama_cpp.spm_files import spm_vocabulary
+from tests.node.backends.llama_cpp.steps import Kept
 
 RESUMED = 0
 STORY = "The starlings gather over the reed bed, turn and fold like smoke, and settle all at once. "
-
-
-class Kept(Sink):
-    """Keeps what is said, instead of sending it."""
-
-    def __init__(self) -> None:
-        super().__init__(-1)
-        self.said: list[pipe.Said] = []
-
-    def say(self, said: pipe.Said) -> None:
-        pipe.pack(said)
-        self.said.append(said)
-
-    def answers(self) -> set[int]:
-        """The calls that have had a text."""
-        return {said.call for said in self.said if isinstance(said, pipe.Piece)}
 
 
 @pytest.fixture
