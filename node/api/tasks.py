@@ -22,7 +22,7 @@ SEED_MAX = 2**32 - 1
 
 # What a TaskRequest carries besides its turns: ids, skill, model, stops and numbers come to less than 600 bytes.
 PROMPT_BYTES_MAX = lim.BODY_BYTES_MAX - 1024
-TURN_OVERHEAD_BYTES = 24  # A role of at most 9 bytes and the msgpack headers of the turn and its fields.
+TURN_OVERHEAD_BYTES = 24  # A role of at most 9 bytes and the msgpack headers of the turn and its fields; `Turn.size` has its calls.
 
 DrawBytes = Callable[[int], bytes]
 _Value = TypeVar("_Value", int, float)
@@ -129,7 +129,7 @@ def _check_turns(turns: Sequence[Turn], more: int) -> None:
         size = len(turn.text.encode())
         if size > lim.TURN_BYTES_MAX:
             raise _too_long(f"turn {number} has {size} bytes, {lim.TURN_BYTES_MAX} allowed")
-        total += size + TURN_OVERHEAD_BYTES
+        total += turn.size + TURN_OVERHEAD_BYTES
     if total > PROMPT_BYTES_MAX:
         raise _too_long(f"{total} bytes, {PROMPT_BYTES_MAX} allowed")
 

@@ -1,5 +1,7 @@
 """Tasks from requests: defaults, clamps, and the exact edge of what the wire carries."""
 
+from dataclasses import replace
+
 import pytest
 
 from node.api.access import AccessRules
@@ -9,7 +11,7 @@ from node.api.tasks import PROMPT_BYTES_MAX, TURN_OVERHEAD_BYTES, Service, Wishe
 from protocol import limits as lim
 from protocol.codec import encode
 from protocol.messages import TaskRequest
-from protocol.parts import AttemptId, Demands, Sampling, Turn
+from protocol.parts import AttemptId, Demands, FunctionCall, Sampling, Turn
 from swarm.values import Privacy, Task
 from tests.node.api.scripted_desk import ScriptedDesk, without_journal
 
@@ -77,6 +79,19 @@ async def test_largest_task_fits_the_wire_and_the_next_byte_is_refused() -> None
     with pytest.raises(ApiError) as refused:
         make(turns, wanted)
     assert (refused.value.code, refused.value.status) == ("too_long", 400)
+
+
+async def test_calls_and_what_came_of_them_count_as_text_does() -> None:
+    names = lim.FUNCTION_BYTES_MAX
+    calls = [FunctionCall("i" * names, "n" * names, "a" * lim.ARGUMENTS_BYTES_MAX) for _ in range(5)]
+    come = Turn("tool", "", (), "c" * names)
+    room = PROMPT_BYTES_MAX - Turn("assistant", "", tuple(calls)).size - come.size - 2 * TURN_OVERHEAD_BYTES
+    turns = [Turn("assistant", "a" * room, tuple(calls)), come]
+    assert len(on_the_wire(make(turns))) <= lim.BODY_BYTES_MAX
+    with pytest.raises(ApiError, match="bytes"):
+        make([replace(turns[0], text="a" * (room + 1)), come])
+    with pytest.raises(ApiError, match="bytes"):
+        make([Turn("assistant", "", tuple(calls + calls[:2])), come])
 
 
 async def test_what_is_demanded_counts_as_well() -> None:
