@@ -33,6 +33,7 @@ from node.memory import model_memory
 from node.models import Models
 from node.recording import Recorder
 from node.settings import NodeSettings, Settings, load
+from node.sources import Source
 from node.store import keys
 from node.store.home import Home, find_home
 from node.store.journal import Journal
@@ -201,13 +202,14 @@ async def _become_ready(desk: Desk, models: Models, report: Report) -> None:
 
 async def _report_models(models: Models, report: Report) -> None:
     """Tell how each model comes up; the API answers meanwhile."""
-    for ref in models.refs():
-        report("model", ref=without_secrets(ref), state="loading", detail="")
+    sources = models.sources
+    for source in sources:
+        report("model", ref=without_secrets(source.ref), state="loading", detail="")
     async with trio.open_nursery() as nursery:
 
-        async def tell(ref: str) -> None:
-            await models.settled(ref)
-            view = models.view(ref)
+        async def tell(source: Source) -> None:
+            await source.settled.wait()
+            view = source.view
             report(
                 "model",
                 ref=view.ref,
@@ -218,8 +220,8 @@ async def _report_models(models: Models, report: Report) -> None:
                 tokens_per_second=view.tokens_per_second,
             )
 
-        for ref in models.refs():
-            nursery.start_soon(tell, ref)
+        for source in sources:
+            nursery.start_soon(tell, source)
 
 
 async def _stop_on_signal(stopping: trio.Event) -> None:

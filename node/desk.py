@@ -264,7 +264,10 @@ class Desk:
         if join.node is None:
             raise JoinError(join.cause or f"{address} has not answered within {JOIN_LIMIT_S:.0f} s")
         node = node_text(join.node)
-        return next(view for view in self.peers() if view.node == node)
+        found = next((view for view in self.peers() if view.node == node), None)
+        if found is None:
+            raise JoinError(f"{address} was reached, and has left again")
+        return found
 
     async def ping(self, node: NodeId) -> PingView:
         """How far away a node is, dialling it if there is no link; raises PingError with a sentence for people."""
@@ -316,9 +319,10 @@ class Desk:
         return self._models.views()
 
     async def add_model(self, ref: str) -> ModelView:
-        """Load one more model now; returns once it is ready or has failed (then `state` and `detail` say why)."""
-        await self._models.add(ref).wait()
-        return self._models.view(ref)
+        """Load one more model now; returns once it is ready, has failed (then `state` and `detail` say why) or was removed."""
+        source = self._models.add(ref)
+        await source.settled.wait()
+        return source.view
 
     async def remove_model(self, name: str) -> ModelView:
         """Let go of a model, by its reference or its own name. Raises UnknownModel."""

@@ -70,21 +70,24 @@ class Models:
             task_status.started()
             await trio.sleep_forever()
 
-    def add(self, ref: str) -> trio.Event:
-        """Begin to load one more source. The event tells that it is ready or has failed."""
+    def add(self, ref: str) -> Source:
+        """Begin to load one more source. Its `settled` tells that it is ready, has failed, or was removed meanwhile."""
         assert self._nursery is not None, "models are added while they run"
         for source in self._sources:
             if source.ref == ref and source.state != "failed":
-                return source.settled
+                return source
         self._sources = [source for source in self._sources if source.ref != ref]
         source = Source(ref, ref in self._pinned)
-        self._sources.append(source)
-        if len(self._sources) > SOURCES_MAX:
+        failed = [other for other in self._sources if other.state == "failed"]
+        if len(self._sources) - len(failed) >= SOURCES_MAX:
             self._fail(source, f"a node offers at most {SOURCES_MAX} models")
-        else:
-            self._loading.join(source)
-            self._nursery.start_soon(self._keep, source)
-        return source.settled
+            return source
+        if len(self._sources) == SOURCES_MAX:  # Those that have failed are kept only to say why.
+            self._sources.remove(failed[0])
+        self._sources.append(source)
+        self._loading.join(source)
+        self._nursery.start_soon(self._keep, source)
+        return source
 
     def remove(self, name: str) -> ModelView:
         """Let go of a source, by its reference or by its model's name; what it is doing ends. Raises UnknownModel."""
@@ -101,19 +104,13 @@ class Models:
         self._announce()
         return view
 
-    def view(self, ref: str) -> ModelView:
-        return next(source.view for source in self._sources if source.ref == ref)
-
     def views(self) -> list[ModelView]:
         return [source.view for source in self._sources]
 
-    def refs(self) -> list[str]:
-        """Every source as it was given: with its secrets, so not for showing."""
-        return [source.ref for source in self._sources]
-
-    async def settled(self, ref: str) -> None:
-        """Until this source is ready or has failed."""
-        await next(source for source in self._sources if source.ref == ref).settled.wait()
+    @property
+    def sources(self) -> list[Source]:
+        """All there are now. A reference in them may have secrets in it, so it is not for showing; a view is."""
+        return list(self._sources)
 
     # --- One source ---------------------------------------------------------------------------------------------------
 

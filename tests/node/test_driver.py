@@ -6,6 +6,7 @@ import pytest
 import trio
 import trio.testing
 
+from node import daemon
 from node.backends import BackendError, Generated, GenerationRequest
 from node.desk import AskText, JoinError
 from protocol.identity import node_text
@@ -116,7 +117,7 @@ async def test_user_who_leaves_in_the_same_breath_stops_the_work(tmp_path: Path,
         backend = ScriptedBackend("small")
         backend.hold = trio.Event()
         ada = await swarm.start("ada", backend)
-        await ada.models.settled("test:0")
+        await ada.models.sources[0].settled.wait()
         async with ada.desk.ask(task()):
             assert ada.member.serving.load()[1] == 1
         await trio.testing.wait_all_tasks_blocked()
@@ -159,10 +160,45 @@ async def test_model_that_fails_is_told_with_its_reason(tmp_path: Path, autojump
 async def test_second_model_of_one_name_is_refused_and_the_first_stays(tmp_path: Path, autojump_clock: Jumping) -> None:
     async with memory_swarm(tmp_path) as swarm:
         ada = await swarm.start("ada", ScriptedBackend("small"), ScriptedBackend("small"))
-        for ref in ("test:0", "test:1"):
-            await ada.models.settled(ref)
+        for source in ada.models.sources:
+            await source.settled.wait()
         assert sorted(view.state for view in ada.desk.models()) == ["failed", "ready"]
         assert (await answer(ada, task()))[0] == "hello world"
+
+
+class Slow(ScriptedBackend):
+    """Never done with loading."""
+
+    async def run(self, **_: object) -> None:
+        await trio.sleep_forever()
+
+
+async def test_model_that_is_removed_while_it_loads_is_told_as_removed(tmp_path: Path, autojump_clock: Jumping) -> None:
+    told = []
+    async with memory_swarm(tmp_path) as swarm:
+        ada = await swarm.start("ada", Slow("small"))
+
+        async def add() -> None:
+            told.append((await ada.desk.add_model("test:0")).state)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(daemon._report_models, ada.models, lambda event, **fields: told.append(fields["state"]))
+            nursery.start_soon(add)
+            await trio.sleep(1)
+            await ada.desk.remove_model("test:0")
+        assert (told, ada.desk.models()) == (["loading", "removed", "removed"], [])
+
+
+async def test_peer_that_leaves_as_it_is_joined_is_told_of(
+    tmp_path: Path, autojump_clock: Jumping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with memory_swarm(tmp_path) as swarm:
+        await swarm.start("bob")
+        ada = await swarm.start("ada", knows=("bob",))
+        await trio.sleep(3)
+        monkeypatch.setattr(ada.desk, "peers", list)
+        with pytest.raises(JoinError, match="has left again"):
+            await ada.desk.join("/memory/bob")
 
 
 async def test_join_names_the_peer_and_tells_why_it_cannot(tmp_path: Path, autojump_clock: Jumping) -> None:

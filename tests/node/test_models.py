@@ -68,6 +68,10 @@ class Box:
     def states(self) -> dict[str, str]:
         return {view.ref: view.state for view in self.models.views()}
 
+    def detail(self, ref: str) -> str:
+        """What is said of its state."""
+        return next(view.detail for view in self.models.views() if view.ref == ref)
+
     def offered(self) -> dict[str, int]:
         """Model to time to the first token, as was last told."""
         latest = next(event for event in reversed(self.events) if isinstance(event, CapabilitiesChanged))
@@ -108,8 +112,8 @@ async def box(
     models = Models(open_model, Surroundings(Path("unused"), 1), 4, events.append, memory_bytes=memory_mb * MB, pinned=pinned)
     async with trio.open_nursery() as nursery:
         await nursery.start(models.run, refs)
-        for ref in refs:
-            await models.settled(ref)
+        for source in models.sources:
+            await source.settled.wait()
         yield Box(models, events, opened)
         nursery.cancel_scope.cancel()
 
@@ -141,7 +145,7 @@ async def test_two_that_want_a_model_while_another_is_loaded_have_it_loaded_once
         await trio.sleep(1)
         second = node.ask(2, "a")
         await trio.sleep(0.5)
-        assert node.models.view("a:100").detail == "waiting for its turn"
+        assert node.detail("a:100") == "waiting for its turn"
         third = node.ask(3, "a")
         for attempts in ([first], [second, third]):
             await trio.sleep(5)
@@ -165,7 +169,7 @@ async def test_whoever_is_idle_first_makes_room(monkeypatch: pytest.MonkeyPatch,
         await trio.sleep(1)
         third = node.ask(3, "a")
         await trio.sleep(1)
-        assert node.models.view("a:100").detail == "waiting for memory"
+        assert node.detail("a:100") == "waiting for memory"
         c.go_on.set()  # Which was asked for later than the other, who goes on for long.
         await trio.sleep(5)
         assert node.states() == {"a:100": "ready", "b:100": "ready", "c:100": "resting"}
@@ -208,10 +212,10 @@ async def test_a_model_that_can_never_fit_says_so(
     with file.open("wb") as opened:
         opened.truncate(300 * MB)  # A hole: it takes no disk.
     async with box(monkeypatch, 250, "a:100") as node:
-        await node.models.add(str(file)).wait()
-        view = node.models.view(str(file))
-        assert view.state == "failed"
-        assert view.detail == "it takes about 390 MB, and offer.memory leaves 250 MB: set that higher, or take a smaller model"
+        huge = node.models.add(str(file))
+        await huge.settled.wait()
+        assert huge.state == "failed"
+        assert huge.detail == "it takes about 390 MB, and offer.memory leaves 250 MB: set that higher, or take a smaller model"
         assert node.states()["a:100"] == "ready"
 
 
@@ -269,7 +273,7 @@ async def test_what_is_removed_is_offered_no_more_and_what_it_did_goes_on_elsewh
         assert not node.opened[0].running
         with pytest.raises(UnknownModel, match='no model "a"; it has b:100'):
             node.models.remove("a")
-        await node.models.add("a:100").wait()
+        await node.models.add("a:100").settled.wait()
         assert node.states() == {"b:100": "ready", "a:100": "ready"}
 
 
@@ -282,12 +286,13 @@ async def test_a_model_can_be_removed_while_it_loads(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with box(monkeypatch, 500, "a:100") as node:
-        settled = node.models.add("b:100")
+        added = node.models.add("b:100")
         await trio.sleep(1)
         assert [(view.state, view.detail) for view in node.models.views()] == [("ready", ""), ("loading", "half of it")]
         node.models.remove("b:100")
-        await settled.wait()
-        await node.models.add("c:100").wait()
+        await added.settled.wait()
+        assert added.view.state == "removed"
+        await node.models.add("c:100").settled.wait()
         assert node.states() == {"a:100": "ready", "c:100": "ready"}
 
 
@@ -312,8 +317,9 @@ async def test_a_bug_in_a_plug_in_fails_what_it_did_and_nothing_else(
         reason = "a bug in its backend: KeyError('no such key')"
         assert node.ended(attempt) == GenerationFailed(attempt, errors.BACKEND_FAILED.number, reason)
         monkeypatch.setattr(Heavy, "run", lambda *_, **__: {}["no such key"])
-        await node.models.add("b:100").wait()
-        assert (node.models.view("b:100").state, node.models.view("b:100").detail) == ("failed", reason)
+        added = node.models.add("b:100")
+        await added.settled.wait()
+        assert (added.state, added.detail) == ("failed", reason)
         assert node.states()["a:100"] == "ready"
 
 
@@ -377,3 +383,19 @@ async def test_what_has_left_memory_is_told_to_hold_nothing(
         await wait_all_tasks_blocked()
         told = [event.resting for event in node.events if isinstance(event, CapabilitiesChanged)]
         assert (told[0], told[-1]) == (frozenset(), frozenset({"b"}))
+
+
+async def test_those_that_have_failed_take_no_place_and_do_not_pile_up(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with box(monkeypatch, 5_000, *(f"m{number}:1" for number in range(models_module.SOURCES_MAX - 1))) as node:
+        for number in range(20):
+            await node.models.add(f"no size {number}").settled.wait()
+        assert (len(node.states()), list(node.states().values()).count("failed")) == (models_module.SOURCES_MAX, 1)
+        assert node.states()["no size 19"] == "failed", "the newest"
+        good = node.models.add("good:1")
+        await good.settled.wait()
+        assert (good.state, set(node.states().values())) == ("ready", {"ready"})
+        over = node.models.add("over:1")
+        assert (over.state, over.detail) == ("failed", "a node offers at most 16 models")
+        assert over.settled.is_set() and over not in node.models.sources
