@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 RUNNING_MAX = 64  # A quarter of the member's `tasks_max`: whoever waits at a terminal finds room.
 OPEN_MAX = 1024  # With those that wait for their turn; they are on the disk, so this bounds only this process.
-RUNS_MAX = 3  # A task during which the node has ended so often may be why.
+RUNS_MAX = 3  # A task during which the node has crashed so often may be why.
 AGAIN_S = 2.0  # Before the next try while nobody able is known: after a start it takes a moment to meet the others.
 AGAIN_MAX_S = 30.0  # The wait doubles up to this.
 WAITED_FOR = (errors.NO_CAPABLE_PEER, errors.TOO_MANY_TASKS)  # What time may heal; everything else is an end.
@@ -54,7 +54,10 @@ class Detached:
                 self._go_on(entry)
             self._left.clear()
             task_status.started()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
 
     async def begin(self, task: Task, batch: str = "", item: str = "") -> tuple[str, str]:
         """The id and state of the task, once it is on the disk. Raises Refused.
@@ -71,23 +74,30 @@ class Detached:
             if earlier is not None and earlier.state in ("open", "done"):
                 return earlier.id.hex(), earlier.state
         if self._nursery is None:
-            raise Refused("this node is only just starting")
+            raise Refused("this node is only just starting, or stops")
         if self._open >= OPEN_MAX:
             raise Refused(f"{self._open} tasks wait already; try again when some have ended")
         self._open += 1
         begun = self._recorder.begin(task, detached=True, batch=batch, item=item)
-        await begun.wait()
+        with trio.CancelScope(shield=True):  # For COMMIT_S at most. Whoever leaves meanwhile has handed it in all the same.
+            await begun.wait()
         if not begun.kept:
             self._open -= 1
             self._recorder.take_back(task.id)
             raise Refused(self._recorder.trouble or "the disk did not take the task in time")
-        self._nursery.start_soon(self._work, task)
+        self._start(task)
         return task.id.hex(), "open"
 
+    def _start(self, task: Task) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(self._work, task)
+        else:  # The node has stopped meanwhile; its next run goes on with it.
+            self._open -= 1
+            self._recorder.leave_open(task.id)
+
     def _go_on(self, entry: Entry) -> None:
-        assert self._nursery is not None
         if entry.runs >= RUNS_MAX:
-            self._recorder.give_up(entry, f"the node has ended {entry.runs} times while it worked on this")
+            self._recorder.give_up(entry, f"the node has crashed {entry.runs} times while it worked on this")
             return
         try:
             task = requests.unpack(TaskId(entry.id), entry.request)
@@ -97,11 +107,12 @@ class Detached:
         self._open += 1
         self._recorder.go_on(task, entry)
         log.info("task %s: asked again, as an earlier run of this node has not finished it", task.id.hex())
-        self._nursery.start_soon(self._work, task)
+        self._start(task)
 
     async def _work(self, task: Task) -> None:
         try:
             async with self._limiter:
+                self._recorder.count_run(task.id)
                 ended = await self._answered(task)
         except trio.Cancelled:
             self._recorder.leave_open(task.id)

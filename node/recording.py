@@ -63,9 +63,10 @@ class Commit:
 @dataclass(eq=False, slots=True)
 class _Open:
     task: Task
-    entry: Entry
+    entry: Entry  # As it is open,
     keeps_text: bool
     begun: Commit
+    last: Entry | None = None  # and as it has ended, until it is closed or begun once more.
     ended: Commit = field(default_factory=Commit)
     texts: list[str] = field(default_factory=list)
 
@@ -127,8 +128,8 @@ class Recorder:
             return begun
         keeps_text = detached or (self._texts and task.privacy is not Privacy.LOCAL)
         entry = Entry(
-            task.id, self._wall_ms(), "open", task.skill, task.model, task.privacy.value, detached, batch, item, 1,
-            "", "", "", "", "", 0, 0, None, None,
+            task.id, self._wall_ms(), "open", task.skill, task.model, task.privacy.value, detached, batch, item,
+            0 if detached else 1, "", "", "", "", "", 0, 0, None, None,
             first_words(task) if keeps_text else "",
             requests.pack(task) if keeps_text else b"",
             _encode(unfinished_view(task, [])),
@@ -160,7 +161,7 @@ class Recorder:
         if opened is None:
             return
         answer = replace(answer, routes=[_shortened(route) for route in answer.routes])
-        opened.entry = replace(
+        opened.last = replace(
             opened.entry, state=_state(answer.code), code=answer.code, reason=answer.reason, node=answer.node,
             name=answer.name, model=answer.model, tokens_in=answer.tokens_in, tokens_out=answer.tokens_out,
             first_piece_s=answer.first_piece_s, seconds=answer.seconds, account=_encode(answer), text="".join(opened.texts),
@@ -172,17 +173,23 @@ class Recorder:
         """A detached task that has concluded is begun once more; what came of it before is forgotten."""
         opened = self._open.get(task)
         if opened is not None:
+            opened.last = None
             opened.texts.clear()
 
     def close(self, task: TaskId) -> None:
         """The end that was told is the last word."""
         opened = self._open.pop(task, None)
         if opened is not None:
-            self._put(opened.entry, opened.ended, urgent=opened.entry.detached)
+            self._put(opened.last or opened.entry, opened.ended, urgent=opened.entry.detached)
 
     def leave_open(self, task: TaskId) -> None:
-        """This run of the node is over, and the next one goes on with the task."""
-        self._open.pop(task, None)
+        """This run of the node is over, and the next one goes on with the task.
+
+        The run counts only if the task was under way to the last: a node that stops, other than one that crashes, ends it first.
+        """
+        opened = self._open.pop(task, None)
+        if opened is not None and opened.last is not None and opened.last.code != errors.CANCELLED.name:
+            self._put(replace(opened.entry, runs=opened.entry.runs - 1))
 
     def take_back(self, task: TaskId) -> None:
         """The user was told that a detached task is not on the disk; should it get there still, it is not run."""
@@ -246,11 +253,14 @@ class Recorder:
         return [entry for entry in entries if entry.detached]
 
     def go_on(self, task: Task, entry: Entry) -> None:
-        """A detached task of an earlier run is begun again."""
-        begun = Commit()
-        entry = replace(entry, runs=entry.runs + 1)
-        self._open[task.id] = _Open(task, entry, True, begun)
-        self._put(entry, begun)
+        """A detached task of an earlier run will be begun again."""
+        self._open[task.id] = _Open(task, entry, True, _settled())
+
+    def count_run(self, task: TaskId) -> None:
+        """A detached task is begun now. Its asker, for whom `begin` does nothing, waits until the count is on the disk."""
+        opened = self._open[task]
+        opened.entry, opened.begun = replace(opened.entry, runs=opened.entry.runs + 1), Commit()
+        self._put(opened.entry, opened.begun, urgent=True)
 
     def give_up(self, entry: Entry, reason: str) -> None:
         """An entry of an earlier run will not be gone on with."""

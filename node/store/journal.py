@@ -32,7 +32,8 @@ class JournalError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One task. `state`: open, done, failed, cancelled or interrupted. `runs`: how often it was begun, by whichever process.
+    """One task. `state`: open, done, failed, cancelled or interrupted. `runs`: how often it was begun, by whichever
+    process, other than those that stopped cleanly.
 
     `begins`, `request` and `text` are empty where no text is kept. `account` is the JSON of an AnswerView. The large ones come
     last: SQLite reads a row from its front.

@@ -105,19 +105,18 @@ class MemorySwarm:
         *,
         task_status: trio.TaskStatus[None],
     ) -> None:
-        with trio.CancelScope() as scope:
-            self.scopes[name] = scope
-            async with recorder.running(), trio.open_nursery() as nursery:
-                await node.detached.recover()
-                addresses = await nursery.start(node.transport.run, node.driver.post)
-                nursery.start_soon(node.driver.run)
-                await nursery.start(node.models.run, refs)
-                node.driver.post(Started(addresses))
-                contacts = tuple(Contact(None, (f"/memory/{known}",)) for known in knows)
-                node.driver.post(ContactsFound("join", MEMBERSHIP, contacts))
-                await nursery.start(node.detached.run)
-                node.desk.state = "ready"
-                task_status.started()
+        async with recorder.running(), trio.open_nursery() as nursery:
+            self.scopes[name] = nursery.cancel_scope
+            await node.detached.recover()
+            addresses = await nursery.start(node.transport.run, node.driver.post)
+            nursery.start_soon(node.driver.run)
+            await nursery.start(node.models.run, refs)
+            node.driver.post(Started(addresses))
+            contacts = tuple(Contact(None, (f"/memory/{known}",)) for known in knows)
+            node.driver.post(ContactsFound("join", MEMBERSHIP, contacts))
+            await nursery.start(node.detached.run)
+            node.desk.state = "ready"
+            task_status.started()
 
     def kill(self, name: str) -> None:
         """The whole node is gone at once."""

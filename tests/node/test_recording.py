@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
@@ -9,12 +11,13 @@ import pytest
 import trio
 import trio.testing
 
+from node import detached
 from node.assembly import Node
 from node.desk import AskEnded
 from node.detached import RUNS_MAX, Refused
 from node.recording import BEGINS_CHARACTERS, Recorder, first_words
 from node.store import requests
-from node.store.journal import Journal
+from node.store.journal import Entry, Journal
 from node.views import TraceView
 from protocol.identity import Identity
 from protocol.parts import Demands, Sampling, TaskId, Turn
@@ -279,6 +282,73 @@ async def test_a_clean_stop_leaves_a_detached_task_for_the_next_run(tmp_path: Pa
         await backend.begun.wait()
         await stop(swarm, node)
     assert on_disk(tmp_path) == [("open", "")]
+
+
+async def test_a_task_is_done_even_if_whoever_hands_it_in_leaves_before_the_disk_has_it(tmp_path: Path) -> None:
+    disk = SlowJournal(tmp_path / "journal.db", keep_days=30, entries_max=10_000)
+    kept = Recorder(disk, lambda: NOW_MS, texts=True)
+    async with memory_swarm(tmp_path) as swarm:
+        node = await swarm.start("alone", ScriptedBackend("m"), recorder=kept)
+        disk.free.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.detached.begin, task(1))
+            await trio.to_thread.run_sync(disk.begun.wait)
+            nursery.cancel_scope.cancel()
+            disk.free.set()
+        assert (await ended(kept, f"{1:032x}")).text == "hello world"
+
+
+class SlowJournal(Journal):
+    """A disk that takes nothing while it is not `free`."""
+
+    def __init__(self, file: Path, **bounds: int) -> None:
+        super().__init__(file, **bounds)
+        self.free, self.begun = threading.Event(), threading.Event()
+        self.free.set()
+
+    def write(self, entries: Sequence[Entry]) -> None:
+        self.begun.set()
+        self.free.wait(20)
+        super().write(entries)
+
+
+@pytest.mark.parametrize(("end", "counted"), [("clean", 0), ("crash", 1)])
+async def test_only_a_crash_uses_up_one_of_a_detached_tasks_runs(tmp_path: Path, end: str, counted: int) -> None:
+    backend = ScriptedBackend("m")
+    backend.hold = trio.Event()
+    async with memory_swarm(tmp_path) as swarm:
+        node = await swarm.start("alone", backend, recorder=recorder(tmp_path))
+        await node.detached.begin(task(1))
+        await backend.begun.wait()
+        if end == "clean":
+            await stop(swarm, node)
+        swarm.kill("alone")
+        await trio.testing.wait_all_tasks_blocked()
+    assert runs_on_disk(tmp_path) == [("open", counted)]
+
+
+async def test_tasks_that_have_not_begun_or_for_which_nobody_is_able_use_up_none_of_their_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detached, "RUNNING_MAX", 1)
+    async with memory_swarm(tmp_path, Settings(search_limit_s=0.05)) as swarm:
+        node = await swarm.start("alone", recorder=recorder(tmp_path))
+        await node.detached.begin(task(1))
+        await node.detached.begin(task(2))
+        with trio.fail_after(20):
+            while not node.member.asking.failed:
+                await trio.sleep(0.01)
+        assert [runs for _, runs in runs_on_disk(tmp_path)] == [1, 0]
+        swarm.kill("alone")
+        await trio.testing.wait_all_tasks_blocked()
+    assert runs_on_disk(tmp_path) == [("open", 0)] * 2
+
+
+def runs_on_disk(folder: Path) -> list[tuple[str, int]]:
+    read = Journal(folder / "journal.db", keep_days=30, entries_max=10_000)
+    found = read.open_entries()
+    read.close()
+    return [(one.state, one.runs) for one in found]
 
 
 async def stop(swarm: MemorySwarm, node: Node) -> None:
