@@ -87,6 +87,8 @@ class Recorder:
         self._written = 0
         self._writing_since: float | None = None
         self._failing = ""
+        self._writing = trio.CancelScope()
+        self._patience_ends = math.inf  # Once the node stops, a disk that hangs does not keep it for longer.
 
     @property
     def on(self) -> bool:
@@ -274,7 +276,10 @@ class Recorder:
         async with trio.open_nursery() as nursery:
             if self._journal is not None:
                 nursery.start_soon(self._keep_writing, self._journal)
-            yield
+            try:
+                yield
+            finally:
+                self._patience_ends = self._writing.deadline = trio.current_time() + COMMIT_S
             nursery.cancel_scope.cancel()
 
     async def _keep_writing(self, journal: Journal) -> None:
@@ -288,10 +293,11 @@ class Recorder:
                     await self._wanted.wait()
                 with trio.move_on_after(GATHER_S):
                     await self._urgent.wait()
-                with trio.CancelScope(shield=True):  # Half a write is none, and those who wait for it must hear.
+                self._writing = trio.CancelScope(shield=True, deadline=self._patience_ends)
+                with self._writing:  # Half a write is none, and those who wait for it must hear.
                     await self._write(journal)
         finally:
-            with trio.move_on_after(COMMIT_S, shield=True):
+            with trio.CancelScope(shield=True, deadline=min(self._patience_ends, trio.current_time() + COMMIT_S)):
                 for opened in list(self._open.values()):
                     if not opened.entry.detached:
                         self._put(replace(opened.entry, state="interrupted", text="".join(opened.texts)))

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from node import detached
+from node import detached, recording
 from node.assembly import Node
 from node.desk import AskEnded
 from node.detached import RUNS_MAX, Refused
@@ -303,13 +303,26 @@ class SlowJournal(Journal):
 
     def __init__(self, file: Path, **bounds: int) -> None:
         super().__init__(file, **bounds)
-        self.free, self.begun = threading.Event(), threading.Event()
+        self.free, self.begun, self.done = threading.Event(), threading.Event(), threading.Event()
         self.free.set()
 
     def write(self, entries: Sequence[Entry]) -> None:
         self.begun.set()
         self.free.wait(20)
         super().write(entries)
+        self.done.set()
+
+
+async def test_a_disk_that_hangs_does_not_keep_a_node_that_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "COMMIT_S", 0.1)
+    disk = SlowJournal(tmp_path / "journal.db", keep_days=30, entries_max=10_000)
+    disk.free.clear()
+    kept = Recorder(disk, lambda: NOW_MS, texts=True)
+    async with kept.running():
+        kept.begin(task(1))
+        await trio.to_thread.run_sync(disk.begun.wait)
+    assert not disk.done.is_set()
+    disk.free.set()
 
 
 @pytest.mark.parametrize(("end", "counted"), [("clean", 0), ("crash", 1)])
