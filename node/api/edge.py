@@ -39,7 +39,11 @@ class Edge:
                 started = True
                 if not read_to_end:
                     await _drain(receive_counting)
-            await send(message)
+            # Within the last send anycorn says that the client is gone, and only then begins to count how long the connection is
+            # idle: whoever is cancelled by that word would leave it uncounted. A send takes no longer than `serving` lets it.
+            is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
+            with trio.CancelScope(shield=is_last and read_to_end):
+                await send(message)
 
         try:
             await self._app(scope, receive_counting, send_after_drain)

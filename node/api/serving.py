@@ -3,6 +3,9 @@
 anycorn speaks HTTP; accepting is done here. anycorn's own loop ends the process when accept runs out of descriptors or
 a connection raises, has no bound on connections, keeps those of clients that have left, and shields its sends: one
 client that stops reading would hold up the shutdown of the node for as long as it likes.
+
+It reads nothing while more has come than the request that it answers (h11 is PAUSED): a client that sends so much as a line break
+behind a body is not seen to leave, and its task goes on to the end.
 """
 
 import errno

@@ -129,6 +129,16 @@ async def test_connection_is_used_again(api: Served) -> None:
         assert (await conversation.reply()).status == 200
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_idle_connection_is_closed_after_an_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
+    monkeypatch.setattr(serving, "KEEP_ALIVE_S", 0.2)
+    async with served(tmp_path) as api, api.connected() as conversation:
+        await api.begin_post(conversation, CHAT, {**HELLO, "stream": stream})
+        assert (await conversation.reply()).status == 200
+        with trio.fail_after(20):
+            assert await conversation.stream.receive_some(1) == b""
+
+
 async def test_stream_closes_when_the_client_asked_for_it(api: Served) -> None:
     async with api.connected() as conversation:
         await api.begin_post(conversation, CHAT, HELLO, [*api.good, ("connection", "close")])
