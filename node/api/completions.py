@@ -145,7 +145,7 @@ async def _complete(
 ) -> Response:
     """`writing` holds the tasks of each prompt, `reading` the one that says how likely it is; one of them may be empty."""
     tasks = [*chain(*writing), *reading]
-    gathered = dict(zip((task.id for task in tasks), await gather_all(service.desk, tasks), strict=True))
+    gathered = dict(zip((task.id for task in tasks), await gather_all(service.desk, tasks, asked.within_s), strict=True))
     choices: list[dict[str, Any]] = []
     usages: list[dict[str, int]] = []
     for number, prompt in enumerate(prompts):

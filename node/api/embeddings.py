@@ -44,7 +44,7 @@ async def embeddings(service: Service, request: Request) -> ASGIApp:
     if asked.dimensions is not None:
         raise unsupported("dimensions", "a vector is as long as the model makes it")
     tasks = tasks_of(service, asked, EMBED, [[text] for text in texts])
-    return Awaited(lambda: _embed(service, tasks, asked.model or AUTO, in_base64=asked.encoding_format == "base64"))
+    return Awaited(lambda: _embed(service, tasks, asked))
 
 
 def _texts(asked: EmbeddingRequest) -> list[str]:
@@ -59,13 +59,14 @@ def _texts(asked: EmbeddingRequest) -> list[str]:
     return texts
 
 
-async def _embed(service: Service, tasks: list[Task], name: str, *, in_base64: bool) -> Response:
-    gathered = await gather_alike(service.desk, tasks)
+async def _embed(service: Service, tasks: list[Task], asked: EmbeddingRequest) -> Response:
+    gathered = await gather_alike(service.desk, tasks, asked.within_s)
+    in_base64 = asked.encoding_format == "base64"
     data = [
         {"object": "embedding", "index": number, "embedding": _encoded(each, in_base64=in_base64)}
         for number, each in enumerate(gathered)
     ]
-    return listed(tasks[0], gathered, name, data=data)
+    return listed(tasks[0], gathered, asked.model or AUTO, data=data)
 
 
 def _encoded(each: Gathered, *, in_base64: bool) -> list[float] | str:

@@ -103,6 +103,11 @@ class AnswerFields(SamplingFields, kw_only=True):
     # Known, and refused because it would change the answer.
     logit_bias: dict[str, Any] | None = None
 
+    @property
+    def within_s(self) -> float | None:
+        """How long the whole request may take, if it says so."""
+        return self.swarm.deadline_s if self.swarm else None
+
 
 def wishes_with(fields: AnswerFields, tokens_max: int | None, *, logprobs: int, tools: str = "", tool: str = "") -> Wishes:
     """How the answer shall be made. Raises ApiError for what would be ignored and must not be."""

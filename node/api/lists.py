@@ -20,6 +20,11 @@ class ListFields(msgspec.Struct, kw_only=True):
     model: str | None = None
     swarm: SwarmWishes | None = None
 
+    @property
+    def within_s(self) -> float | None:
+        """How long the whole request may take, if it says so."""
+        return self.swarm.deadline_s if self.swarm else None
+
 
 def tasks_of(service: Service, fields: ListFields, skill: str, parts: Sequence[Sequence[str]]) -> list[Task]:
     """One for each part, which is what its user says."""

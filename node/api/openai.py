@@ -13,13 +13,12 @@ from node.api.bodies import read_json
 from node.api.chat_answers import ChatChunks, completion
 from node.api.errors import ApiError
 from node.api.fields import StreamOptions, unsupported
-from node.api.gathering import gather, gather_all
+from node.api.gathering import gather, gather_alike
 from node.api.names import AUTO, PEER_PREFIX, known_names, resolve
 from node.api.response_answers import ResponseEvents, response
 from node.api.streaming import EventStream
 from node.api.tasks import Service, make_task, times
 from node.api.waiting import Awaited
-from swarm.values import Task
 
 _OWNER = "swarm"
 
@@ -40,7 +39,11 @@ async def chat_completions(service: Service, request: Request) -> ASGIApp:
         chunks = ChatChunks(task.id, name, created, include_usage=include_usage, include_swarm=include_swarm)
         return EventStream(service.desk, task, chunks)
     tasks = times(service, task, asked.n or 1)
-    return Awaited(lambda: _complete(service, tasks, name, created))
+
+    async def whole() -> Response:
+        return completion(task.id, name, created, await gather_alike(service.desk, tasks, asked.within_s))
+
+    return Awaited(whole)
 
 
 async def responses(service: Service, request: Request) -> ASGIApp:
@@ -72,10 +75,6 @@ async def get_model(service: Service, request: Request) -> Response:
             raise ApiError(404, "unknown_model", "No such model. GET /v1/models lists what exists.", param="model")
         resolve(service.desk, name)
     return _json(_model(name, service))
-
-
-async def _complete(service: Service, tasks: list[Task], name: str, created: int) -> Response:
-    return completion(tasks[0].id, name, created, await gather_all(service.desk, tasks))
 
 
 def _model(name: str, service: Service) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class RerankRequest(ListFields, kw_only=True):
     query: str
     documents: list[str | Document]
     top_n: int | None = None
-    return_documents: bool = False
+    return_documents: bool | None = None
 
 
 _DECODER = msgspec.json.Decoder(RerankRequest)
@@ -48,11 +48,11 @@ async def rerank(service: Service, request: Request) -> ASGIApp:
     if not asked.query or not all(texts):
         raise bad_request("The query or a document is empty.", "documents" if asked.query else "query")
     tasks = tasks_of(service, asked, RERANK, [[asked.query, text] for text in texts])
-    return Awaited(lambda: _ranked(service, tasks, texts, asked, asked.model or AUTO))
+    return Awaited(lambda: _ranked(service, tasks, texts, asked))
 
 
-async def _ranked(service: Service, tasks: list[Task], texts: list[str], asked: RerankRequest, name: str) -> Response:
-    gathered = await gather_alike(service.desk, tasks)
+async def _ranked(service: Service, tasks: list[Task], texts: list[str], asked: RerankRequest) -> Response:
+    gathered = await gather_alike(service.desk, tasks, asked.within_s)
     scores = [score_of(each) for each in gathered]
     order = sorted(range(len(texts)), key=lambda number: (-scores[number], number))[: asked.top_n]
     results = [
@@ -60,7 +60,7 @@ async def _ranked(service: Service, tasks: list[Task], texts: list[str], asked: 
         | ({"document": {"text": texts[number]}} if asked.return_documents else {})
         for number in order
     ]
-    return listed(tasks[0], gathered, name, results=results)
+    return listed(tasks[0], gathered, asked.model or AUTO, results=results)
 
 
 def score_of(each: Gathered) -> float:

@@ -9,11 +9,10 @@ from starlette.responses import Response
 
 from node.api.chat_answers import AnswerStream, chat_logprobs, finish_reason, task_headers, usage_of
 from node.api.errors import ApiError, failed_task
-from node.api.gathering import ANSWER_BYTES_MAX, Gathered
+from node.api.gathering import Gathered
 from node.api.response_requests import Format, ResponseRequest
 from node.desk import AskEnded, AskItem, AskText
 from node.views import AnswerView
-from protocol import errors as codes
 from protocol.parts import Logprob
 from swarm.values import Task
 
@@ -126,7 +125,6 @@ class ResponseEvents(AnswerStream):
         self._created = created
         self._texts: list[str] = []
         self._logprobs: list[Logprob] = []
-        self._room = ANSWER_BYTES_MAX
         self._number = 0
         self._begun = False
 
@@ -157,9 +155,6 @@ class ResponseEvents(AnswerStream):
         return begun(self._asked, self._of, self._created, self.model)
 
     def _text(self, item: AskText) -> list[bytes]:
-        self._room -= len(item.text.encode(errors="replace"))
-        if self._room < 0:
-            raise failed_task(codes.STREAM_BROKEN, "The worker sent more text than any answer has.", None)
         out = [] if self._texts else self._opened()
         self._texts.append(item.text)
         self._logprobs += item.logprobs
