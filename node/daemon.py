@@ -32,7 +32,7 @@ from node.logs import configure
 from node.memory import model_memory
 from node.models import Models
 from node.recording import Recorder
-from node.settings import NodeSettings, Settings, load
+from node.settings import ApiSettings, NodeSettings, Settings, load
 from node.sources import Source
 from node.store import keys
 from node.store.home import Home, find_home
@@ -143,16 +143,14 @@ async def _live(
         if settings.offer.when == "idle":
             nursery.start_soon(watch, lambda busy: driver.post(Reserved(busy)))
         await node.detached.recover()
-        rules = AccessRules(api_key, settings.api.hosts, (), settings.ask.deadline_s)
+        rules = _access_rules(settings.api, api_key)
         try:
-            app = make_app(desk, rules, recorder, node.detached)
+            app = make_app(desk, rules, recorder, node.detached, deadline_s=settings.ask.deadline_s)
             port = await nursery.start(serve, app, (settings.api.host, settings.api.port), home.socket)
         except* ApiBindError as error:
             raise Failure("port_taken", str(first_error(error)), exit=ExitCode.ALREADY_HELD) from None
-        host = f"[{settings.api.host}]" if ":" in settings.api.host else settings.api.host
-        desk.plate = Nameplate(
-            program_version(), settings.swarm.current, f"http://{host}:{port}", addresses, settings.node.mdns
-        )
+        url = f"http://{settings.api.url_host}:{port}"
+        desk.plate = Nameplate(program_version(), settings.swarm.current, url, addresses, settings.node.mdns)
         driver.post(Started(addresses))
         await nursery.start(node.detached.run)
         _join(driver, settings.node.join)
@@ -177,6 +175,11 @@ def _member_settings(node: NodeSettings) -> MemberSettings:
     if node.relay == "serve":
         return MemberSettings(relays_used=0, carried_max=CARRIED_MAX)
     return MemberSettings() if node.relay == "use" else MemberSettings(relays_used=0)
+
+
+def _access_rules(api: ApiSettings, key: str) -> AccessRules:
+    """Where it listens is a name of this node too: there are other loopback addresses than 127.0.0.1."""
+    return AccessRules(key, (*api.hosts, api.url_host), api.origins)
 
 
 def _join(driver: Driver, addresses: tuple[str, ...]) -> None:

@@ -55,10 +55,16 @@ class ApiSettings(Struct, frozen=True):
 
     listen: str = "127.0.0.1:7976"
     hosts: Texts = ()  # Further Host names to answer to, for a proxy in front.
+    origins: Texts = ()  # Of web pages that may use it, as a browser writes them.
 
     @property
     def host(self) -> str:
         return notation.host_and_port(self.listen)[0]
+
+    @property
+    def url_host(self) -> str:
+        """As it stands in a URL and in a Host header."""
+        return f"[{self.host}]" if ":" in self.host else self.host
 
     @property
     def port(self) -> int:
@@ -329,6 +335,13 @@ def _check_host(host: str) -> None:
         raise ValueError("a Host name without scheme, port or wildcard")
 
 
+def _check_origin(origin: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[1-9]\d{0,4})?", origin) or re.fullmatch(
+        r"http://.*:80|https://.*:443", origin
+    ):
+        raise ValueError("an origin as a browser writes it, such as http://localhost:3000, without path, wildcard or a usual port")
+
+
 _CHECKS: dict[str, Callable[[Any], object]] = {
     "node.name": _check_name,
     "node.listen": notation.listening_parts,
@@ -337,6 +350,7 @@ _CHECKS: dict[str, Callable[[Any], object]] = {
     "swarm.current": _check_name,
     "api.listen": _check_api,
     "api.hosts": _check_host,
+    "api.origins": _check_origin,
     "offer.memory": _check_memory,
     "ask.deadline": _check_deadline,
 }

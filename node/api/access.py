@@ -1,6 +1,7 @@
 """Who may use the API: the node's own user, and no web page that has found its way to loopback."""
 
 import hmac
+import re
 from dataclasses import dataclass
 
 from starlette.datastructures import Headers
@@ -16,13 +17,15 @@ A connection without it, from whatever server, is treated as TCP.
 
 KEYLESS_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
 _LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
-_ALLOWED_HEADERS = "authorization, content-type"
+_ALLOWED_HEADERS = "authorization, content-type"  # Of a preflight that asks for none.
+_HEADER_NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, -]{1,2048}")  # OpenAI's client sends a dozen of its own.
+_TOLD_HEADERS = b"x-swarm-task, x-swarm-node, x-swarm-worker, x-swarm-model"
 _PREFLIGHT_S = "600"
 
 
 @dataclass(frozen=True, slots=True)
 class AccessRules:
-    """What is asked of a request over TCP, and how long a task may take that does not say.
+    """What is asked of a request over TCP.
 
     `hosts` are further names of this node (behind a proxy), with or without port. `origins` are web origins whose pages
     may use the API, as a browser writes them (`http://localhost:3000`); none by default.
@@ -31,7 +34,6 @@ class AccessRules:
     key: str
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
-    deadline_s: float = 60.0
 
     def __post_init__(self) -> None:
         assert self.key, "an empty key would open the door to everybody"
@@ -74,7 +76,7 @@ class Guard:
         if origin is not None:
             send = _for_origin(origin, send)
             if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
-                await _preflight(send)
+                await _preflight(headers.get("access-control-request-headers", ""), send)
                 return
         refusal = self._wrong_key(headers, scope)
         if refusal is not None:
@@ -111,7 +113,7 @@ class Guard:
         return ApiError(
             403,
             "origin_not_allowed",
-            f'Web pages may not use this API: the origin "{origins[0][:80]}" is not on its list.',
+            f'Web pages may not use this API: the origin "{origins[0][:80]}" is not in api.origins.',
         )
 
     def _wrong_key(self, headers: Headers, scope: Scope) -> ApiError | None:
@@ -143,17 +145,23 @@ def _for_origin(origin: str, send: Send) -> Send:
     async def send_with_origin(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = list(message.get("headers", []))
-            headers += [(b"access-control-allow-origin", origin.encode("latin-1")), (b"vary", b"origin")]
+            headers += [
+                (b"access-control-allow-origin", origin.encode("latin-1")),
+                (b"access-control-expose-headers", _TOLD_HEADERS),
+                (b"vary", b"origin"),
+            ]
             message = {**message, "headers": headers}
         await send(message)
 
     return send_with_origin
 
 
-async def _preflight(send: Send) -> None:
+async def _preflight(wanted: str, send: Send) -> None:
+    """Allows whatever headers the page wants to send: who may ask is told by origin and key."""
+    allowed = wanted if _HEADER_NAMES.fullmatch(wanted) else _ALLOWED_HEADERS
     headers = [
         (b"access-control-allow-methods", b"GET, POST"),
-        (b"access-control-allow-headers", _ALLOWED_HEADERS.encode()),
+        (b"access-control-allow-headers", allowed.encode()),
         (b"access-control-max-age", _PREFLIGHT_S.encode()),
     ]
     await send({"type": "http.response.start", "status": 204, "headers": headers})

@@ -65,10 +65,16 @@ ROUTES: tuple[ApiRoute, ...] = (
 
 
 def make_app(
-    desk: Desk, rules: AccessRules, recorder: Recorder, detached: Detached, *, draw: DrawBytes = secrets.token_bytes
+    desk: Desk,
+    rules: AccessRules,
+    recorder: Recorder,
+    detached: Detached,
+    *,
+    deadline_s: float,
+    draw: DrawBytes = secrets.token_bytes,
 ) -> ASGIApp:
-    """The API of the node behind `desk`. `draw` is where task ids come from."""
-    service = Service(desk, rules, draw, started=int(time.time()), recorder=recorder, detached=detached)
+    """The API of the node behind `desk`. `deadline_s` is for tasks that do not say; `draw` is where task ids come from."""
+    service = Service(desk, deadline_s, draw, started=int(time.time()), recorder=recorder, detached=detached)
     app = Starlette(
         routes=[Route(r.path, partial(r.handler, service), methods=[r.method]) for r in ROUTES],
         middleware=[Middleware(Edge), Middleware(Guard, rules=rules)],

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from node.api.access import AccessRules
 from node.api.errors import ApiError, bad_request
 from node.api.names import Wanted
 from node.desk import Desk
@@ -30,10 +29,13 @@ _Value = TypeVar("_Value", int, float)
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What the handlers work with. `draw` is the source of task ids; `started` is shown as the models' `created`."""
+    """What the handlers work with.
+
+    `deadline_s` is for tasks that do not say; `draw` is the source of task ids; `started` is shown as the models' `created`.
+    """
 
     desk: Desk
-    rules: AccessRules
+    deadline_s: float
     draw: DrawBytes
     started: int
     recorder: Recorder
@@ -70,7 +72,7 @@ def make_task(service: Service, wanted: Wanted, turns: Sequence[Turn], wishes: W
         tokens_max=min(_or(wishes.tokens_max, TOKENS_DEFAULT), lim.TOKENS_MAX),
         sampling=_sampling(wanted, wishes),
         stops=_stops(wishes.stops),
-        deadline_s=min(_or(wishes.deadline_s, service.rules.deadline_s), DEADLINE_S_MAX),
+        deadline_s=min(_or(wishes.deadline_s, service.deadline_s), DEADLINE_S_MAX),
         privacy=Privacy(wishes.privacy) if wishes.privacy else Privacy.SWARM,
         worker=wanted.worker,
         demands=wishes.demands,

@@ -81,6 +81,11 @@ def test_a_dotted_key_is_found_too(home: Home) -> None:
         ("[api]\nlisten = '0.0.0.0:7976'\n", "line 2: api.listen: the API listens on loopback only"),
         ("[log]\nlevel = 'loud'\n", "line 2: log.level: one of debug, info, warning, error, not"),
         ("[api]\nhosts = ['*']\n", "line 2: api.hosts: a Host name without"),
+        ("[api]\norigins = ['null']\n", "line 2: api.origins: an origin as a browser writes it"),
+        ("[api]\norigins = ['http://a.b/']\n", "line 2: api.origins: an origin as a browser writes it"),
+        ("[api]\norigins = ['https://*.a.b']\n", "line 2: api.origins: an origin as a browser writes it"),
+        ("[api]\norigins = ['http://a.b:80']\n", "line 2: api.origins: an origin as a browser writes it"),
+        ("[api]\norigins = ['localhost:3000']\n", "line 2: api.origins: an origin as a browser writes it"),
         ("[offer]\nmemory = '6'\n", "line 2: offer.memory: not an amount of memory"),
         ("[ask]\ndeadline = 'soon'\n", "line 2: ask.deadline: not a duration"),
         ("[ask]\ndeadline = '11m'\n", "line 2: ask.deadline: a deadline is over 0 s and at most 600 s"),
@@ -182,6 +187,11 @@ def test_model_files_are_found_from_the_folder_of_the_config(home: Home) -> None
     assert file == str(home.config_file.parent / "models/x.gguf")
     assert other == "echo:"
     assert own == str(Path.home() / "y.gguf")
+
+
+def test_pages_of_browsers_and_of_programs_that_contain_one_can_be_let_in(home: Home) -> None:
+    pages = ("http://localhost:3000", "https://a.b", "http://[::1]:1", "app://obsidian.md", "chrome-extension://abcdef")
+    assert read(home, SWARM_API__ORIGINS=",".join(pages)).api.origins == pages
 
 
 def test_port_zero_is_allowed(home: Home) -> None:

@@ -167,7 +167,7 @@ class Served:
 async def served(folder: Path, desk: ScriptedDesk | None = None, **rules: Any) -> AsyncIterator[Served]:
     """The whole API on a free port and a socket in `folder`."""
     desk = desk or ScriptedDesk()
-    app = make_app(desk, AccessRules(KEY, **rules), *without_journal(desk))  # type: ignore[arg-type]
+    app = make_app(desk, AccessRules(KEY, **rules), *without_journal(desk), deadline_s=60.0)  # type: ignore[arg-type]
     path = folder / "control.sock"
     scope = trio.CancelScope()
     stopped = trio.Event()

@@ -6,6 +6,8 @@ from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.events import ResponseReceived
 
+from node import daemon
+from node.settings import ApiSettings
 from tests.node.api.raw_http import KEY, Served, served
 
 BEARER = ("authorization", f"Bearer {KEY}")
@@ -65,6 +67,7 @@ async def test_web_page_is_refused_even_with_the_key(api: Served, origin: str) -
     reply = await api.get("/v1/models", [*api.good, ("origin", origin)])
     assert reply.status == 403
     assert reply.error["code"] == "origin_not_allowed"
+    assert "api.origins" in reply.error["message"]
     assert "access-control-allow-origin" not in reply.headers
 
 
@@ -83,7 +86,31 @@ async def test_listed_page_may_ask_and_read(tmp_path) -> None:
         reply = await api.get("/v1/models", [*api.good, page])
         assert reply.status == 200
         assert reply.headers["access-control-allow-origin"] == "http://localhost:3000"
+        assert "x-swarm-task" in reply.headers["access-control-expose-headers"]
         assert (await api.get("/v1/models", [("host", "localhost"), page])).status == 401
+
+
+@pytest.mark.parametrize(
+    ("wanted", "allowed"),
+    [
+        ("authorization,content-type,x-stainless-lang", "authorization,content-type,x-stainless-lang"),
+        ("x\xff", "authorization, content-type"),
+        ("x: y", "authorization, content-type"),
+        ("x" * 2049, "authorization, content-type"),
+    ],
+)
+async def test_listed_page_may_send_headers_of_any_name(tmp_path, wanted: str, allowed: str) -> None:
+    page = [("host", "localhost"), ("origin", "app://obsidian.md"), ("access-control-request-method", "POST")]
+    async with served(tmp_path, origins=("app://obsidian.md",)) as api:
+        headers = [(name, value.encode("latin-1")) for name, value in [*page, ("access-control-request-headers", wanted)]]
+        answer = await api.get("/v1/chat/completions", headers, method="OPTIONS")
+    assert (answer.status, answer.headers["access-control-allow-headers"]) == (204, allowed)
+
+
+def test_node_answers_to_the_address_that_it_listens_on() -> None:
+    assert daemon._access_rules(ApiSettings(listen="127.0.0.2:7976"), KEY).hosts == ("127.0.0.2",)
+    rules = daemon._access_rules(ApiSettings("[::1]:1", ("my.box",), ("http://a.b",)), KEY)
+    assert (rules.hosts, rules.origins) == (("my.box", "[::1]"), ("http://a.b",))
 
 
 @pytest.mark.parametrize(

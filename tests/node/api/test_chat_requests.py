@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.api.access import AccessRules
 from node.api.bodies import decode_json
 from node.api.chat_requests import DECODER, ChatRequest, turns_of, wishes_of
 from node.api.errors import ApiError, error_body
@@ -42,7 +41,7 @@ wild_bodies = st.fixed_dictionaries(
 @given(wild_bodies)
 def test_any_json_is_a_task_or_a_refusal_and_never_a_bug(body: dict[str, object]) -> None:
     desk = ScriptedDesk()
-    service = Service(desk, AccessRules("k"), lambda size: bytes(size), 0, *without_journal(desk))
+    service = Service(desk, 60.0, lambda size: bytes(size), 0, *without_journal(desk))
     try:
         request = decode_json(json.dumps(body).encode(), DECODER)
         task = make_task(service, Wanted("chat", "", None), turns_of(request), wishes_of(request))

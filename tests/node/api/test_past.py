@@ -25,7 +25,7 @@ async def api(folder: Path) -> AsyncIterator[httpx.AsyncClient]:
     kept = recorder(folder)
     async with memory_swarm(folder) as swarm:
         node = await swarm.start("alone", ScriptedBackend("m"), recorder=kept)
-        app = make_app(node.desk, AccessRules(KEY), kept, node.detached)
+        app = make_app(node.desk, AccessRules(KEY), kept, node.detached, deadline_s=60.0)
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", headers=HEADERS
         ) as client:
@@ -95,7 +95,7 @@ async def test_what_cannot_be_a_detached_task_is_refused(tmp_path: Path, body: d
 
 async def test_node_without_a_journal_takes_nothing_for_later(tmp_path: Path) -> None:
     desk = ScriptedDesk()
-    app = make_app(desk, AccessRules(KEY), *without_journal(desk))  # type: ignore[arg-type]
+    app = make_app(desk, AccessRules(KEY), *without_journal(desk), deadline_s=60.0)  # type: ignore[arg-type]
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", headers=HEADERS
     ) as client:

@@ -26,7 +26,7 @@ HELLO = {"messages": [{"role": "user", "content": "hello"}], "stream": True}
 
 def app():
     desk = ScriptedDesk()
-    return make_app(desk, AccessRules(KEY), *without_journal(desk))
+    return make_app(desk, AccessRules(KEY), *without_journal(desk), deadline_s=60.0)
 
 
 async def refusal(tcp: tuple[str, int] | None, path: Path) -> str:

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from node.api.access import AccessRules
 from node.api.errors import ApiError
 from node.api.names import Wanted
 from node.api.tasks import PROMPT_BYTES_MAX, TURN_OVERHEAD_BYTES, Service, Wishes, make_task
@@ -21,7 +20,7 @@ HELLO = [Turn("user", "hello")]
 
 def make(turns=HELLO, wanted=CHAT, **wishes) -> Task:
     desk = ScriptedDesk()
-    service = Service(desk, AccessRules("k", deadline_s=45.0), lambda size: b"\x07" * size, 0, *without_journal(desk))
+    service = Service(desk, 45.0, lambda size: b"\x07" * size, 0, *without_journal(desk))
     return make_task(service, wanted, turns, Wishes(**wishes))
 
 
