@@ -1,6 +1,7 @@
 """Words a task's answer as OpenAI does: one chat.completion, or its chunks as server-sent events."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -8,6 +9,7 @@ from starlette.responses import Response
 
 from node import function_calls
 from node.api.errors import ApiError, error_body, failed_task
+from node.api.fields import StreamOptions
 from node.api.gathering import Gathered
 from node.api.streaming import Headers
 from node.desk import AskEnded, AskItem, AskRouted, AskText
@@ -17,6 +19,11 @@ from protocol.parts import Alternative, Logprob, TaskId
 CHAT_PREFIX = "chatcmpl"
 
 _encode = msgspec.json.Encoder().encode
+
+
+def as_wanted(answer: AnswerView, parallel_tool_calls: bool | None) -> AnswerView:
+    """With the first call alone, for who takes one at a time."""
+    return replace(answer, calls=answer.calls[:1]) if parallel_tool_calls is False else answer
 
 
 class AnswerStream:
@@ -60,6 +67,8 @@ class Chunks(AnswerStream):
     """What a chunk calls itself."""
     prefix: str
     """Of the answer's id."""
+    parallel_tool_calls: bool | None = None
+    """Whether several calls are told."""
 
     def opening(self) -> bytes:
         """What comes before the first text."""
@@ -77,14 +86,15 @@ class Chunks(AnswerStream):
         """The chunk that says why the answer has ended."""
         raise NotImplementedError
 
-    def __init__(self, task: TaskId, model: str, created: int, *, include_usage: bool, include_swarm: bool) -> None:
+    def __init__(self, task: TaskId, model: str, created: int, options: StreamOptions | None) -> None:
         super().__init__(task, model)
+        options = options or StreamOptions()
         self._created = created
-        self._include_usage = include_usage
-        self._include_swarm = include_swarm or include_usage
+        self._include_usage = bool(options.include_usage)
+        self._include_swarm = bool(options.include_swarm) or self._include_usage
         self._begun = False
         self._prefix = b""
-        self._suffix = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+        self._suffix = b',"usage":null}\n\n' if self._include_usage else b"}\n\n"
 
     def encode(self, items: Sequence[AskItem]) -> bytes:
         out: list[bytes] = []
@@ -121,11 +131,12 @@ class Chunks(AnswerStream):
     def _end(self, end: AskEnded) -> bytes:
         if end.code is not None:
             return self.broken(failed_task(end.code, end.answer.reason, end.answer))
-        swarm = b',"swarm":' + _encode(end.answer) if self._include_swarm else b""
-        last = self.calls(end.answer) + self.last(_encode(finish_reason(end.answer)), swarm)
+        answer = as_wanted(end.answer, self.parallel_tool_calls)
+        swarm = b',"swarm":' + _encode(answer) if self._include_swarm else b""
+        last = self.calls(answer) + self.last(_encode(finish_reason(answer)), swarm)
         usage = b""
         if self._include_usage:
-            usage = self._prefix + b'[],"usage":' + _encode(usage_of(end.answer)) + b"}\n\n"
+            usage = self._prefix + b'[],"usage":' + _encode(usage_of(answer)) + b"}\n\n"
         return last + usage + b"data: [DONE]\n\n"
 
 

@@ -58,6 +58,7 @@ class ChatRequest(AnswerFields, kw_only=True):
     top_logprobs: Alternatives | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
     # Known, and refused where they would change the answer.
     functions: list[Any] | None = None
     modalities: list[str] | None = None

@@ -20,7 +20,6 @@ from node.api.fields import (
     Alternatives,
     AnswerFields,
     Count,
-    StreamOptions,
     SwarmWishes,
     unsupported,
     wishes_with,
@@ -63,12 +62,14 @@ class CompletionChunks(Chunks):
 
     echoed = ""
     """The prompt, if it is to be said again."""
+    place: "_Place"
+    """Where the next token stands, behind the prompt."""
 
     def opening(self) -> bytes:
         return self.chunk(b'"text":' + _encode(self.echoed), b"null") if self.echoed else b""
 
     def text(self, item: AskText) -> bytes:
-        logprobs = _encode(legacy_logprobs(item.logprobs, 0)) if item.logprobs else b"null"
+        logprobs = _encode(legacy_logprobs(item.logprobs, self.place)) if item.logprobs else b"null"
         return self.chunk(b'"text":' + _encode(item.text), b"null", logprobs)
 
     def last(self, finish: bytes, more: bytes) -> bytes:
@@ -85,20 +86,21 @@ async def completions(service: Service, request: Request) -> ASGIApp:
     created = int(time.time())
     is_read = asked.echo and (asked.logprobs is not None or asked.max_tokens == 0)
     count = asked.n or 1
+    if asked.max_tokens == 0 and not all(prompts):
+        raise bad_request("prompt: of an empty text there is nothing to tell.", "prompt")
     if len(prompts) * count > ANSWERS_MAX:
         raise bad_request(f"n: {count} answers to each of {len(prompts)} texts, {ANSWERS_MAX} in all allowed.", "n")
     if asked.stream:
         if len(prompts) * count > 1 or is_read:
             raise unsupported("stream", "several answers, or a prompt's own log-probabilities, come in one piece")
         task = make_task(service, wanted, [Turn("user", prompts[0])], wishes)
-        options = asked.stream_options or StreamOptions()
-        chunks = CompletionChunks(
-            task.id, name, created, include_usage=bool(options.include_usage), include_swarm=bool(options.include_swarm)
-        )
+        chunks = CompletionChunks(task.id, name, created, asked.stream_options)
+        chunks.place = _Place(len(prompts[0]))
         chunks.echoed = prompts[0] if asked.echo else ""
         return EventStream(service.desk, task, chunks)
     tasks = [make_task(service, wanted, [Turn("user", prompt)], wishes) for prompt in prompts]
-    read = [_reading(task, service) for task in tasks] if is_read else []
+    # Of an empty text there is nothing to read, and a task that forces nothing would write.
+    read = [_reading(task, service) if is_read and prompt else None for task, prompt in zip(tasks, prompts, strict=True)]
     written = [times(service, task, count) for task in tasks] if asked.max_tokens != 0 else []
     return Awaited(lambda: _complete(service, asked, prompts, written, read, name, created))
 
@@ -139,18 +141,19 @@ async def _complete(
     asked: CompletionRequest,
     prompts: list[str],
     writing: list[list[Task]],
-    reading: list[Task],
+    reading: list[Task | None],
     name: str,
     created: int,
 ) -> Response:
-    """`writing` holds the tasks of each prompt, `reading` the one that says how likely it is; one of them may be empty."""
-    tasks = [*chain(*writing), *reading]
+    """`writing` holds the tasks of each prompt, if any, and `reading` the one that says how likely it is, if it is to be told."""
+    tasks = [*chain(*writing), *(task for task in reading if task)]
     gathered = dict(zip((task.id for task in tasks), await gather_all(service.desk, tasks, asked.within_s), strict=True))
     choices: list[dict[str, Any]] = []
     usages: list[dict[str, int]] = []
     for number, prompt in enumerate(prompts):
         written = [gathered[task.id] for task in writing[number]] if writing else []
-        read = gathered[reading[number].id] if reading else None
+        task = reading[number]
+        read = gathered[task.id] if task else None
         if written:
             usages.append(usage_of(*(each.answer for each in written)))
         elif read is not None:
@@ -181,26 +184,36 @@ def _choice(
     number: int, prompt: str, echoed: bool, written: Gathered | None, reading: Gathered | None
 ) -> dict[str, Any]:
     logprobs: list[Logprob] = [*(reading.logprobs if reading else ()), *(written.logprobs if written else ())]
-    begins = 0 if reading else len(prompt)
+    place = _Place(0 if reading else len(prompt))
     return {
         "index": number,
         "text": (prompt if echoed else "") + (written.text if written else ""),
-        "logprobs": legacy_logprobs(logprobs, begins) if logprobs else None,
+        "logprobs": legacy_logprobs(logprobs, place) if logprobs else None,
         "finish_reason": finish_reason(written.answer) if written else "length",
     }
 
 
-def legacy_logprobs(logprobs: Sequence[Logprob], begins: int) -> dict[str, Any]:
-    """As this route words them; `begins` is where the first token stands in the text."""
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    offsets = [begins]
-    for each in logprobs:
-        offsets.append(offsets[-1] + len(decoder.decode(each.data)))
+class _Place:
+    """Where in the text a token stands."""
+
+    def __init__(self, begins: int) -> None:
+        self._next = begins
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def of(self, token: bytes) -> int:
+        """Of the next one."""
+        begins = self._next
+        self._next += len(self._decoder.decode(token))
+        return begins
+
+
+def legacy_logprobs(logprobs: Sequence[Logprob], place: _Place) -> dict[str, Any]:
+    """As this route words them; `place` goes on behind the last."""
     return {
         "tokens": [_legacy_text(each.data) for each in logprobs],
         "token_logprobs": [each.logprob for each in logprobs],
         "top_logprobs": [{_legacy_text(other.data): other.logprob for other in each.top} for each in logprobs],
-        "text_offset": offsets[:-1],
+        "text_offset": [place.of(each.data) for each in logprobs],
     }
 
 

@@ -118,18 +118,17 @@ def failed_task(code: ErrorCode, reason: str, answer: AnswerView | None, text: s
 
 
 def error_body(error: ApiError, *, openai: bool) -> bytes:
-    """The JSON of an error. `swarm` holds the AnswerView of a task that failed, `text` the beginning of its answer."""
+    """The JSON of an error. `swarm` holds the AnswerView of a task that failed, the error's `text` how its answer began."""
     code = _OPENAI_CODES.get(error.code, error.code) if openai else error.code
     # OpenAI calls the conversation `messages`; the control API calls it `turns`.
     param = "messages" if openai and error.param == "turns" else error.param
     hint = _HINTS.get(error.code, "") if openai else ""  # The command line has its own.
-    body: dict[str, Any] = {
-        "error": {"message": error.message + hint, "type": _type(error.status), "param": param, "code": code}
-    }
+    told = {"message": error.message + hint, "type": _type(error.status), "param": param, "code": code}
+    if error.text:
+        told["text"] = error.text
+    body: dict[str, Any] = {"error": told}
     if error.answer is not None:
         body["swarm"] = error.answer
-    if error.text:
-        body["text"] = error.text
     return msgspec.json.encode(body)
 
 

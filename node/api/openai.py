@@ -1,6 +1,7 @@
 """The OpenAI side of the API: models, and conversations, in one piece or streamed."""
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -10,9 +11,9 @@ from starlette.types import ASGIApp
 
 from node.api import chat_requests, response_requests
 from node.api.bodies import read_json
-from node.api.chat_answers import ChatChunks, completion
+from node.api.chat_answers import ChatChunks, as_wanted, completion
 from node.api.errors import ApiError
-from node.api.fields import StreamOptions, unsupported
+from node.api.fields import unsupported
 from node.api.gathering import gather, gather_alike
 from node.api.names import AUTO, PEER_PREFIX, known_names, resolve
 from node.api.response_answers import ResponseEvents, response
@@ -32,16 +33,17 @@ async def chat_completions(service: Service, request: Request) -> ASGIApp:
     task = make_task(service, resolve(service.desk, name, skill=skill), turns, wishes)
     created = int(time.time())
     if asked.stream:
-        wanted = asked.stream_options or StreamOptions()
-        include_usage, include_swarm = bool(wanted.include_usage), bool(wanted.include_swarm)
         if (asked.n or 1) > 1:
             raise unsupported("stream", "several answers come in one piece")
-        chunks = ChatChunks(task.id, name, created, include_usage=include_usage, include_swarm=include_swarm)
+        chunks = ChatChunks(task.id, name, created, asked.stream_options)
+        chunks.parallel_tool_calls = asked.parallel_tool_calls
         return EventStream(service.desk, task, chunks)
     tasks = times(service, task, asked.n or 1)
 
     async def whole() -> Response:
-        return completion(task.id, name, created, await gather_alike(service.desk, tasks, asked.within_s))
+        gathered = await gather_alike(service.desk, tasks, asked.within_s)
+        told = [replace(each, answer=as_wanted(each.answer, asked.parallel_tool_calls)) for each in gathered]
+        return completion(task.id, name, created, told)
 
     return Awaited(whole)
 

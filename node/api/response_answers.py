@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from starlette.responses import Response
 
-from node.api.chat_answers import AnswerStream, chat_logprobs, finish_reason, task_headers, usage_of
+from node.api.chat_answers import AnswerStream, as_wanted, chat_logprobs, finish_reason, task_headers, usage_of
 from node.api.errors import ApiError, failed_task
 from node.api.gathering import Gathered
 from node.api.response_requests import Format, ResponseRequest
@@ -23,7 +23,7 @@ _ERRORS = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
 
 def response(asked: ResponseRequest, task: Task, created: int, gathered: Gathered) -> Response:
     """The whole answer in one object."""
-    answer = gathered.answer
+    answer = as_wanted(gathered.answer, asked.parallel_tool_calls)
     output = output_of(task, gathered.text, gathered.logprobs, answer)
     made = Response(_encode(ended(asked, task, created, output, answer)), media_type="application/json")
     made.raw_headers.extend(task_headers(task.id, answer.node, answer.name, answer.model))
@@ -139,7 +139,7 @@ class ResponseEvents(AnswerStream):
             if isinstance(item, AskText):
                 out += self._text(item)
             elif isinstance(item, AskEnded):
-                out += self._failed(item) if item.code is not None else self._ended(item.answer)
+                out += self._failed(item) if item.code is not None else self._ended(item)
         return b"".join(out)
 
     def broken(self, error: ApiError) -> bytes:
@@ -155,10 +155,12 @@ class ResponseEvents(AnswerStream):
         return begun(self._asked, self._of, self._created, self.model)
 
     def _text(self, item: AskText) -> list[bytes]:
-        out = [] if self._texts else self._opened()
-        self._texts.append(item.text)
         self._logprobs += item.logprobs
-        delta = {"delta": item.text, "logprobs": _likelihoods(item.logprobs)}
+        if not item.text and not self._texts:
+            return []  # A message is opened by its first word: there may be none, only calls of functions.
+        out, told = ([], item.logprobs) if self._texts else (self._opened(), self._logprobs)
+        self._texts.append(item.text)
+        delta = {"delta": item.text, "logprobs": _likelihoods(told)}
         return [*out, self._event("response.output_text.delta", **self._place(), **delta)]
 
     def _opened(self) -> list[bytes]:
@@ -171,7 +173,8 @@ class ResponseEvents(AnswerStream):
     def _place(self) -> dict[str, Any]:
         return {"item_id": f"msg_{self._of.id.hex()}", "output_index": 0, "content_index": 0}
 
-    def _ended(self, answer: AnswerView) -> list[bytes]:
+    def _ended(self, end: AskEnded) -> list[bytes]:
+        answer = as_wanted(end.answer, self._asked.parallel_tool_calls)
         text = "".join(self._texts)
         output = output_of(self._of, text, self._logprobs, answer)
         out: list[bytes] = []

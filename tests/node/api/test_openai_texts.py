@@ -144,6 +144,29 @@ async def test_a_prompt_and_what_follows_are_scored_together(api: Served, client
     assert answer.choices[0].logprobs.token_logprobs == [-0.5, -0.25, -0.5]
 
 
+async def test_of_an_empty_prompt_nothing_is_read(api: Served, client: openai.AsyncOpenAI) -> None:
+    api.desk.answers = lambda task: answering("a bird", *A_BIRD[: 2 if task.demands.forced else 1])(task)
+    answer = await client.completions.create(model="auto", prompt=["", "a bird", ""], echo=True, max_tokens=1, logprobs=1)
+    assert [choice.text for choice in answer.choices] == ["a bird", "a birda bird", "a bird"]
+    assert [len(choice.logprobs.tokens) for choice in answer.choices] == [1, 3, 1]
+    assert [choice.logprobs.text_offset[0] for choice in answer.choices] == [0, 0, 0]
+    assert [task.demands.forced for task in api.desk.asked if task.demands.forced] == ["a bird"]
+    assert len(api.desk.asked) == 4
+
+
+async def test_tokens_of_a_stream_are_told_where_they_stand_in_the_text(api: Served, lenient: openai.AsyncOpenAI) -> None:
+    """Also those whose characters end in the next piece."""
+    snow = Logprob(b"\xe2\x98", -0.5, ()), Logprob(b"\x83", -0.5, ()), Logprob(b"!", -0.5, ())
+    said = trio.Event()
+    first, second = AskText("a", (*A_BIRD[:1], snow[0])), AskText("\u2603!", snow[1:])
+    api.desk.answers = lambda task: [routed(task), first, said, second, done(task)]
+    offsets = []
+    async for chunk in await lenient.completions.create(model="auto", prompt="See, ", stream=True, logprobs=1):
+        said.set()
+        offsets += [choice.logprobs.text_offset for choice in chunk.choices if choice.logprobs]
+    assert offsets == [[5, 6], [6, 7]]
+
+
 async def test_a_text_goes_on_piece_by_piece(api: Served, lenient: openai.AsyncOpenAI) -> None:
     api.desk.answers = lambda task: [routed(task), AskText("a", A_BIRD[:1]), AskText(" bird"), done(task)]
     stream = await lenient.completions.create(
@@ -171,6 +194,7 @@ async def test_a_text_goes_on_piece_by_piece(api: Served, lenient: openai.AsyncO
         ({"prompt": "x", "suffix": "y"}, "suffix"),
         ({"prompt": "x", "logit_bias": {"1": 1}}, "logit_bias"),
         ({"prompt": "x", "max_tokens": 0}, "max_tokens"),
+        ({"prompt": ["x", ""], "max_tokens": 0, "echo": True}, "prompt"),
         ({"prompt": "x", "max_tokens": -1}, "max_tokens"),
         ({"prompt": "x", "logprobs": 21}, "logprobs"),
         ({"prompt": ["x", "y"], "stream": True}, "stream"),
@@ -237,6 +261,19 @@ async def test_a_function_that_the_model_wants_called(api: Served, client: opena
     [told] = [call for choice in choices for call in choice.delta.tool_calls or ()]
     assert (told.index, told.id, told.function.name, told.function.arguments) == (0, "call_1", "get_time", '{"zone": "CET"}')
     assert choices[-1].finish_reason == "tool_calls"
+
+
+async def test_who_takes_one_call_at_a_time_is_told_of_the_first(api: Served, client: openai.AsyncOpenAI) -> None:
+    calls = [CallView("call_1", "get_time", "{}"), CallView("call_2", "get_time", "{}")]
+    api.desk.answers = lambda task: [AskEnded(None, replace(done(task, finish="tool_calls").answer, calls=calls))]
+    tools = [{"type": "function", "function": {"name": "get_time"}}]
+    asked = {"model": "auto", "messages": [{"role": "user", "content": "?"}], "tools": tools}
+    for parallel, told in ((True, ["call_1", "call_2"]), (False, ["call_1"])):
+        [choice] = (await client.chat.completions.create(**asked, parallel_tool_calls=parallel)).choices
+        assert [call.id for call in choice.message.tool_calls] == told
+        stream = await client.chat.completions.create(**asked, parallel_tool_calls=parallel, stream=True)
+        deltas = [choice.delta async for chunk in stream for choice in chunk.choices]
+        assert [call.id for delta in deltas for call in delta.tool_calls or ()] == told
 
 
 # --- /v1/embeddings ---------------------------------------------------------------------------------------------------

@@ -158,6 +158,30 @@ async def test_calls_of_functions(api: Served, client: openai.AsyncOpenAI) -> No
     assert api.desk.asked[2].demands == Demands()
 
 
+async def test_who_takes_one_call_at_a_time_is_told_of_the_first(api: Served, client: openai.AsyncOpenAI) -> None:
+    api.desk.answers = calls_for_the_time
+    asked = {"model": "auto", "input": "time?", "tools": [TIME], "parallel_tool_calls": False}
+    assert [call.call_id for call in (await client.responses.create(**asked)).output] == ["call_1"]
+    async with client.responses.stream(**asked) as stream:
+        assert [call.call_id for call in (await stream.get_final_response()).output] == ["call_1"]
+
+
+async def test_calls_after_log_probabilities_of_no_text_are_the_first_items(api: Served, client: openai.AsyncOpenAI) -> None:
+    told = Logprob(b"{", -0.5, ())
+    api.desk.answers = lambda task: [AskText("", (told,)), *calls_for_the_time(task)]
+    stream = await client.responses.create(model="auto", input="time?", tools=[TIME], top_logprobs=1, stream=True)
+    events = [event async for event in stream]
+    added = [(event.output_index, event.item.type) for event in events if event.type == "response.output_item.added"]
+    closed = [event.output_index for event in events if event.type == "response.output_item.done"]
+    assert (added, closed) == ([(0, "function_call"), (1, "function_call")], [0, 1])
+    text = trio.Event()
+    api.desk.answers = lambda task: [AskText("", (told,)), text, AskText("a", (told,)), done(task)]
+    async for event in await client.responses.create(model="auto", input="hi", top_logprobs=1, stream=True):
+        text.set()
+        if event.type == "response.output_text.delta":
+            assert len(event.logprobs) == 2, "none is lost"
+
+
 async def test_a_form_reaches_the_worker(api: Served, client: openai.AsyncOpenAI) -> None:
     schema = {"type": "object", "properties": {"x": {"type": "integer"}}}
     form = {"type": "json_schema", "name": "point", "schema": schema, "strict": True}
