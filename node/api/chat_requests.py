@@ -5,7 +5,7 @@ from typing import Any, Literal
 import msgspec
 
 from node.api.errors import bad_request
-from node.api.fields import Alternatives, AnswerFields, TokenCount, json_text, unsupported, wishes_with
+from node.api.fields import Alternatives, AnswerFields, TokenLimit, json_text, unsupported, wishes_with
 from node.api.tasks import Wishes
 from protocol import limits as lim
 from protocol.parts import FunctionCall, Turn
@@ -52,8 +52,8 @@ class ChatRequest(AnswerFields, kw_only=True):
     """The fields that are known."""
 
     messages: list[ChatMessage]
-    max_tokens: TokenCount | None = None
-    max_completion_tokens: TokenCount | None = None
+    max_tokens: TokenLimit | None = None
+    max_completion_tokens: TokenLimit | None = None
     logprobs: bool | None = None
     top_logprobs: Alternatives | None = None
     tools: list[dict[str, Any]] | None = None
@@ -80,18 +80,43 @@ def wishes_of(request: ChatRequest) -> Wishes:
         raise bad_request("top_logprobs: needs logprobs.", "top_logprobs")
     return wishes_with(
         request,
-        request.max_completion_tokens or request.max_tokens,
+        _tokens_max(request),
         logprobs=1 + (request.top_logprobs or 0) if request.logprobs else 0,
         tools=json_text(request.tools) if request.tools and request.tool_choice != "none" else "",
-        tool=_tool(request.tool_choice),
+        tool=_tool(request),
     )
 
 
-def _tool(choice: str | NamedTool | None) -> str:
-    """Which function must be called: none if it is for the model to decide."""
-    if isinstance(choice, NamedTool):
-        return choice.function.name
-    return ANY_TOOL if choice == "required" else ""
+def _tokens_max(request: ChatRequest) -> int | None:
+    for name in ("max_completion_tokens", "max_tokens"):
+        count = getattr(request, name)
+        if count == 0:
+            raise bad_request(f"{name}: 0 is less than 1.", name)
+        if count is not None and count > 0:
+            return int(count)
+    return None
+
+
+def _tool(request: ChatRequest) -> str:
+    """Which function must be called: none if it is for the model to decide. Raises ApiError for tools that are no functions."""
+    names = [_function_name(number, tool) for number, tool in enumerate(request.tools or ())]
+    choice = request.tool_choice
+    if not isinstance(choice, NamedTool):
+        return ANY_TOOL if choice == "required" else ""
+    if names and choice.function.name not in names:
+        raise bad_request(f'tool_choice: there is no function "{choice.function.name[:64]}" among the tools.', "tool_choice")
+    return choice.function.name
+
+
+def _function_name(number: int, tool: dict[str, Any]) -> str:
+    function = tool.get("function")
+    name = function.get("name") if isinstance(function, dict) else None
+    place = f"tools[{number}].function.name"
+    if not isinstance(name, str) or not name:
+        raise bad_request(f"{place}: missing.", place)
+    if len(name.encode()) > lim.FUNCTION_BYTES_MAX:
+        raise bad_request(f"{place}: more than {lim.FUNCTION_BYTES_MAX} bytes.", place)
+    return name
 
 
 def turn_of(place: str, message: ChatMessage) -> Turn:

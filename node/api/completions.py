@@ -19,8 +19,8 @@ from node.api.fields import (
     ANSWERS_MAX,
     Alternatives,
     AnswerFields,
-    Count,
     SwarmWishes,
+    TokenLimit,
     unsupported,
     wishes_with,
 )
@@ -42,7 +42,7 @@ class CompletionRequest(AnswerFields, kw_only=True):
     """The fields that are known."""
 
     prompt: str | list[str | int | list[int]] | None = None
-    max_tokens: Count | None = None
+    max_tokens: TokenLimit | None = None
     echo: bool | None = None
     logprobs: Alternatives | None = None
     # Known, and refused where they would change the answer.
@@ -126,7 +126,7 @@ def wishes_of(asked: CompletionRequest) -> Wishes:
         raise unsupported("suffix", "no model here fills gaps")
     if asked.max_tokens == 0 and not asked.echo:
         raise bad_request("max_tokens: 0 makes sense only with echo.", "max_tokens")
-    tokens_max = TOKENS_DEFAULT if asked.max_tokens is None else asked.max_tokens
+    tokens_max = TOKENS_DEFAULT if asked.max_tokens is None else None if asked.max_tokens < 0 else asked.max_tokens
     return wishes_with(asked, tokens_max, logprobs=0 if asked.logprobs is None else 1 + asked.logprobs)
 
 

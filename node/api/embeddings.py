@@ -1,7 +1,6 @@
 """/v1/embeddings: texts become vectors."""
 
 import base64
-import math
 import struct
 from typing import Literal
 
@@ -23,7 +22,9 @@ from protocol import errors as codes
 from swarm.values import Task
 
 EMBED = "embed"
-INPUTS_MAX = 256  # Of one request.
+INPUTS_MAX = 2048  # Of one request; as in the OpenAI API.
+
+NUMBER_MAX = 3.4028235e38  # Of 32 bits, as base64 has them.
 
 
 class EmbeddingRequest(ListFields, kw_only=True):
@@ -61,17 +62,20 @@ def _texts(asked: EmbeddingRequest) -> list[str]:
 
 async def _embed(service: Service, tasks: list[Task], asked: EmbeddingRequest) -> Response:
     gathered = await gather_alike(service.desk, tasks, asked.within_s)
+    vectors = [vector_of(each) for each in gathered]
+    for each, vector in zip(gathered, vectors, strict=True):
+        if len(vector) != len(vectors[0]):
+            raise failed_task(codes.BACKEND_FAILED, "The workers have sent vectors of several lengths.", each.answer)
     in_base64 = asked.encoding_format == "base64"
     data = [
-        {"object": "embedding", "index": number, "embedding": _encoded(each, in_base64=in_base64)}
-        for number, each in enumerate(gathered)
+        {"object": "embedding", "index": number, "embedding": _in_base64(vector) if in_base64 else vector}
+        for number, vector in enumerate(vectors)
     ]
     return listed(tasks[0], gathered, asked.model or AUTO, data=data)
 
 
-def _encoded(each: Gathered, *, in_base64: bool) -> list[float] | str:
-    vector = vector_of(each)
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode() if in_base64 else vector
+def _in_base64(vector: list[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 def vector_of(each: Gathered) -> list[float]:
@@ -80,6 +84,6 @@ def vector_of(each: Gathered) -> list[float]:
         vector = _VECTOR.decode(each.text)
     except (msgspec.DecodeError, UnicodeEncodeError):
         vector = []
-    if not 0 < len(vector) <= NUMBERS_MAX or not all(math.isfinite(number) for number in vector):
+    if not 0 < len(vector) <= NUMBERS_MAX or not all(abs(number) <= NUMBER_MAX for number in vector):
         raise failed_task(codes.BACKEND_FAILED, "The worker has sent something that is no vector.", each.answer)
     return vector

@@ -16,6 +16,8 @@ Penalty = Annotated[float, msgspec.Meta(ge=-2.0, le=2.0)]
 RepeatPenalty = Annotated[float, msgspec.Meta(ge=lim.REPEAT_PENALTY_MIN, le=lim.REPEAT_PENALTY_MAX)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 TokenCount = Annotated[int, msgspec.Meta(ge=1)]
+TokenLimit = Annotated[int, msgspec.Meta(ge=-1)]
+"""-1 is no limit of the request's own, as llama.cpp's clients have it."""
 DeadlineS = Annotated[float, msgspec.Meta(gt=0.0, le=DEADLINE_S_MAX)]
 PrivacyName = Literal["local", "swarm"]
 ANSWERS_MAX = 64  # Of one request.

@@ -54,7 +54,11 @@ async def responses(service: Service, request: Request) -> ASGIApp:
     turns = response_requests.turns_of(asked)
     name = asked.model or AUTO
     skill = (asked.swarm.skill if asked.swarm else None) or ""
-    task = make_task(service, resolve(service.desk, name, skill=skill), turns, wishes)
+    try:
+        task = make_task(service, resolve(service.desk, name, skill=skill), turns, wishes)
+    except ApiError as error:
+        error.param = "input" if error.param == "turns" else error.param
+        raise
     created = int(time.time())
     if asked.stream:
         return EventStream(service.desk, task, ResponseEvents(asked, task, name, created))

@@ -138,7 +138,14 @@ async def test_demands_are_read(fields: dict, demands: Demands) -> None:
     [
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"tool_choice": "required"}, "tool_choice"),
-        ({"tools": [{"x": "y" * 16_400}]}, "tools"),
+        ({"tools": [{**TOOL, "x": "y" * 16_400}]}, "tools"),
+        ({"tools": [TOOL, {}]}, "tools[1].function.name"),
+        ({"tools": [{"type": "function", "function": {"name": 1}}]}, "tools[0].function.name"),
+        ({"tools": [{"type": "function", "function": {"name": "f" * 65}}]}, "tools[0].function.name"),
+        ({"tools": [{"type": "function", "function": "f"}], "tool_choice": "none"}, "tools[0].function.name"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "g"}}}, "tool_choice"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_completion_tokens": -2}, "max_completion_tokens"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         ({"grammar": "x" * 16_385}, "grammar"),
@@ -160,6 +167,7 @@ async def test_demands_that_no_wire_can_carry_are_refused(fields: dict, param: s
 
 async def test_newer_name_of_max_tokens_wins() -> None:
     assert wishes_of(parsed(max_tokens=7, max_completion_tokens=9)).tokens_max == 9
+    assert wishes_of(parsed(max_tokens=7, max_completion_tokens=-1)).tokens_max == 7
 
 
 async def test_single_stop_is_a_list_of_one() -> None:

@@ -72,6 +72,13 @@ async def test_a_text_goes_on(api: Served, client: openai.AsyncOpenAI) -> None:
     assert (task.sampling, task.stops) == (Sampling(0.0, top_k=3), ("\n",))
 
 
+async def test_no_limit_of_its_own_is_the_nodes(api: Served, client: openai.AsyncOpenAI) -> None:
+    await client.completions.create(model="auto", prompt="x", max_tokens=-1)
+    await client.completions.create(model="auto", prompt="x")
+    await client.chat.completions.create(model="auto", messages=[{"role": "user", "content": "x"}], max_tokens=-1)
+    assert [task.tokens_max for task in api.desk.asked] == [512, 16, 512]
+
+
 async def test_several_prompts_are_several_tasks_and_keep_their_order(api: Served, client: openai.AsyncOpenAI) -> None:
     answer = await client.completions.create(model="auto", prompt=["one", "two two", "three"], echo=True)
     assert [choice.text for choice in answer.choices] == ["oneone", "two twotwo two", "threethree"]
@@ -195,7 +202,7 @@ async def test_a_text_goes_on_piece_by_piece(api: Served, lenient: openai.AsyncO
         ({"prompt": "x", "logit_bias": {"1": 1}}, "logit_bias"),
         ({"prompt": "x", "max_tokens": 0}, "max_tokens"),
         ({"prompt": ["x", ""], "max_tokens": 0, "echo": True}, "prompt"),
-        ({"prompt": "x", "max_tokens": -1}, "max_tokens"),
+        ({"prompt": "x", "max_tokens": -2}, "max_tokens"),
         ({"prompt": "x", "logprobs": 21}, "logprobs"),
         ({"prompt": ["x", "y"], "stream": True}, "stream"),
     ],
@@ -307,7 +314,7 @@ async def test_vectors_of_one_request_come_from_one_model(api: Served, client: o
         ({"input": []}, openai.BadRequestError, "input"),
         ({"input": [""]}, openai.BadRequestError, "input"),
         ({"input": [1, 2]}, openai.BadRequestError, "input"),
-        ({"input": ["x"] * 257}, openai.BadRequestError, "input"),
+        ({"input": ["x"] * 2049}, openai.BadRequestError, "input"),
         ({"input": "x", "dimensions": 5}, openai.BadRequestError, "dimensions"),
         ({"input": "x", "model": "smollm2-135m"}, openai.NotFoundError, "model"),
     ],
@@ -320,12 +327,18 @@ async def test_no_vector_is_made_of_what_is_none(
     assert refused.value.param == param
 
 
-@pytest.mark.parametrize("text", ["", "no vector", "[]", '["a"]', "[1, null]", "[1e999]", "{}", "\ud800"])
+@pytest.mark.parametrize("text", ["", "no vector", "[]", '["a"]', "[1, null]", "[1e999]", "[1e39]", "[-1e39]", "{}", "\ud800"])
 async def test_a_worker_that_sends_no_vector_is_told_of(api: Served, client: openai.AsyncOpenAI, text: str) -> None:
     api.desk.answers = answering(text)
     with pytest.raises(openai.InternalServerError) as refused:
         await client.embeddings.create(model="auto", input="x")
     assert refused.value.code == "backend_failed"
+
+
+async def test_vectors_of_one_request_are_of_one_length(api: Served, client: openai.AsyncOpenAI) -> None:
+    api.desk.answers = lambda task: answering("[1]" if task.turns[0].text == "a" else "[1, 2]")(task)
+    with pytest.raises(openai.InternalServerError, match="several lengths"):
+        await client.embeddings.create(model="auto", input=["a", "a", "b"])
 
 
 # --- /v1/rerank -------------------------------------------------------------------------------------------------------
@@ -349,7 +362,7 @@ async def test_documents_come_in_the_order_of_their_worth(api: Served, client: o
     assert [(task.skill, task.model, task.turns[0].text) for task in api.desk.asked] == [
         ("rerank", "", "who?"), ("rerank", "judge", "who?"), ("rerank", "judge", "who?"),
     ]  # fmt: skip
-    plain = await rerank(client, query="who?", documents=["a", "a"])
+    plain = await rerank(client, query="who?", documents=["a", "a"], return_documents=None)
     assert [each["index"] for each in plain["results"]] == [0, 1]
     assert "document" not in plain["results"][0]
 

@@ -238,6 +238,8 @@ async def test_answer_that_fails_before_it_begins_has_a_status(api: Served, clie
         ({"tools": [{"type": "function"}]}, "tools[0].name"),
         ({"tools": [TIME], "tool_choice": {"type": "web_search_preview"}}, "tool_choice"),
         ({"tool_choice": "required"}, "tool_choice"),
+        ({"tools": [TIME], "tool_choice": {"type": "function", "name": "get_tide"}}, "tool_choice"),
+        ({"input": "x" * 100_000}, "input"),
         ({"text": {"format": {"type": "grammar"}}}, "text.format"),
         ({"input": [{"role": "poet", "content": "hi"}]}, "input[0].role"),
         ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input[0].content[0]"),
