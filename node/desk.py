@@ -162,8 +162,8 @@ class Desk:
     async def ask(self, task: Task) -> AsyncIterator[trio.MemoryReceiveChannel[AskItem]]:
         """Hand a task in; the channel yields its items and ends after AskEnded. Leaving the block early cancels the task.
 
-        By the time the block is entered the task is in the journal. The worker has begun meanwhile: waiting for the disk and
-        waiting for the first word are one wait.
+        By the time the block is entered the task is in the journal, unless the disk fails or takes longer than anybody should wait
+        for it. The worker has begun meanwhile: waiting for the disk and waiting for the first word are one wait.
         """
         await self._recorder.wait_room()
         # Unbounded here, because the member bounds the answer (`answer_bytes_max`) and the attempts.
@@ -328,6 +328,10 @@ class Desk:
         """Let go of a model, by its reference or its own name. Raises UnknownModel."""
         return self._models.remove(name)
 
+    @property
+    def uptime_s(self) -> float:
+        return self._clock() - self._began
+
     def status(self) -> StatusView:
         member = self._member
         counts = self._counts()
@@ -341,7 +345,7 @@ class Desk:
             version=self.plate.version,
             swarm=self.plate.swarm,
             pid=os.getpid(),
-            uptime_s=round(self._clock() - self._began, 3),
+            uptime_s=round(self.uptime_s, 3),
             addresses=list(member.reach.addresses or self.plate.addresses),
             api=self.plate.api,
             models=self.models(),

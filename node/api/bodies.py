@@ -1,4 +1,4 @@
-"""Reads a JSON body: its type checked, its bytes counted while they come, every mistake named with its place."""
+"""JSON bodies: those that come are checked for their type, counted while they come, and every mistake named with its place."""
 
 import re
 from typing import TypeVar
@@ -6,12 +6,14 @@ from typing import TypeVar
 import msgspec
 import trio
 from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
 
 from node.api.errors import ApiError, bad_request
 
 BODY_BYTES_MAX = 1024 * 1024  # Ten times the largest task; the rest is JSON's escapes and fields that are ignored.
 BODY_S_MAX = 20.0  # For one that trickles. Loopback needs milliseconds.
 
+_encode = msgspec.json.Encoder().encode
 _Body = TypeVar("_Body")
 _WRONG_PLACE = re.compile(r"^(?P<what>.*) - at `\$\.?(?P<where>.*)`$", re.DOTALL)
 
@@ -41,6 +43,11 @@ def decode_json(body: bytes, decoder: msgspec.json.Decoder[_Body]) -> _Body:
         raise bad_request(f"The body is not JSON: not UTF-8 near byte {_first_bad_byte(body)}.") from wrong
     except RecursionError:
         raise bad_request("The body is nested too deeply.") from None
+
+
+def json_response(body: object, status: int = 200) -> Response:
+    """One that goes out."""
+    return Response(_encode(body), status, media_type="application/json")
 
 
 async def _read(request: Request) -> bytes:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from node.api.bodies import read_json
+from node.api.bodies import json_response, read_json
 from node.api.chat_answers import chosen, task_headers, token_text
 from node.api.errors import ApiError, bad_request, error_body
 from node.api.fields import (
@@ -111,19 +111,19 @@ class AskEvents:
 
 
 async def get_status(service: Service, request: Request) -> Response:
-    return _json(service.desk.status())
+    return json_response(service.desk.status())
 
 
 async def list_peers(service: Service, request: Request) -> Response:
-    return _json({"schema": "swarm.peers/1", "peers": service.desk.peers()})
+    return json_response({"schema": "swarm.peers/1", "peers": service.desk.peers()})
 
 
 async def list_skills(service: Service, request: Request) -> Response:
-    return _json({"schema": "swarm.skills/1", "skills": service.desk.skills()})
+    return json_response({"schema": "swarm.skills/1", "skills": service.desk.skills()})
 
 
 async def list_models(service: Service, request: Request) -> Response:
-    return _json({"schema": "swarm.models/1", "models": service.desk.models()})
+    return json_response({"schema": "swarm.models/1", "models": service.desk.models()})
 
 
 async def add_model(service: Service, request: Request) -> ASGIApp:
@@ -132,7 +132,7 @@ async def add_model(service: Service, request: Request) -> ASGIApp:
         raise bad_request("ref: empty.", "ref")
 
     async def load() -> Response:
-        return _json(await service.desk.add_model(body.ref.strip()))
+        return json_response(await service.desk.add_model(body.ref.strip()))
 
     return Awaited(load)
 
@@ -140,7 +140,7 @@ async def add_model(service: Service, request: Request) -> ASGIApp:
 async def remove_model(service: Service, request: Request) -> Response:
     body = await read_json(request, _MODEL)
     try:
-        return _json(await service.desk.remove_model(body.ref.strip()))
+        return json_response(await service.desk.remove_model(body.ref.strip()))
     except UnknownModel as error:
         raise ApiError(404, "unknown_model", f"{error}.", param="ref") from None
 
@@ -150,7 +150,7 @@ async def join(service: Service, request: Request) -> ASGIApp:
 
     async def dial() -> Response:
         try:
-            return _json(await service.desk.join(body.address.strip()))
+            return json_response(await service.desk.join(body.address.strip()))
         except JoinError as failure:
             raise ApiError(502, "join_failed", str(failure), param="address") from None
 
@@ -162,7 +162,7 @@ async def ping(service: Service, request: Request) -> ASGIApp:
 
     async def wait() -> Response:
         try:
-            return _json(await service.desk.ping(node))
+            return json_response(await service.desk.ping(node))
         except PingError as failure:
             raise ApiError(502, "ping_failed", str(failure), param="peer") from None
 
@@ -175,7 +175,7 @@ async def ask(service: Service, request: Request) -> ASGIApp:
 
 
 async def route(service: Service, request: Request) -> Response:
-    return _json(service.desk.route(asked_task(service, await read_json(request, _ASK))))
+    return json_response(service.desk.route(asked_task(service, await read_json(request, _ASK))))
 
 
 async def shutdown(service: Service, request: Request) -> Response:
@@ -187,12 +187,12 @@ async def shutdown(service: Service, request: Request) -> Response:
 
 
 async def healthz(service: Service, request: Request) -> Response:
-    return _json({"alive": True})
+    return json_response({"alive": True})
 
 
 async def readyz(service: Service, request: Request) -> Response:
-    state = service.desk.status().state
-    return _json({"ready": state == "ready", "state": state}, 200 if state == "ready" else 503)
+    state = service.desk.state
+    return json_response({"ready": state == "ready", "state": state}, 200 if state == "ready" else 503)
 
 
 async def metrics(service: Service, request: Request) -> Response:
@@ -242,7 +242,3 @@ def _turns(body: AskBody) -> list[Turn]:
         if turn.role not in _ROLES:
             raise bad_request(f"turns[{number}].role: not one of {', '.join(_ROLES)}.", f"turns[{number}].role")
     return [Turn(turn.role, turn.text) for turn in turns]
-
-
-def _json(body: object, status: int = 200) -> Response:
-    return Response(_encode(body), status, media_type="application/json")

@@ -102,8 +102,7 @@ def worker_of(desk: Desk, peer: str) -> NodeId:
 
 
 def _settled(desk: Desk) -> bool:
-    status = desk.status()
-    return status.state == "ready" and status.uptime_s > SETTLED_S
+    return desk.state == "ready" and desk.uptime_s > SETTLED_S
 
 
 def _too_long(name: str, bytes_max: int) -> bool:

@@ -4,13 +4,12 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from node.api import chat_requests, response_requests
-from node.api.bodies import read_json
+from node.api.bodies import json_response, read_json
 from node.api.chat_answers import ChatChunks, as_wanted, completion
 from node.api.errors import ApiError
 from node.api.fields import unsupported
@@ -71,7 +70,7 @@ async def responses(service: Service, request: Request) -> ASGIApp:
 
 async def list_models(service: Service, request: Request) -> Response:
     models = [_model(name, service) for name in known_names(service.desk.skills())]
-    return _json({"object": "list", "data": models})
+    return json_response({"object": "list", "data": models})
 
 
 async def get_model(service: Service, request: Request) -> Response:
@@ -80,12 +79,8 @@ async def get_model(service: Service, request: Request) -> Response:
         if not name.startswith(PEER_PREFIX):
             raise ApiError(404, "unknown_model", "No such model. GET /v1/models lists what exists.", param="model")
         resolve(service.desk, name)
-    return _json(_model(name, service))
+    return json_response(_model(name, service))
 
 
 def _model(name: str, service: Service) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": service.started, "owned_by": _OWNER}
-
-
-def _json(body: object) -> Response:
-    return Response(msgspec.json.encode(body), media_type="application/json")

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from node.api.bodies import read_json
+from node.api.bodies import json_response, read_json
 from node.api.control import AskBody, asked_task
 from node.api.errors import ApiError, bad_request
 from node.api.tasks import DEADLINE_S_MAX, Service
@@ -24,7 +24,6 @@ BATCH_CHARACTERS_MAX = 256
 
 Label = Annotated[str, msgspec.Meta(max_length=BATCH_CHARACTERS_MAX)]
 _ID = re.compile(r"[0-9a-f]{1,32}")
-_encode = msgspec.json.Encoder().encode
 
 
 class DetachedBody(AskBody, forbid_unknown_fields=True):
@@ -43,7 +42,7 @@ async def list_tasks(service: Service, request: Request) -> Response:
         tasks = await service.recorder.history(int(count), request.query_params.get("batch", "")[:BATCH_CHARACTERS_MAX])
     except JournalError as error:
         raise _unreadable(error) from None
-    return _json({"schema": "swarm.history/1", "tasks": tasks})
+    return json_response({"schema": "swarm.history/1", "tasks": tasks})
 
 
 async def get_task(service: Service, request: Request) -> ASGIApp:
@@ -53,7 +52,7 @@ async def get_task(service: Service, request: Request) -> ASGIApp:
         raise bad_request("A task's id is written in hexadecimal digits.", "id")
 
     async def find() -> Response:
-        return _json(await _found(service, prefix, wait_s))
+        return json_response(await _found(service, prefix, wait_s))
 
     return Awaited(find)
 
@@ -69,7 +68,7 @@ async def detach(service: Service, request: Request) -> ASGIApp:
             identity, state = await service.detached.begin(task, body.batch, body.item)
         except Refused as refusal:
             raise ApiError(503, "not_detached", f"The task was not taken: {refusal}.") from None
-        return _json({"schema": "swarm.detached/1", "task": identity, "state": state}, 202)
+        return json_response({"schema": "swarm.detached/1", "task": identity, "state": state}, 202)
 
     return Awaited(begin)
 
@@ -99,7 +98,3 @@ def _number(request: Request, name: str, default: float, most: float) -> float:
 
 def _unreadable(error: JournalError) -> ApiError:
     return ApiError(503, "journal_unreadable", f"The journal cannot be read: {error}")
-
-
-def _json(body: object, status: int = 200) -> Response:
-    return Response(_encode(body), status, media_type="application/json")
