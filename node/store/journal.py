@@ -21,6 +21,7 @@ PRUNED_AT_ONCE = 64  # Entries removed before the size is looked at again.
 BUSY_S = 2.0  # Another program reads the file, such as `sqlite3` by hand.
 _PAGE_BYTES = 4096
 _DAY_MS = 86_400_000
+_SIDES = ("-wal", "-shm")
 _CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 _Found = TypeVar("_Found")
@@ -110,7 +111,10 @@ class Journal:
         self._do(write)
 
     def prune(self, now_ms: int) -> int:
-        """Remove what is too old, too many or too large, oldest first; never what is open. Returns how many went."""
+        """Remove what is too old, too many or too large, oldest first; never what is open. Returns how many went.
+
+        Files that were set aside go when they are too old.
+        """
         ended = "FROM tasks WHERE state <> 'open'"
         oldest_ms = now_ms - self._keep_days * _DAY_MS
 
@@ -125,8 +129,13 @@ class Journal:
                     break
             if db.total_changes > before:
                 db.executescript("PRAGMA incremental_vacuum")  # `execute` would free a single page.
+                db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()  # Or what was pruned would stay in the write-ahead log.
             return db.total_changes - before
 
+        with suppress(OSError):
+            for path in self.bad_files():
+                if max(part.stat().st_mtime for part in _parts(path) if part.exists()) * 1000 < oldest_ms:
+                    _remove(path)
         return self._do(prune)
 
     def close(self) -> None:
@@ -211,13 +220,12 @@ class Journal:
         number = 1 + max((_bad_number(path) for path in self.bad_files()), default=0)
         aside = self._file.with_name(f"{self._file.name}.bad-{number}")
         os.replace(self._file, aside)
-        for side in ("-wal", "-shm"):
+        for side in _SIDES:
             with suppress(FileNotFoundError):
                 os.replace(f"{self._file}{side}", f"{aside}{side}")
         self.lost = f"the journal could not be read ({cause}) and was begun anew; the old one is {aside}"
         for old in self.bad_files()[:-BAD_FILES_KEPT]:
-            for side in ("", "-wal", "-shm"):
-                Path(f"{old}{side}").unlink(missing_ok=True)
+            _remove(old)
 
     def bad_files(self) -> list[Path]:
         """What was set aside, oldest first."""
@@ -239,6 +247,16 @@ def _bytes_used(db: sqlite3.Connection) -> int:
     (pages,) = db.execute("PRAGMA page_count").fetchone()
     (free,) = db.execute("PRAGMA freelist_count").fetchone()
     return int(pages - free) * _PAGE_BYTES
+
+
+def _parts(path: Path) -> list[Path]:
+    """The file and what SQLite has put beside it."""
+    return [Path(f"{path}{side}") for side in ("", *_SIDES)]
+
+
+def _remove(path: Path) -> None:
+    for part in _parts(path):
+        part.unlink(missing_ok=True)
 
 
 def _bad_number(path: Path) -> int:

@@ -244,6 +244,28 @@ def test_the_old_the_many_and_the_large_are_pruned_and_the_open_stay(tmp_path: P
     assert numbers(kept.newest(100)) == [99]
 
 
+def test_what_is_pruned_is_in_no_file_any_more(tmp_path: Path) -> None:
+    kept = journal(tmp_path)
+    kept.write([entry(1, text="a secret")])
+    assert kept.prune(DAY_MS * 100) == 1
+    assert not any(b"secret" in path.read_bytes() for path in tmp_path.iterdir())
+    kept.close()
+
+
+def test_files_that_were_set_aside_are_removed_when_they_are_too_old(tmp_path: Path) -> None:
+    for number in (1, 2):
+        (tmp_path / f"journal.db.bad-{number}").write_bytes(b"no journal")
+        os.utime(tmp_path / f"journal.db.bad-{number}", (0, 0))
+    (tmp_path / "journal.db.bad-2-wal").write_bytes(b"written later")
+    os.utime(tmp_path / "journal.db.bad-2-wal", (86_400 * 5, 86_400 * 5))
+    kept = journal(tmp_path)
+    kept.prune(DAY_MS * 31)
+    assert [path.name for path in kept.bad_files()] == ["journal.db.bad-2"]
+    kept.prune(DAY_MS * 36)
+    kept.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["journal.db"]
+
+
 def test_the_file_shrinks_when_large_entries_are_pruned(tmp_path: Path) -> None:
     kept = Journal(tmp_path / "journal.db", keep_days=30, entries_max=10_000, bytes_max=1_000_000)
     kept.write([entry(number, text="x" * 20_000) for number in range(1, 201)])
