@@ -12,6 +12,8 @@ from node.cli.terminal import Terminal, duration, plain, short_id, short_path
 from node.exits import Failure
 from node.store.home import Home
 
+_OFFERED = ("ready", "resting", "restarting")  # It may have left memory to another by the time that it is told of.
+
 
 class Narrator:
     """One start. `ready` comes last; by then every model has been told of."""
@@ -47,7 +49,7 @@ class Narrator:
             self._loading.add(ref)
         else:
             self._loading.discard(ref)
-        self._models += state == "ready"
+        self._models += state in _OFFERED
 
     def _tell_unsettled(self) -> None:
         """A model can be done before the daemon begins to report how models fare; then it is asked."""
@@ -62,10 +64,12 @@ class Narrator:
 
     def _tell_model(self, event: dict[str, Any]) -> None:
         ref, state, detail = (plain(str(event.get(field, ""))) for field in ("ref", "state", "detail"))
-        if state == "ready":
+        if state in _OFFERED:
             self._terminal.say(f"Model {ref} is ready.")
         elif state == "failed":
             self._terminal.complain(f"! model {ref} failed: {detail}")
+        elif state == "removed":
+            self._terminal.say(f"Model {ref} was removed.")
         else:
             self._terminal.say(f"Loading {ref} …")
 

@@ -28,6 +28,8 @@ def ready() -> None:
         report("listening", addresses=["/ip4/127.0.0.1/tcp/1", "/ip4/192.168.1.5/tcp/1/p2p/12D3KooW"])
         report("model", ref="a.gguf", state="loading", detail="")
         report("model", ref="a.gguf", state="ready", detail="")
+        report("model", ref="c.gguf", state="resting", detail="")
+        report("model", ref="d.gguf", state="removed", detail="")
         report("model", ref="b.gguf", state="failed", detail="it is not a GGUF file")
         report("ready", api="http://127.0.0.1:7976", overrides=os.environ["SWARM_OVERRIDES"])
         while ("POST /shutdown", {}) not in control.asked:
