@@ -40,9 +40,10 @@ class Edge:
                 if not read_to_end:
                     await _drain(receive_counting)
             # Within the last send anycorn says that the client is gone, and only then begins to count how long the connection is
-            # idle: whoever is cancelled by that word would leave it uncounted. A send takes no longer than `serving` lets it.
+            # idle: whoever is cancelled by that word would leave it uncounted. A send takes no longer than `serving` lets it; in
+            # HTTP/2, where all that is said is that it is not spoken, it takes as long as the client likes.
             is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
-            with trio.CancelScope(shield=is_last and read_to_end):
+            with trio.CancelScope(shield=is_last and read_to_end and scope["http_version"] != "2"):
                 await send(message)
 
         try:
