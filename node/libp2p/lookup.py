@@ -161,8 +161,8 @@ class Lookup:
 
     def _read(self, told: Any) -> tuple[ID, list[Multiaddr]] | None:
         """A peer that a server names, with those of its addresses that are such; None if it cannot be a node."""
-        peer = ID(told.id)
         try:
+            peer = ID(told.id)
             node_of(peer)
         except ValueError:
             self._refuse(NOT_A_NODE)

@@ -19,13 +19,16 @@ from libp2p.network.stream.net_stream import NetStream
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
+from multiaddr import Multiaddr
 
 from node.libp2p import dht_mends, muxer_mends
 from node.libp2p.dialling import DialError, Target, dial_any
+from protocol.limits import ADDRESS_BYTES_MAX
 
 LIBP2P_VERSION = "0.8.1"
 INBOUND_STREAMS_MAX = 64  # At once on one connection: a link, identify, ping, and lookups with room to spare.
 CLOSE_S = 3.0  # For a stream's last frame while its task is being cancelled.
+PEER_ID_BYTES_MAX = 128  # Those of nodes have 38, the longest hashes in use 68.
 
 log = logging.getLogger(__name__)
 
@@ -170,6 +173,25 @@ def nobody_is_dialled_unasked() -> None:
     AutoConnector.record_disconnect = note_nothing
 
 
+def strangers_names_are_short() -> None:
+    """Refuse long peer ids and addresses when they are read: both are turned into text wherever somebody looks at them,
+    by base58, whose time is the square of the length. Seen: one DHT message of 60 KB with a long id stopped everything
+    for 3.4 s, and with a long address for 177 s; identify's 8 KB suffice for some seconds."""
+    id_from, address_from = ID.__init__, Multiaddr.__init__
+
+    def short_id(self: ID, peer_id_bytes: bytes) -> None:
+        if len(peer_id_bytes) > PEER_ID_BYTES_MAX:
+            raise ValueError(f"a peer id of {len(peer_id_bytes)} bytes")
+        id_from(self, peer_id_bytes)
+
+    def short_address(self: Multiaddr, addr: str | bytes | Multiaddr, **options: Any) -> None:
+        if isinstance(addr, bytes) and len(addr) > ADDRESS_BYTES_MAX:
+            raise ValueError(f"an address of {len(addr)} bytes")
+        address_from(self, addr, **options)
+
+    ID.__init__, Multiaddr.__init__ = short_id, short_address
+
+
 MENDS: tuple[Callable[[], None], ...] = (
     every_address_is_dialled,
     inbound_slots_come_back,
@@ -178,6 +200,7 @@ MENDS: tuple[Callable[[], None], ...] = (
     streams_close_when_cancelled,
     ports_are_exclusive,
     nobody_is_dialled_unasked,
+    strangers_names_are_short,
     *muxer_mends.MENDS,
     *dht_mends.MENDS,
 )

@@ -4,14 +4,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import base58
+import multiaddr.codecs.cid as cid
 import trio
 import varint
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.identity.identify.identify import ID as IDENTIFY
 from libp2p.identity.identify.pb.identify_pb2 import Identify
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
+from libp2p.kad_dht.pb.kademlia_pb2 import Message as KadMessage
 from libp2p.kad_dht.provider_store import ProviderStore
+from libp2p.network.stream.exceptions import StreamEOF, StreamReset
+from libp2p.peer.envelope import ENVELOPE_DOMAIN, PEER_RECORD_CODEC, Envelope, make_unsigned
 from libp2p.peer.id import ID
+from libp2p.peer.pb.peer_record_pb2 import PeerRecord as PeerRecordMessage
 from libp2p.peer.peerinfo import PeerInfo
 from libp2p.peer.peerstore import PeerStore
 from multiaddr import Multiaddr
@@ -43,6 +49,53 @@ async def messages_are_small() -> None:
         await stream.write(b"\xff\xff\x7f" + bytes(100))  # Two megabytes are announced.
         with trio.fail_after(SOON_S):
             await read_to_the_end(stream)
+
+
+@scenario("bytes were turned into text")
+async def strangers_names_are_short() -> None:
+    longest = 0
+
+    def measured(value: bytes) -> bytes:
+        nonlocal longest
+        longest = max(longest, len(value))
+        return encode(value[:100])
+
+    def parsed(value: bytes) -> None:
+        nonlocal longest
+        longest = max(longest, len(value))
+        raise ValueError
+
+    async with dht_pair() as both:
+        encode, base58.b58encode = base58.b58encode, measured
+        parse, cid.cid.from_bytes = cid.cid.from_bytes, parsed
+        try:
+            message = KadMessage(type=KadMessage.ADD_PROVIDER, key=b"k" * 32, senderRecord=_record(b"a" * 32))
+            message.providerPeers.add().id = bytes(1_000)
+            await _ask(both, message)
+        finally:
+            base58.b58encode, cid.cid.from_bytes = encode, parse
+        assert longest < 300, f"{longest} bytes were turned into text"
+
+
+def _record(seed: bytes) -> bytes:
+    """What a peer says of itself under its signature, with one address that goes on and on."""
+    keys = create_new_key_pair(seed)
+    address = b"\xa5\x03\xe9\x07z" + b"2" * 1_000  # /p2p/, and the text of a number.
+    told = PeerRecordMessage(peer_id=ID.from_pubkey(keys.public_key).to_bytes(), seq=2**62)
+    told.addresses.add().multiaddr = address
+    payload = told.SerializeToString()
+    unsigned = make_unsigned(ENVELOPE_DOMAIN, PEER_RECORD_CODEC, payload)
+    return Envelope(keys.public_key, PEER_RECORD_CODEC, payload, keys.private_key.sign(unsigned)).marshal_envelope()
+
+
+async def _ask(both: Pair, message: KadMessage) -> None:
+    """Put a question to Bob's DHT, and wait until he has answered or cut it off."""
+    stream = await opened(both.alice, both.outgoing, [dht_mends.KAD])
+    body = message.SerializeToString()
+    await stream.write(varint.encode(len(body)) + body)
+    with trio.fail_after(SOON_S), suppress(StreamEOF, StreamReset):
+        await stream.read(1_000)
+    await stream.reset()
 
 
 @scenario("the DHT is deaf")

@@ -67,6 +67,8 @@ ANSWERS: dict[str, tuple[bytes, str]] = {
     "half an answer": (framed(answer([(somebody(1), MANY[:5])]))[:40], SERVER_SILENT),
     "nothing": (b"", SERVER_SILENT),
     "names that are none": (answer([(DICE.randbytes(40), MANY[:1])] * 500, [(b"", [])] * 500), NOT_A_NODE),
+    "names without end": (answer([(bytes(30_000), MANY[:1])], [(bytes(30_000), [])]), NOT_A_NODE),
+    "an address without end": (answer([(somebody(1), [b"\xa5\x03\xe0\xd4\x03z" + b"2" * 59_999])]), NOT_AN_ADDRESS),
     "addresses that are none": (answer([(somebody(1), [DICE.randbytes(30)] * 5)] * 20), NOT_AN_ADDRESS),
     "a thousand addresses": (answer([(somebody(1), MANY)]), TOO_MANY_ADDRESSES),
     "private addresses": (answer([], [(somebody(number), PRIVATE) for number in range(20)]), "dht: private address"),
