@@ -27,6 +27,7 @@ from protocol.limits import ADDRESS_BYTES_MAX
 
 LIBP2P_VERSION = "0.8.1"
 INBOUND_STREAMS_MAX = 64  # At once on one connection: a link, identify, ping, and lookups with room to spare.
+LINGER_S = 5.0  # For a peer to close its side of a stream that we have done with.
 CLOSE_S = 3.0  # For a stream's last frame while its task is being cancelled.
 PEER_ID_BYTES_MAX = 128  # Those of nodes have 38, the longest hashes in use 68.
 
@@ -108,6 +109,22 @@ def handler_errors_end_one_stream() -> None:
                 await stream.reset()
 
     SwarmConn._handle_muxed_stream = guarded
+
+
+def half_open_streams_are_let_go() -> None:
+    """Reset a stream whose handler is done and whose peer does not close it: most handlers close our side only. Stock
+    forgets such a stream, but its muxer keeps it for as long as the connection lives, with whatever the peer goes on to
+    send. Here it counts among those that he may hold open (`inbound_streams_are_bounded`) until it has ended."""
+    handle = SwarmConn._handle_muxed_stream
+
+    async def handle_to_the_end(self: SwarmConn, stream: Any) -> None:
+        await handle(self, stream)
+        with trio.move_on_after(LINGER_S):
+            await muxer_mends.ended(stream)
+        with trio.move_on_after(CLOSE_S):
+            await stream.reset()
+
+    SwarmConn._handle_muxed_stream = handle_to_the_end
 
 
 def inbound_streams_are_bounded() -> None:
@@ -196,6 +213,7 @@ MENDS: tuple[Callable[[], None], ...] = (
     every_address_is_dialled,
     inbound_slots_come_back,
     handler_errors_end_one_stream,
+    half_open_streams_are_let_go,
     inbound_streams_are_bounded,
     streams_close_when_cancelled,
     ports_are_exclusive,

@@ -16,7 +16,7 @@ from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 ALIVE_INTERVAL_S = 3.0
 ALIVE_TIMEOUT_S = 4.0
 ALIVE_SLICES = 4  # The timeout is counted in slices: a pause of our own process costs one slice and not the peer.
-WINDOW_SLACK_BYTES = 1024 * 1024  # A peer may have missed our latest window; honest ones never exceed it at all.
+WINDOW_SLACK_BYTES = 64 * 1024  # One frame of other people's libraries, if they count a little differently.
 STALL_S = 60.0  # For a reader that has paused with a full window.
 STALL_POLL_S = (0.005, 0.1)  # Shortest and longest wait between looks at a closed window.
 
@@ -125,6 +125,12 @@ def windows_are_enforced() -> None:
     YamuxStream.recv_window = property(get_window, set_window)
 
 
+def frames_fit_their_window() -> None:
+    """Cut a peer that announces a frame larger than any window: stock reads up to 16 MB into memory, for up to a minute,
+    before it looks at the window, or whether there is such a stream at all."""
+    yamux.MAX_WINDOW_SIZE = yamux.DEFAULT_WINDOW_SIZE
+
+
 def window_updates_are_rare() -> None:
     """Announce a window once half of it is used, as go-yamux does, and keep it as it is: stock sends a frame, an
     encryption and a system call for every read, and lets the window of each stream grow to 16 MB."""
@@ -186,14 +192,28 @@ def resets_wake_readers() -> None:
 
 def ended_streams_leave_nothing() -> None:
     """Keep no event for a stream that has ended: stock's readers put a fresh one back after the stream was forgotten,
-    one for each stream that ends under a reader, for as long as the connection lives."""
-    initialise = Yamux.__init__
+    one for each stream that ends under a reader, for as long as the connection lives. And what was not read of a stream
+    that is reset goes with it: stock keeps that for up to 90 s, in which as many streams may come as like."""
+    initialise, reset = Yamux.__init__, YamuxStream.reset
 
     def with_guarded_events(self: Yamux, *args: Any, **options: Any) -> None:
         initialise(self, *args, **options)
         self.stream_events = _EventsOfStreams(self.streams)
 
-    Yamux.__init__ = with_guarded_events
+    async def reset_and_forget(self: YamuxStream) -> None:
+        await reset(self)
+        async with self.conn.streams_lock:
+            self.conn.stream_buffers.get(self.stream_id, bytearray()).clear()
+            self.conn._finalize_stream_locked(self, fully_closed=True)
+
+    Yamux.__init__, YamuxStream.reset = with_guarded_events, reset_and_forget
+
+
+async def ended(stream: YamuxStream) -> None:
+    """Wait until a stream that nobody reads any more is closed both ways."""
+    while stream.stream_id in stream.conn.streams and not stream.closed:
+        event = stream.conn.stream_events[stream.stream_id] = trio.Event()
+        await event.wait()
 
 
 class _EventsOfStreams(dict[int, trio.Event]):
@@ -213,6 +233,7 @@ MENDS: tuple[Callable[[], None], ...] = (
     dead_peers_are_noticed,
     sockets_notice_dead_hosts,
     windows_are_enforced,
+    frames_fit_their_window,
     window_updates_are_rare,
     slow_readers_are_waited_for,
     resets_wake_readers,
