@@ -22,6 +22,7 @@ from libp2p.peer.peerstore import PeerStoreError
 from multiaddr import Multiaddr
 
 from node.libp2p import dht_mends, muxer_mends
+from node.libp2p.connections import Handshakes, alive, wait_closed
 from node.libp2p.dialling import DialError, Target, dial_any
 from protocol.limits import ADDRESS_BYTES_MAX
 
@@ -59,9 +60,8 @@ def every_address_is_dialled() -> None:
     peer stayed unreachable for a minute."""
 
     async def dial_peer(self: Swarm, peer_id: ID) -> list[Any]:
-        alive = [connection for connection in self.get_connections(peer_id) if not connection.is_closed]
-        if alive:
-            return alive
+        if there := alive(self, peer_id):
+            return there
         try:
             addresses = list(self.peerstore.addrs(peer_id))
         except PeerStoreError as error:
@@ -76,22 +76,25 @@ def every_address_is_dialled() -> None:
 
 
 def inbound_slots_come_back() -> None:
-    """Replace the handler of inbound connections, which holds its slot until the whole host stops. Seen: deaf after
-    exactly `max_connections` inbound connections in a lifetime, and one task leaked for each."""
+    """Replace the handling of inbound connections. Stock takes one of its slots before the handshake, and holds it until
+    the whole host stops. Seen: deaf after exactly `max_connections` inbound connections in a lifetime, and one task
+    leaked for each. Even if they came back, sixteen connections a second that say nothing would take all of them."""
 
-    async def handle(self: Swarm, stream: Any, listen_address: Any, failure_event: Any) -> None:
+    async def handle(self: Swarm, stream: Any, listen_address: Any) -> None:
+        handshakes: Handshakes = self.__dict__.setdefault("handshakes", Handshakes())
+        muxed = None
         try:
-            muxed = await self.upgrade_inbound_raw_conn(RawConnection(stream, False), listen_address)
-            for connection in self.get_connections(muxed.peer_id):
-                if connection.muxed_conn is muxed:
-                    await connection.event_closed.wait()
+            with handshakes.begun((stream.get_remote_address() or ("",))[0]):
+                muxed = await self.upgrade_inbound_raw_conn(RawConnection(stream, False), listen_address)
+            if muxed is not None:
+                await wait_closed(self, muxed)
         except Exception as error:  # Whatever a stranger sends before the handshake ends here.
             log.debug("inbound connection failed: %r", error)
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(1):
                 await stream.close()
 
-    Swarm._do_handle_inbound_connection = handle
+    Swarm._handle_inbound_connection = handle
 
 
 def handler_errors_end_one_stream() -> None:
