@@ -1,8 +1,7 @@
 """Keeps the host's connections few: links stay, the unused are closed, and strangers cannot crowd neighbours out."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from ipaddress import IPv6Network
 from typing import Any
 
@@ -34,32 +33,8 @@ async def wait_closed(swarm: Swarm, muxed: Any) -> None:
             await connection.event_closed.wait()
 
 
-class Handshakes:
-    """Inbound connections before their handshake is done. The oldest of whoever has most under way gives way to a new one."""
-
-    def __init__(self) -> None:
-        self._under_way: list[tuple[str, trio.CancelScope]] = []
-
-    @contextmanager
-    def begun(self, host: str) -> Iterator[None]:
-        """Wrap one handshake with somebody at this IP address. If it has to give way, it is cancelled."""
-        if len(self._under_way) >= HANDSHAKES_MAX:
-            [(crowd, _)] = Counter(each for each, _ in self._under_way).most_common(1)
-            oldest = next(one for one in self._under_way if one[0] == crowd)
-            self._under_way.remove(oldest)
-            oldest[1].cancel()
-        with trio.CancelScope() as scope:
-            one = (_household(host), scope)
-            self._under_way.append(one)
-            try:
-                yield
-            finally:
-                if one in self._under_way:
-                    self._under_way.remove(one)
-
-
-def _household(host: str) -> str:
-    """Whoever has one address of IPv6 has as many as he likes that share its first half."""
+def household(host: str) -> str:
+    """What an IP address may be counted by: whoever has one of IPv6 has as many as he likes that share its first half."""
     return str(IPv6Network((host.partition("%")[0], 64), strict=False)) if ":" in host else host
 
 

@@ -22,8 +22,9 @@ from libp2p.peer.peerstore import PeerStoreError
 from multiaddr import Multiaddr
 
 from node.libp2p import dht_mends, muxer_mends
-from node.libp2p.connections import Handshakes, alive, wait_closed
+from node.libp2p.connections import HANDSHAKES_MAX, alive, household, wait_closed
 from node.libp2p.dialling import DialError, Target, dial_any
+from node.libp2p.turns import Turns
 from protocol.limits import ADDRESS_BYTES_MAX
 
 LIBP2P_VERSION = "0.8.1"
@@ -81,10 +82,10 @@ def inbound_slots_come_back() -> None:
     leaked for each. Even if they came back, sixteen connections a second that say nothing would take all of them."""
 
     async def handle(self: Swarm, stream: Any, listen_address: Any) -> None:
-        handshakes: Handshakes = self.__dict__.setdefault("handshakes", Handshakes())
+        handshakes: Turns = self.__dict__.setdefault("handshakes", Turns(HANDSHAKES_MAX))
         muxed = None
         try:
-            with handshakes.begun((stream.get_remote_address() or ("",))[0]):
+            with handshakes.taken(household((stream.get_remote_address() or ("",))[0])):
                 muxed = await self.upgrade_inbound_raw_conn(RawConnection(stream, False), listen_address)
             if muxed is not None:
                 await wait_closed(self, muxed)

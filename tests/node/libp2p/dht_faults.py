@@ -20,12 +20,13 @@ from libp2p.peer.id import ID
 from libp2p.peer.pb.peer_record_pb2 import PeerRecord as PeerRecordMessage
 from libp2p.peer.peerinfo import PeerInfo
 from libp2p.peer.peerstore import PeerStore
+from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from multiaddr import Multiaddr
 
 from node.libp2p import dht_mends
 from tests.node.libp2p.muxer_faults import read_to_the_end
 from tests.node.libp2p.scenarios import SOON_S, Pair, dialled, listening, pair, scenario
-from tests.node.libp2p.strangers import opened
+from tests.node.libp2p.strangers import opened, stranger_host
 
 
 @asynccontextmanager
@@ -99,18 +100,23 @@ async def _ask(both: Pair, message: KadMessage) -> None:
 
 
 @scenario("the DHT is deaf")
-async def slow_askers_are_cut() -> None:
-    dht_mends.INBOUND_S = 0.5
-    async with dht_pair() as both:
-        for _ in range(12):
-            await opened(both.alice, both.outgoing, [dht_mends.KAD])
-        await trio.sleep(1.5)
+async def silent_askers_give_way() -> None:
+    async with dht_pair() as both, stranger_host(b"s" * 32) as honest:
+        for _ in range(dht_mends.INBOUND_MAX + 3):
+            with suppress(MultiselectClientError):
+                await opened(both.alice, both.outgoing, [dht_mends.KAD])
         answer = b""
         with trio.move_on_after(SOON_S), suppress(Exception):
-            stream = await opened(both.alice, both.outgoing, [dht_mends.KAD])
+            stream = await opened(honest, await dialled(honest, both.bob), [dht_mends.KAD])
+            for _ in range(dht_mends.INBOUND_MAX):  # More of the silent ones only take each other's place.
+                await opened(both.alice, both.outgoing, [dht_mends.KAD])
             await stream.write(b"\x02\x08\x05")  # PING
             answer = await stream.read(100)
         assert answer, "the DHT is deaf"
+    dht_mends.INBOUND_S = 0.3
+    async with dht_pair() as both:
+        with trio.fail_after(SOON_S):
+            await read_to_the_end(await opened(both.alice, both.outgoing, [dht_mends.KAD]))
 
 
 @scenario("the newest provider was turned away")

@@ -8,6 +8,7 @@ from node.libp2p import connections
 from node.libp2p.addresses import host_and_port, split
 from node.libp2p.connections import alive
 from node.libp2p.host import CONNECTIONS_MAX, network_of
+from node.libp2p.turns import Turns
 from node.transport_bench import ALICE, BOB, Watched, running
 from swarm.events import NeighbourDown, NeighbourUp
 from tests.node.libp2p.strangers import LoopbackBench, connected, stranger_host
@@ -93,22 +94,18 @@ async def test_connections_that_say_nothing_keep_nobody_out() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_handshake_gives_way_if_its_host_has_most_of_them_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "HANDSHAKES_MAX", 4)
-    handshakes, ended = connections.Handshakes(), []
+async def test_who_has_most_under_way_gives_way() -> None:
+    turns, ended = Turns(4), []
 
-    async def shake(name: str, host: str) -> None:
-        with handshakes.begun(host):
+    async def take(name: str, host: str) -> None:
+        with turns.taken(connections.household(host)):
             await trio.sleep_forever()
         ended.append(name)
 
+    hosts = ("192.0.2.2", "2001:db8::1", "2001:db8::2", "fe80::1%eth0", "2001:db8::3", "")
     async with trio.open_nursery() as nursery:
-        hosts = ("192.0.2.2", "2001:db8::1", "2001:db8::2", "fe80::1%eth0", "2001:db8::3")
-        for name, host in zip("bacde", hosts, strict=True):
-            nursery.start_soon(shake, name, host)
+        for name, host in zip("abcdef", hosts, strict=True):
+            nursery.start_soon(take, name, host)
             await trio.testing.wait_all_tasks_blocked()
-        assert ended == ["a"]
-        nursery.start_soon(shake, "f", "")
-        await trio.testing.wait_all_tasks_blocked()
-        assert ended == ["a", "c"]
+        assert ended == ["b", "c"]
         nursery.cancel_scope.cancel()
