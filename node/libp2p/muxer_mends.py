@@ -10,6 +10,8 @@ from typing import Any
 import libp2p.stream_muxer.yamux.yamux as yamux
 import trio
 from libp2p.io.trio import TrioTCPStream
+from libp2p.network.connection.swarm_connection import SwarmConn
+from libp2p.network.stream.net_stream import NetStream
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
 # A peer that was stopped or unplugged is dropped within their sum, under the ten seconds that we promise.
@@ -49,6 +51,45 @@ def frames_are_written_whole() -> None:
                 await self.secured_conn.write(data)
 
     Yamux._write_frame = write_frame
+
+
+def opening_can_be_cancelled() -> None:
+    """Leave nothing of a stream whose opening is cancelled: stock keeps it, and one of the connection's 256 places for
+    open streams, until the connection ends. Lookups give a server two seconds, and cancel."""
+
+    async def open_stream(self: Yamux) -> YamuxStream:
+        await self.stream_backlog_semaphore.acquire()
+        stream = None
+        try:
+            async with self.streams_lock:
+                if self.event_shutting_down.is_set():
+                    raise yamux.MuxedStreamError("the connection is shutting down")
+                stream = YamuxStream(self.next_stream_id, self, True)
+                self.next_stream_id += 2
+                stream._owns_backlog_slot = True
+                self.streams[stream.stream_id] = stream
+                self.stream_buffers[stream.stream_id] = bytearray()
+                self.stream_events[stream.stream_id] = trio.Event()
+            kind, flags = yamux.TYPE_WINDOW_UPDATE, yamux.FLAG_SYN
+            await self._write_frame(struct.pack(yamux.YAMUX_HEADER_FORMAT, 0, kind, flags, stream.stream_id, 0))
+        except BaseException as error:
+            if stream is None:
+                self.stream_backlog_semaphore.release()
+            else:
+                with trio.CancelScope(shield=True):
+                    await self._finalize_stream(stream, fully_closed=True)
+            if isinstance(error, Exception):
+                raise yamux.MuxedStreamError(f"the stream was not opened: {error}") from error
+            raise
+        return stream
+
+    async def new_stream(self: SwarmConn) -> NetStream:
+        muxed = await self.muxed_conn.open_stream()
+        with trio.CancelScope(shield=True):  # Nothing waits in there for anybody.
+            stream = await self._add_stream(muxed)
+        return stream
+
+    Yamux.open_stream, SwarmConn.new_stream = open_stream, new_stream
 
 
 def dead_peers_are_noticed() -> None:
@@ -230,6 +271,7 @@ class _EventsOfStreams(dict[int, trio.Event]):
 
 MENDS: tuple[Callable[[], None], ...] = (
     frames_are_written_whole,
+    opening_can_be_cancelled,
     dead_peers_are_noticed,
     sockets_notice_dead_hosts,
     windows_are_enforced,

@@ -12,12 +12,11 @@ from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
-from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from multiaddr import Multiaddr
 
 from node.libp2p import addresses
 from node.libp2p.addresses import host_and_port
-from node.libp2p.circuits import HOP, STOP, is_relayed
+from node.libp2p.circuits import HOP, STOP, is_relayed, open_stream
 from node.libp2p.connections import Connections, alive, close_all
 from node.libp2p.dialling import DialError, Target, answers, dial_any
 from node.libp2p.host import HANDSHAKE_S, HUSHED, build_host, network_of, node_of, peer_of
@@ -273,15 +272,14 @@ class Libp2pTransport:
         return await self._open_wire(connection, text), text
 
     async def _open_wire(self, connection: Any, address: str) -> Pipe:
-        assert self._host is not None and self._nursery is not None
+        assert self._nursery is not None
         try:
-            stream = await connection.new_stream()
+            stream = await open_stream(connection, WIRE, HANDSHAKE_S)
             try:
-                await self._host.multiselect_client.select_one_of([WIRE], MultiselectCommunicator(stream), HANDSHAKE_S)
-            except BaseException:
+                return StreamPipe(stream, self._nursery)
+            except ValueError:
                 await stream.reset()
                 raise
-            return StreamPipe(stream, self._nursery)
         except (MultiselectClientError, ValueError) as error:
             raise PipeBroken(f"{address} answers, but is not a starlings node.") from error
         except Exception as error:

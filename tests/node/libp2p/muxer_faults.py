@@ -44,6 +44,19 @@ async def frames_are_written_whole() -> None:
         assert answered, "the connection is ruined"
 
 
+@scenario("the stream is still there")
+async def opening_can_be_cancelled() -> None:
+    async with pair() as both:
+        muxed = both.outgoing.muxed_conn
+        async with trio.open_nursery() as nursery, muxed._write_lock:  # Somebody writes, slowly.
+            nursery.start_soon(both.outgoing.new_stream)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            nursery.cancel_scope.cancel()
+        await both.ping()
+        await soon(lambda: not muxed.streams and not muxed.stream_buffers, "the stream is still there")
+        assert muxed.stream_backlog_semaphore.value == 256
+
+
 @scenario("still believed alive")
 async def dead_peers_are_noticed() -> None:
     muxer_mends.ALIVE_INTERVAL_S, muxer_mends.ALIVE_TIMEOUT_S = 0.3, 0.4
