@@ -19,12 +19,12 @@ from libp2p.peer.peerstore import PeerStore
 from multiaddr import Multiaddr
 
 from node.libp2p.turns import Turns
+from protocol.limits import ADDRESSES_MAX
 
 KAD = TProtocol("/starlings/kad/1")
 RECORD_S = 30 * 60  # Three missed renewals; a node that left is forgotten within half an hour.
 KEYS_MAX = 4_096  # Skills of this and other swarms that this node keeps records for: about 4 MB if all are full.
 PROVIDERS_PER_KEY_MAX = 20  # The library's own bound (Kademlia's k).
-ADDRESSES_MAX = 8  # Of one peer: as many as a Hello may name.
 MESSAGE_BYTES_MAX = 64 * 1024  # Forty peers with a signed record and eight addresses each take half of it.
 INTRODUCTION_BYTES_MAX = 8 * 1024  # Ours takes 700 bytes, that of a large public node about 4 KiB.
 INBOUND_MAX = 12  # Streams of questions at once, as in the library; each takes some milliseconds of everybody.

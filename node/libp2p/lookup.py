@@ -22,9 +22,9 @@ from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicat
 from libp2p.utils.varint import encode_uvarint, read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
-from node.libp2p.dht_mends import ADDRESSES_MAX, KAD, MESSAGE_BYTES_MAX
+from node.libp2p.dht_mends import KAD, MESSAGE_BYTES_MAX
 from node.libp2p.host import HANDSHAKE_S, node_of
-from protocol.limits import ADDRESS_BYTES_MAX
+from protocol.limits import ADDRESS_BYTES_MAX, ADDRESSES_MAX
 from swarm.finding.regions import PROVIDERS_MAX
 from swarm.values import Contact
 

@@ -24,6 +24,7 @@ from libp2p.protocol_muxer.exceptions import MultiselectClientError
 from multiaddr import Multiaddr
 
 from node.libp2p import dht_mends
+from protocol.limits import ADDRESSES_MAX
 from tests.node.libp2p.muxer_faults import read_to_the_end
 from tests.node.libp2p.scenarios import SOON_S, Pair, dialled, listening, pair, scenario
 from tests.node.libp2p.strangers import opened, stranger_host
@@ -113,10 +114,13 @@ async def silent_askers_give_way() -> None:
             await stream.write(b"\x02\x08\x05")  # PING
             answer = await stream.read(100)
         assert answer, "the DHT is deaf"
-    dht_mends.INBOUND_S = 0.3
-    async with dht_pair() as both:
-        with trio.fail_after(SOON_S):
-            await read_to_the_end(await opened(both.alice, both.outgoing, [dht_mends.KAD]))
+    patience_s, dht_mends.INBOUND_S = dht_mends.INBOUND_S, 0.3
+    try:
+        async with dht_pair() as both:
+            with trio.fail_after(SOON_S):
+                await read_to_the_end(await opened(both.alice, both.outgoing, [dht_mends.KAD]))
+    finally:
+        dht_mends.INBOUND_S = patience_s
 
 
 @scenario("the newest provider was turned away")
@@ -129,7 +133,7 @@ async def provider_records_stay_fresh() -> None:
         held = store.get_providers(b"key")
         assert providers[-1] in {each.peer_id for each in held}, "the newest provider was turned away"
         assert len(held) <= dht_mends.PROVIDERS_PER_KEY_MAX
-        assert len(held[0].addrs) <= dht_mends.ADDRESSES_MAX
+        assert len(held[0].addrs) <= ADDRESSES_MAX
         dht_mends.KEYS_MAX = 10
         for number in range(20):
             store.add_provider(b"key %d" % number, PeerInfo(providers[0], [Multiaddr("/ip4/127.0.0.1/tcp/1")]))
@@ -158,7 +162,7 @@ async def peers_have_few_addresses() -> None:
     for address in addresses:
         book.add_addr(peer, address, 600)
     assert book.addrs(peer)[0] == addresses[0]
-    assert len(book.addrs(peer)) <= dht_mends.ADDRESSES_MAX, f"{len(book.addrs(peer))} addresses of one peer"
+    assert len(book.addrs(peer)) <= ADDRESSES_MAX, f"{len(book.addrs(peer))} addresses of one peer"
 
 
 @scenario("protocols are remembered")

@@ -61,9 +61,13 @@ async def opening_can_be_cancelled() -> None:
 async def dead_peers_are_noticed() -> None:
     muxer_mends.ALIVE_INTERVAL_S, muxer_mends.ALIVE_TIMEOUT_S = 0.3, 0.4
     async with pair() as both:
-        # Bob's kernel still takes what comes, as that of a stopped process does; his process does not.
+        # Bob's kernel still takes what comes, as that of a stopped process does; his process does not, nor does it hang up.
         both.incoming.muxed_conn.secured_conn.read = _never
-        await soon(lambda: both.outgoing.is_closed, "the frozen peer is still believed alive")
+        abort, muxer_mends.abort = muxer_mends.abort, lambda muxed: None if muxed is both.incoming.muxed_conn else abort(muxed)
+        try:
+            await soon(lambda: both.outgoing.is_closed, "the frozen peer is still believed alive")
+        finally:
+            muxer_mends.abort = abort
         assert both.outgoing.muxed_conn.was_silent
 
 

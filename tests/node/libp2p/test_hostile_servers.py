@@ -13,7 +13,7 @@ from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
 from node.libp2p import lookup
-from node.libp2p.dht_mends import ADDRESSES_MAX, KAD
+from node.libp2p.dht_mends import KAD
 from node.libp2p.host import PEERS_REMEMBERED_MAX, Book, node_of, peer_of
 from node.libp2p.lookup import (
     ASKED_MAX,
@@ -27,6 +27,7 @@ from node.libp2p.lookup import (
 )
 from node.transport_bench import Watched
 from protocol.identity import Identity
+from protocol.limits import ADDRESSES_MAX
 from swarm.finding.regions import REGIONS
 from tests.node.libp2p.scenarios import listening
 from tests.node.libp2p.test_rendezvous import RARE, dht, found, found_at_last, meeting
