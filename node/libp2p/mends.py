@@ -19,6 +19,7 @@ from libp2p.network.stream.net_stream import NetStream
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
+from libp2p.stream_muxer.yamux.yamux import YamuxStream
 from multiaddr import Multiaddr
 
 from node.libp2p import dht_mends, muxer_mends
@@ -116,19 +117,32 @@ def handler_errors_end_one_stream() -> None:
 
 
 def half_open_streams_are_let_go() -> None:
-    """Reset a stream whose handler is done and whose peer does not close it: most handlers close our side only. Stock
-    forgets such a stream, but its muxer keeps it for as long as the connection lives, with whatever the peer goes on to
-    send. Here it counts among those that he may hold open (`inbound_streams_are_bounded`) until it has ended."""
-    handle = SwarmConn._handle_muxed_stream
+    """Reset a stream that was closed here and that the peer does not close: stock forgets it, but its muxer keeps it for
+    as long as the connection lives, with whatever the peer goes on to send. Most handlers close their side and leave it
+    at that, as do those who ask. What a peer has opened counts among what he may (`inbound_streams_are_bounded`) until
+    it has ended, also if its handler did not even close it."""
+    handle, close = SwarmConn._handle_muxed_stream, NetStream.close
 
-    async def handle_to_the_end(self: SwarmConn, stream: Any) -> None:
+    async def let_go(stream: YamuxStream) -> None:
+        try:
+            with trio.move_on_after(LINGER_S):
+                await muxer_mends.ended(stream)
+            with trio.move_on_after(CLOSE_S):
+                await stream.reset()
+        except Exception as error:
+            log.debug("a stream of %s was not let go: %r", stream.conn.peer_id, error)
+
+    async def handle_to_the_end(self: SwarmConn, stream: YamuxStream) -> None:
         await handle(self, stream)
-        with trio.move_on_after(LINGER_S):
-            await muxer_mends.ended(stream)
-        with trio.move_on_after(CLOSE_S):
-            await stream.reset()
+        await let_go(stream)
 
-    SwarmConn._handle_muxed_stream = handle_to_the_end
+    async def close_and_let_go(self: NetStream) -> None:
+        await close(self)
+        stream = self.muxed_stream
+        if not stream.closed and not stream.conn.event_shutting_down.is_set():
+            stream.conn._nursery.start_soon(let_go, stream)
+
+    SwarmConn._handle_muxed_stream, NetStream.close = handle_to_the_end, close_and_let_go
 
 
 def inbound_streams_are_bounded() -> None:

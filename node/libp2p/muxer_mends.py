@@ -251,10 +251,12 @@ def ended_streams_leave_nothing() -> None:
 
 
 async def ended(stream: YamuxStream) -> None:
-    """Wait until a stream that nobody reads any more is closed both ways."""
+    """Wait until a stream that nobody reads any more is closed both ways. Several may wait."""
+    events = stream.conn.stream_events
     while stream.stream_id in stream.conn.streams and not stream.closed:
-        event = stream.conn.stream_events[stream.stream_id] = trio.Event()
-        await event.wait()
+        if events[stream.stream_id].is_set():
+            events[stream.stream_id] = trio.Event()
+        await events[stream.stream_id].wait()
 
 
 class _EventsOfStreams(dict[int, trio.Event]):
