@@ -19,6 +19,8 @@ ALIVE_INTERVAL_S = 3.0
 ALIVE_TIMEOUT_S = 4.0
 ALIVE_SLICES = 4  # The timeout is counted in slices: a pause of our own process costs one slice and not the peer.
 WINDOW_SLACK_BYTES = 64 * 1024  # One frame of other people's libraries, if they count a little differently.
+UNREAD_BYTES_MAX = 8 * 1024 * 1024  # On one connection. Twice what a relay may hold of sixteen circuits that stand still.
+FEW_STREAMS = 16  # Whose windows are less than that in any case.
 STALL_S = 60.0  # For a reader that has paused with a full window.
 STALL_POLL_S = (0.005, 0.1)  # Shortest and longest wait between looks at a closed window.
 
@@ -147,21 +149,26 @@ def sockets_notice_dead_hosts() -> None:
 
 def windows_are_enforced() -> None:
     """Cut a peer that sends more than its window: stock logs a warning and keeps the bytes. Seen: 131 MB pushed into
-    one stream that nobody read."""
+    one stream that nobody read. The windows of all streams that a peer may open are more than he needs together."""
 
     def get_window(self: YamuxStream) -> int:
         return int(self.__dict__.get("recv_window", 0))
 
     def set_window(self: YamuxStream, window: int) -> None:
         self.__dict__["recv_window"] = window
-        if window >= 0:
-            return
         # The library sets a negative window back to zero after its warning, so the overrun is added up here.
-        overrun = self.__dict__["overrun"] = self.__dict__.get("overrun", 0) - window
-        if overrun > WINDOW_SLACK_BYTES and not self.conn.event_shutting_down.is_set():
-            log.info("%s overran its receive window", self.conn.peer_id)
-            self.conn.event_shutting_down.set()
-            abort(self.conn)
+        overrun = self.__dict__["overrun"] = self.__dict__.get("overrun", 0) - min(0, window)
+        if overrun > WINDOW_SLACK_BYTES or unread_bytes(self.conn.stream_buffers) > UNREAD_BYTES_MAX:
+            cut(self.conn)
+
+    def unread_bytes(buffers: dict[int, bytearray]) -> int:
+        return sum(map(len, buffers.values())) if len(buffers) > FEW_STREAMS else 0
+
+    def cut(conn: Yamux) -> None:
+        if not conn.event_shutting_down.is_set():
+            log.info("%s sends more than it may", conn.peer_id)
+            conn.event_shutting_down.set()
+            abort(conn)
 
     YamuxStream.recv_window = property(get_window, set_window)
 

@@ -95,6 +95,12 @@ async def windows_are_enforced() -> None:
             nursery.start_soon(_overrun, both.outgoing.muxed_conn, stream.muxed_stream.stream_id)
             await soon(lambda: both.outgoing.is_closed, "more than the window was taken")
             nursery.cancel_scope.cancel()
+    async with pair() as both:
+        both.bob.set_stream_handler(ECHO, _read_nothing)
+        with suppress(Exception):
+            for _ in range(muxer_mends.UNREAD_BYTES_MAX // yamux.DEFAULT_WINDOW_SIZE + 4):
+                await (await opened(both.alice, both.outgoing, [ECHO])).write(bytes(yamux.DEFAULT_WINDOW_SIZE - 100))
+        await soon(lambda: both.outgoing.is_closed, "more than all windows together was taken")
 
 
 async def _overrun(muxed: Any, stream_id: int) -> None:
