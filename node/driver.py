@@ -36,6 +36,7 @@ from swarm.member import Member
 
 LATE_CHECK_S = 0.5  # Between looks at how late this loop runs.
 LATE_S = 0.25  # Later than this, silence of others may be our own deafness (Lifeguard).
+LATE_S_MAX = 60.0  # Told of it. A laptop that has slept for hours has heard everybody again long before.
 
 UserEffect = Reply | Conclude | Notify
 
@@ -56,6 +57,7 @@ class Driver:
         self._member, self._transport, self._clock = member, transport, clock
         self._generate, self._stop_generating, self._tell_user = generate, stop_generating, tell_user
         self._inbox: deque[Event] = deque()
+        self._ahead_s: float | None = None  # The member's clock, of the loop's.
         self._draining = False
         self._timers: list[tuple[float, int, Timer]] = []
         self._timers_set = 0
@@ -67,6 +69,8 @@ class Driver:
         """Hand an event to the member. Never blocks and never raises; after a failure nothing happens any more."""
         if self._failure is not None:
             return
+        if slept_s := self._slept_s():
+            self._inbox.append(_late(slept_s))  # Before any event of a time that the member has not seen coming.
         self._inbox.append(event)
         if self._draining:
             return
@@ -135,7 +139,7 @@ class Driver:
         while True:
             late_s = trio.current_time() - self._timers[0][0] if self._timers else 0.0
             if late_s > LATE_S:
-                self.post(LoopLate(late_s))  # Before any timer blames somebody for the silence.
+                self.post(_late(late_s))  # Before any timer blames somebody for the silence.
             while self._timers and self._timers[0][0] <= trio.current_time():
                 self.post(TimerFired(heapq.heappop(self._timers)[2]))
             self._timer_changed = trio.Event()
@@ -148,4 +152,17 @@ class Driver:
             await trio.sleep_until(due)
             late_s = trio.current_time() - due
             if late_s > LATE_S:
-                self.post(LoopLate(late_s))
+                self.post(_late(late_s))
+            elif slept_s := self._slept_s():
+                self.post(_late(slept_s))
+
+    def _slept_s(self) -> float:
+        """How long this machine has slept since the last look, or its clock has leapt: the loop's own clock does not tell."""
+        before = self._ahead_s
+        self._ahead_s = self._clock() - trio.current_time()
+        slept_s = 0.0 if before is None else self._ahead_s - before
+        return slept_s if slept_s > LATE_S else 0.0
+
+
+def _late(late_s: float) -> LoopLate:
+    return LoopLate(min(late_s, LATE_S_MAX))

@@ -4,9 +4,9 @@ Nothing here cancels a read or a write that is under way, because a cancelled py
 that it shares with others: what takes too long has its pipe ended instead, and the call then ends by itself.
 
 Which link stays when two nodes dial each other at once: a side greets on a pipe only while it knows no better one, so a
-Hello from the peer means that the peer has no other link. Only the side with the smaller NodeId may have greeted on its
-own pipe just before; it holds the peer's pipe back until its own is up or gone. So the link dialled by the smaller
-NodeId is kept.
+Hello from the peer means that the peer has no other link, or one over a relay where the pipe is direct. Only the side
+with the smaller NodeId may have greeted on its own pipe just before; it holds the peer's pipe back until its own is up
+or gone. So the link dialled by the smaller NodeId is kept.
 """
 
 from collections import Counter
@@ -171,9 +171,6 @@ class Links:
         try:
             async with self._dial_slots:
                 pipe, address = await reach(contact)
-                if pipe.relay is None and self._is_carried(pipe.peer):
-                    # Whoever says Hello has no link: the old one goes first.
-                    self._end(self._up[pipe.peer], REPLACED)
                 cause = await self._nursery.start(self._carry_dialled, pipe, address)
         except PipeBroken as error:
             cause = str(error)
@@ -185,6 +182,10 @@ class Links:
     def _is_carried(self, node: NodeId) -> bool:
         session = self._up.get(node)
         return session is not None and session.pipe.relay is not None
+
+    def _is_better(self, pipe: Pipe) -> bool:
+        """Whether it is direct and the link that is up is not. That one stays until the pipe's is up, or there might be none."""
+        return pipe.relay is None and self._is_carried(pipe.peer)
 
     def _dial_ended(self, node: NodeId) -> None:
         self._dials[node] -= 1
@@ -202,12 +203,12 @@ class Links:
 
         Reports, once that is settled, why no link came of it, or nothing if the peer is now or was already a neighbour.
         """
-        while pipe.peer in self._greeting and pipe.peer not in self._up:
+        while pipe.peer in self._greeting and (pipe.peer not in self._up or self._is_better(pipe)):
             await self._greeting[pipe.peer].settled.wait()
         if pipe.peer == self.node:
             pipe.abort()
             task_status.started(f"{address} is this node itself.")
-        elif pipe.peer in self._up:
+        elif pipe.peer in self._up and not self._is_better(pipe):
             pipe.end()
             task_status.started("")
         else:
@@ -291,6 +292,8 @@ class Links:
         if isinstance(message, Hello):
             session.hello = message
             self._greeted(session)
+        elif isinstance(message, Goodbye) and message.replaced and session.pipe.peer in self._greeting:
+            pass  # It was this node itself that has opened another link.
         elif session.is_up:
             self._post(Received(session.pipe.peer, message))
         else:
@@ -300,7 +303,8 @@ class Links:
         """The peer's Hello is here, so the peer has no better link; see the head of this file."""
         peer = session.pipe.peer
         ours = self._greeting.get(peer) or self._up.get(peer)
-        if session.address is None and ours is not None and ours.address is not None and self.node < peer:
+        better = peer not in self._greeting and self._is_better(session.pipe)
+        if session.address is None and ours is not None and ours.address is not None and self.node < peer and not better:
             assert self._nursery is not None
             self._nursery.start_soon(self._hold, session, ours)
         else:

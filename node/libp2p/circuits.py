@@ -74,21 +74,24 @@ async def read_message(stream: INetStream, kind: Callable[[], Any]) -> Any:
     return message
 
 
-async def open_stream(connection: Any, protocol: TProtocol) -> INetStream:
-    """A stream of this protocol on a connection. Raises CircuitRefused if the peer does not speak it."""
+async def open_stream(connection: Any, protocol: TProtocol, patience_s: int = NEGOTIATE_S) -> INetStream:
+    """A stream of this protocol on a connection; none is left if it comes to nothing. Raises whatever the library does."""
     stream: INetStream = await connection.new_stream()
     try:
-        await MultiselectClient().select_one_of([protocol], MultiselectCommunicator(stream), NEGOTIATE_S)
-    except Exception as error:
+        await MultiselectClient().select_one_of([protocol], MultiselectCommunicator(stream), patience_s)
+    except BaseException:  # Whoever waits for it may be cancelled, too.
         await stream.reset()
-        raise CircuitRefused("It does not relay.") from error
+        raise
     return stream
 
 
 async def lead_through(relay: Any, peer: ID) -> INetStream:
     """A circuit to a peer over a connection with its relay. Raises CircuitRefused with a sentence for people."""
     pb = messages()
-    stream = await open_stream(relay, HOP)
+    try:
+        stream = await open_stream(relay, HOP)
+    except Exception as error:
+        raise CircuitRefused("It does not relay.") from error
     status: int | None = None
     try:
         await write_message(

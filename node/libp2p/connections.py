@@ -1,6 +1,8 @@
 """Keeps the host's connections few: links stay, the unused are closed, and strangers cannot crowd neighbours out."""
 
+from collections import Counter
 from collections.abc import Callable
+from ipaddress import IPv6Network
 from typing import Any
 
 import trio
@@ -13,13 +15,27 @@ from node.libp2p.muxer_mends import abort
 
 SWEEP_S = 10.0
 IDLE_S = 30.0  # A connection without any stream: the DHT asks several questions in a row, then none for minutes.
-STRANGERS_MAX = 64  # Connections that are nobody's link. Half of CONNECTIONS_MAX, so the other half is for neighbours.
-PER_PEER_MAX = 4  # Two nodes that dial each other at once need two; a third and fourth while dead ones linger.
+STRANGERS_MAX = 48  # Connections that no neighbour needs. With two each for 32 neighbours, sixteen are left for our dials.
+NEEDED_MAX = 2  # By one neighbour: two nodes that dial each other at once.
+PER_PEER_MAX = 4  # A third and fourth while dead ones linger; those count as strangers'.
+HANDSHAKES_MAX = 64  # Of inbound connections that have not proved yet who they are, for HANDSHAKE_S at most.
 
 
 def alive(swarm: Swarm, peer: ID | None = None) -> list[Any]:
     """The open connections, all or those with one peer. The library lists closed ones for some time too."""
     return [connection for connection in swarm.get_connections(peer) if not connection.is_closed]
+
+
+async def wait_closed(swarm: Swarm, muxed: Any) -> None:
+    """Wait until the connection over a muxed one is closed, if it is there at all."""
+    for connection in alive(swarm, muxed.peer_id):
+        if connection.muxed_conn is muxed:
+            await connection.event_closed.wait()
+
+
+def household(host: str) -> str:
+    """What an IP address may be counted by: whoever has one of IPv6 has as many as he likes that share its first half."""
+    return str(IPv6Network((host.partition("%")[0], 64), strict=False)) if ":" in host else host
 
 
 class Connections(INotifee):
@@ -55,9 +71,21 @@ class Connections(INotifee):
         if len(alive(self._swarm, peer)) > PER_PEER_MAX:
             self._close(connection)
             return
-        strangers = [each for each in alive(self._swarm) if not self._is_neighbour(each.muxed_conn.peer_id)]
+        strangers = self._strangers()
         for crowding in strangers[: max(0, len(strangers) - STRANGERS_MAX)]:
             self._close(crowding)
+
+    def _strangers(self) -> list[Any]:
+        """The connections that no neighbour needs, oldest peers first. A neighbour needs its busiest, NEEDED_MAX of them."""
+        connections = alive(self._swarm)
+        used: Counter[ID] = Counter()
+        needed = set()
+        for each in sorted(connections, key=lambda each: len(each.get_streams()), reverse=True):
+            peer = each.muxed_conn.peer_id
+            used[peer] += 1
+            if used[peer] <= NEEDED_MAX and self._is_neighbour(peer):
+                needed.add(each)
+        return [each for each in connections if each not in needed]
 
     async def disconnected(self, network: Any, connection: Any) -> None:
         """Forget what the book says of a stranger. Neighbours' addresses stay for the DHT, within the book's own

@@ -18,14 +18,17 @@ from libp2p.peer.peerinfo import PeerInfo
 from libp2p.peer.peerstore import PeerStore
 from multiaddr import Multiaddr
 
+from node.libp2p.turns import Turns
+from protocol.limits import ADDRESSES_MAX
+
 KAD = TProtocol("/starlings/kad/1")
 RECORD_S = 30 * 60  # Three missed renewals; a node that left is forgotten within half an hour.
 KEYS_MAX = 4_096  # Skills of this and other swarms that this node keeps records for: about 4 MB if all are full.
 PROVIDERS_PER_KEY_MAX = 20  # The library's own bound (Kademlia's k).
-ADDRESSES_MAX = 8  # Of one peer: as many as a Hello may name.
 MESSAGE_BYTES_MAX = 64 * 1024  # Forty peers with a signed record and eight addresses each take half of it.
 INTRODUCTION_BYTES_MAX = 8 * 1024  # Ours takes 700 bytes, that of a large public node about 4 KiB.
-INBOUND_S = 30.0  # For one stream of questions.
+INBOUND_MAX = 12  # Streams of questions at once, as in the library; each takes some milliseconds of everybody.
+INBOUND_S = 30.0  # For one of them.
 
 _MODULES = (common, kad_dht, peer_routing, provider_store, value_store)
 
@@ -64,17 +67,18 @@ def _drop_oldest(table: dict[Any, Any], age: Callable[[Any], float]) -> None:
     del table[min(table, key=lambda key: age(table[key]))]
 
 
-def slow_askers_are_cut() -> None:
-    """Bound a stream of questions in time: stock waits for ever, so twelve silent streams make a DHT server deaf."""
-    handle = KadDHT._do_handle_stream
+def silent_askers_give_way() -> None:
+    """Cut the oldest stream of whoever has most of them when another comes: stock refuses every new one while twelve are
+    open, and waits for ever, so twelve silent streams make a DHT server deaf."""
 
-    async def bounded(self: KadDHT, stream: Any) -> None:
-        with trio.move_on_after(INBOUND_S) as limit:
-            await handle(self, stream)
-        if limit.cancelled_caught:
-            await stream.reset()
+    async def handle(self: KadDHT, stream: Any) -> None:
+        turns: Turns = self.__dict__.setdefault("turns", Turns(INBOUND_MAX))
+        with turns.taken(str(stream.muxed_conn.peer_id)), trio.move_on_after(INBOUND_S):
+            await self._do_handle_stream(stream)
+            return
+        await stream.reset()
 
-    KadDHT._do_handle_stream = bounded
+    KadDHT.handle_stream = handle
 
 
 def own_keys_are_never_evicted() -> None:
@@ -123,7 +127,7 @@ MENDS: tuple[Callable[[], None], ...] = (
     protocol_is_our_own,
     messages_are_small,
     provider_records_stay_fresh,
-    slow_askers_are_cut,
+    silent_askers_give_way,
     own_keys_are_never_evicted,
     peers_have_few_addresses,
     introductions_are_small,

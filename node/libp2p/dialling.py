@@ -15,6 +15,7 @@ from multiaddr import Multiaddr
 
 from node.libp2p.addresses import host_and_port
 from node.libp2p.circuits import CircuitRefused, direct, lead_through, raw_connection
+from protocol.limits import ADDRESSES_MAX
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +23,6 @@ DIAL_S = (
     5.0  # For one address, from the first packet to a muxed connection. Loopback needs 6 ms, a bad mobile link 2 s.
 )
 STAGGER_S = 0.25  # The next address starts this much later: RFC 8305's connection attempt delay.
-ADDRESSES_MAX = 8  # As many as a Hello may name.
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicat
 from libp2p.utils.varint import encode_uvarint, read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
-from node.libp2p.dht_mends import ADDRESSES_MAX, KAD, MESSAGE_BYTES_MAX
+from node.libp2p.dht_mends import KAD, MESSAGE_BYTES_MAX
 from node.libp2p.host import HANDSHAKE_S, node_of
-from protocol.limits import ADDRESS_BYTES_MAX
+from protocol.limits import ADDRESS_BYTES_MAX, ADDRESSES_MAX
 from swarm.finding.regions import PROVIDERS_MAX
 from swarm.values import Contact
 
@@ -161,8 +161,8 @@ class Lookup:
 
     def _read(self, told: Any) -> tuple[ID, list[Multiaddr]] | None:
         """A peer that a server names, with those of its addresses that are such; None if it cannot be a node."""
-        peer = ID(told.id)
         try:
+            peer = ID(told.id)
             node_of(peer)
         except ValueError:
             self._refuse(NOT_A_NODE)

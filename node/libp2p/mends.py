@@ -19,13 +19,20 @@ from libp2p.network.stream.net_stream import NetStream
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
+from libp2p.stream_muxer.yamux.yamux import YamuxStream
+from multiaddr import Multiaddr
 
 from node.libp2p import dht_mends, muxer_mends
+from node.libp2p.connections import HANDSHAKES_MAX, alive, household, wait_closed
 from node.libp2p.dialling import DialError, Target, dial_any
+from node.libp2p.turns import Turns
+from protocol.limits import ADDRESS_BYTES_MAX
 
 LIBP2P_VERSION = "0.8.1"
 INBOUND_STREAMS_MAX = 64  # At once on one connection: a link, identify, ping, and lookups with room to spare.
+LINGER_S = 5.0  # For a peer to close its side of a stream that we have done with.
 CLOSE_S = 3.0  # For a stream's last frame while its task is being cancelled.
+PEER_ID_BYTES_MAX = 128  # Those of nodes have 38, the longest hashes in use 68.
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +62,8 @@ def every_address_is_dialled() -> None:
     peer stayed unreachable for a minute."""
 
     async def dial_peer(self: Swarm, peer_id: ID) -> list[Any]:
-        alive = [connection for connection in self.get_connections(peer_id) if not connection.is_closed]
-        if alive:
-            return alive
+        if there := alive(self, peer_id):
+            return there
         try:
             addresses = list(self.peerstore.addrs(peer_id))
         except PeerStoreError as error:
@@ -72,22 +78,25 @@ def every_address_is_dialled() -> None:
 
 
 def inbound_slots_come_back() -> None:
-    """Replace the handler of inbound connections, which holds its slot until the whole host stops. Seen: deaf after
-    exactly `max_connections` inbound connections in a lifetime, and one task leaked for each."""
+    """Replace the handling of inbound connections. Stock takes one of its slots before the handshake, and holds it until
+    the whole host stops. Seen: deaf after exactly `max_connections` inbound connections in a lifetime, and one task
+    leaked for each. Even if they came back, sixteen connections a second that say nothing would take all of them."""
 
-    async def handle(self: Swarm, stream: Any, listen_address: Any, failure_event: Any) -> None:
+    async def handle(self: Swarm, stream: Any, listen_address: Any) -> None:
+        handshakes: Turns = self.__dict__.setdefault("handshakes", Turns(HANDSHAKES_MAX))
+        muxed = None
         try:
-            muxed = await self.upgrade_inbound_raw_conn(RawConnection(stream, False), listen_address)
-            for connection in self.get_connections(muxed.peer_id):
-                if connection.muxed_conn is muxed:
-                    await connection.event_closed.wait()
+            with handshakes.taken(household((stream.get_remote_address() or ("",))[0])):
+                muxed = await self.upgrade_inbound_raw_conn(RawConnection(stream, False), listen_address)
+            if muxed is not None:
+                await wait_closed(self, muxed)
         except Exception as error:  # Whatever a stranger sends before the handshake ends here.
             log.debug("inbound connection failed: %r", error)
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(1):
                 await stream.close()
 
-    Swarm._do_handle_inbound_connection = handle
+    Swarm._handle_inbound_connection = handle
 
 
 def handler_errors_end_one_stream() -> None:
@@ -105,6 +114,35 @@ def handler_errors_end_one_stream() -> None:
                 await stream.reset()
 
     SwarmConn._handle_muxed_stream = guarded
+
+
+def half_open_streams_are_let_go() -> None:
+    """Reset a stream that was closed here and that the peer does not close: stock forgets it, but its muxer keeps it for
+    as long as the connection lives, with whatever the peer goes on to send. Most handlers close their side and leave it
+    at that, as do those who ask. What a peer has opened counts among what he may (`inbound_streams_are_bounded`) until
+    it has ended, also if its handler did not even close it."""
+    handle, close = SwarmConn._handle_muxed_stream, NetStream.close
+
+    async def let_go(stream: YamuxStream) -> None:
+        try:
+            with trio.move_on_after(LINGER_S):
+                await muxer_mends.ended(stream)
+            with trio.move_on_after(CLOSE_S):
+                await stream.reset()
+        except Exception as error:
+            log.debug("a stream of %s was not let go: %r", stream.conn.peer_id, error)
+
+    async def handle_to_the_end(self: SwarmConn, stream: YamuxStream) -> None:
+        await handle(self, stream)
+        await let_go(stream)
+
+    async def close_and_let_go(self: NetStream) -> None:
+        await close(self)
+        stream = self.muxed_stream
+        if not stream.closed and not stream.conn.event_shutting_down.is_set():
+            stream.conn._nursery.start_soon(let_go, stream)
+
+    SwarmConn._handle_muxed_stream, NetStream.close = handle_to_the_end, close_and_let_go
 
 
 def inbound_streams_are_bounded() -> None:
@@ -170,14 +208,35 @@ def nobody_is_dialled_unasked() -> None:
     AutoConnector.record_disconnect = note_nothing
 
 
+def strangers_names_are_short() -> None:
+    """Refuse long peer ids and addresses when they are read: both are turned into text wherever somebody looks at them,
+    by base58, whose time is the square of the length. Seen: one DHT message of 60 KB with a long id stopped everything
+    for 3.4 s, and with a long address for 177 s; identify's 8 KB suffice for some seconds."""
+    id_from, address_from = ID.__init__, Multiaddr.__init__
+
+    def short_id(self: ID, peer_id_bytes: bytes) -> None:
+        if len(peer_id_bytes) > PEER_ID_BYTES_MAX:
+            raise ValueError(f"a peer id of {len(peer_id_bytes)} bytes")
+        id_from(self, peer_id_bytes)
+
+    def short_address(self: Multiaddr, addr: str | bytes | Multiaddr, **options: Any) -> None:
+        if isinstance(addr, bytes) and len(addr) > ADDRESS_BYTES_MAX:
+            raise ValueError(f"an address of {len(addr)} bytes")
+        address_from(self, addr, **options)
+
+    ID.__init__, Multiaddr.__init__ = short_id, short_address
+
+
 MENDS: tuple[Callable[[], None], ...] = (
     every_address_is_dialled,
     inbound_slots_come_back,
     handler_errors_end_one_stream,
+    half_open_streams_are_let_go,
     inbound_streams_are_bounded,
     streams_close_when_cancelled,
     ports_are_exclusive,
     nobody_is_dialled_unasked,
+    strangers_names_are_short,
     *muxer_mends.MENDS,
     *dht_mends.MENDS,
 )

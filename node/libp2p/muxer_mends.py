@@ -10,13 +10,17 @@ from typing import Any
 import libp2p.stream_muxer.yamux.yamux as yamux
 import trio
 from libp2p.io.trio import TrioTCPStream
+from libp2p.network.connection.swarm_connection import SwarmConn
+from libp2p.network.stream.net_stream import NetStream
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 
 # A peer that was stopped or unplugged is dropped within their sum, under the ten seconds that we promise.
 ALIVE_INTERVAL_S = 3.0
 ALIVE_TIMEOUT_S = 4.0
 ALIVE_SLICES = 4  # The timeout is counted in slices: a pause of our own process costs one slice and not the peer.
-WINDOW_SLACK_BYTES = 1024 * 1024  # A peer may have missed our latest window; honest ones never exceed it at all.
+WINDOW_SLACK_BYTES = 64 * 1024  # One frame of other people's libraries, if they count a little differently.
+UNREAD_BYTES_MAX = 8 * 1024 * 1024  # On one connection. Twice what a relay may hold of sixteen circuits that stand still.
+FEW_STREAMS = 16  # Whose windows are less than that in any case.
 STALL_S = 60.0  # For a reader that has paused with a full window.
 STALL_POLL_S = (0.005, 0.1)  # Shortest and longest wait between looks at a closed window.
 
@@ -49,6 +53,45 @@ def frames_are_written_whole() -> None:
                 await self.secured_conn.write(data)
 
     Yamux._write_frame = write_frame
+
+
+def opening_can_be_cancelled() -> None:
+    """Leave nothing of a stream whose opening is cancelled: stock keeps it, and one of the connection's 256 places for
+    open streams, until the connection ends. Lookups give a server two seconds, and cancel."""
+
+    async def open_stream(self: Yamux) -> YamuxStream:
+        await self.stream_backlog_semaphore.acquire()
+        stream = None
+        try:
+            async with self.streams_lock:
+                if self.event_shutting_down.is_set():
+                    raise yamux.MuxedStreamError("the connection is shutting down")
+                stream = YamuxStream(self.next_stream_id, self, True)
+                self.next_stream_id += 2
+                stream._owns_backlog_slot = True
+                self.streams[stream.stream_id] = stream
+                self.stream_buffers[stream.stream_id] = bytearray()
+                self.stream_events[stream.stream_id] = trio.Event()
+            kind, flags = yamux.TYPE_WINDOW_UPDATE, yamux.FLAG_SYN
+            await self._write_frame(struct.pack(yamux.YAMUX_HEADER_FORMAT, 0, kind, flags, stream.stream_id, 0))
+        except BaseException as error:
+            if stream is None:
+                self.stream_backlog_semaphore.release()
+            else:
+                with trio.CancelScope(shield=True):
+                    await self._finalize_stream(stream, fully_closed=True)
+            if isinstance(error, Exception):
+                raise yamux.MuxedStreamError(f"the stream was not opened: {error}") from error
+            raise
+        return stream
+
+    async def new_stream(self: SwarmConn) -> NetStream:
+        muxed = await self.muxed_conn.open_stream()
+        with trio.CancelScope(shield=True):  # Nothing waits in there for anybody.
+            stream = await self._add_stream(muxed)
+        return stream
+
+    Yamux.open_stream, SwarmConn.new_stream = open_stream, new_stream
 
 
 def dead_peers_are_noticed() -> None:
@@ -106,23 +149,34 @@ def sockets_notice_dead_hosts() -> None:
 
 def windows_are_enforced() -> None:
     """Cut a peer that sends more than its window: stock logs a warning and keeps the bytes. Seen: 131 MB pushed into
-    one stream that nobody read."""
+    one stream that nobody read. The windows of all streams that a peer may open are more than he needs together."""
 
     def get_window(self: YamuxStream) -> int:
         return int(self.__dict__.get("recv_window", 0))
 
     def set_window(self: YamuxStream, window: int) -> None:
         self.__dict__["recv_window"] = window
-        if window >= 0:
-            return
         # The library sets a negative window back to zero after its warning, so the overrun is added up here.
-        overrun = self.__dict__["overrun"] = self.__dict__.get("overrun", 0) - window
-        if overrun > WINDOW_SLACK_BYTES and not self.conn.event_shutting_down.is_set():
-            log.info("%s overran its receive window", self.conn.peer_id)
-            self.conn.event_shutting_down.set()
-            abort(self.conn)
+        overrun = self.__dict__["overrun"] = self.__dict__.get("overrun", 0) - min(0, window)
+        if overrun > WINDOW_SLACK_BYTES or unread_bytes(self.conn.stream_buffers) > UNREAD_BYTES_MAX:
+            cut(self.conn)
+
+    def unread_bytes(buffers: dict[int, bytearray]) -> int:
+        return sum(map(len, buffers.values())) if len(buffers) > FEW_STREAMS else 0
+
+    def cut(conn: Yamux) -> None:
+        if not conn.event_shutting_down.is_set():
+            log.info("%s sends more than it may", conn.peer_id)
+            conn.event_shutting_down.set()
+            abort(conn)
 
     YamuxStream.recv_window = property(get_window, set_window)
+
+
+def frames_fit_their_window() -> None:
+    """Cut a peer that announces a frame larger than any window: stock reads up to 16 MB into memory, for up to a minute,
+    before it looks at the window, or whether there is such a stream at all."""
+    yamux.MAX_WINDOW_SIZE = yamux.DEFAULT_WINDOW_SIZE
 
 
 def window_updates_are_rare() -> None:
@@ -186,14 +240,30 @@ def resets_wake_readers() -> None:
 
 def ended_streams_leave_nothing() -> None:
     """Keep no event for a stream that has ended: stock's readers put a fresh one back after the stream was forgotten,
-    one for each stream that ends under a reader, for as long as the connection lives."""
-    initialise = Yamux.__init__
+    one for each stream that ends under a reader, for as long as the connection lives. And what was not read of a stream
+    that is reset goes with it: stock keeps that for up to 90 s, in which as many streams may come as like."""
+    initialise, reset = Yamux.__init__, YamuxStream.reset
 
     def with_guarded_events(self: Yamux, *args: Any, **options: Any) -> None:
         initialise(self, *args, **options)
         self.stream_events = _EventsOfStreams(self.streams)
 
-    Yamux.__init__ = with_guarded_events
+    async def reset_and_forget(self: YamuxStream) -> None:
+        await reset(self)
+        async with self.conn.streams_lock:
+            self.conn.stream_buffers.get(self.stream_id, bytearray()).clear()
+            self.conn._finalize_stream_locked(self, fully_closed=True)
+
+    Yamux.__init__, YamuxStream.reset = with_guarded_events, reset_and_forget
+
+
+async def ended(stream: YamuxStream) -> None:
+    """Wait until a stream that nobody reads any more is closed both ways. Several may wait."""
+    events = stream.conn.stream_events
+    while stream.stream_id in stream.conn.streams and not stream.closed:
+        if events[stream.stream_id].is_set():
+            events[stream.stream_id] = trio.Event()
+        await events[stream.stream_id].wait()
 
 
 class _EventsOfStreams(dict[int, trio.Event]):
@@ -210,9 +280,11 @@ class _EventsOfStreams(dict[int, trio.Event]):
 
 MENDS: tuple[Callable[[], None], ...] = (
     frames_are_written_whole,
+    opening_can_be_cancelled,
     dead_peers_are_noticed,
     sockets_notice_dead_hosts,
     windows_are_enforced,
+    frames_fit_their_window,
     window_updates_are_rare,
     slow_readers_are_waited_for,
     resets_wake_readers,

@@ -16,7 +16,6 @@ from multiaddr import Multiaddr
 
 from node.libp2p.circuits import (
     STOP,
-    CircuitRefused,
     Limit,
     direct,
     messages,
@@ -135,7 +134,8 @@ class Relay:
         pb = messages()
         try:
             onward = await open_stream(way, STOP)
-        except CircuitRefused:
+        except Exception as error:
+            log.debug("a neighbour does not let itself be led to: %r", error)
             return None
         agreed = False
         try:

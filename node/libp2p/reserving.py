@@ -6,7 +6,6 @@ from typing import Any
 
 import trio
 from libp2p.abc import INetStream
-from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
@@ -21,6 +20,7 @@ from node.libp2p.circuits import (
     status_name,
     write_message,
 )
+from node.libp2p.connections import wait_closed
 from node.libp2p.host import peer_of
 from protocol.identity import NodeId
 from protocol.limits import ADDRESS_BYTES_MAX
@@ -115,8 +115,6 @@ class Reservations:
             await write_message(stream, pb.StopMessage(type=pb.StopMessage.STATUS, status=pb.OK))
             raw = raw_connection(stream, relay, ID(message.peer.id), initiator=False)
             muxed = await self._network.upgrade_inbound_raw_conn(raw, raw.get_transport_addresses()[0])
-            for connection in self._network.get_connections(muxed.peer_id):
-                if isinstance(connection, SwarmConn) and connection.muxed_conn is muxed:
-                    await connection.event_closed.wait()
+            await wait_closed(self._network, muxed)
         finally:
             await stream.reset()

@@ -42,7 +42,8 @@ class RouterPort:
         try:
             while True:
                 before = self.state
-                gateway = await trio.to_thread.run_sync(self._map, self._port, abandon_on_cancel=True)
+                # A lease that was not renewed now goes on for half an hour.
+                gateway = await trio.to_thread.run_sync(self._map, self._port, abandon_on_cancel=True) or gateway
                 if self.state == "mapped" != before:
                     log.info("the router forwards port %d to this node", self._port)
                     self._opened()

@@ -1,6 +1,6 @@
 """The Transport over libp2p: one warm stream per peer on a host with explicit options, the DHT and mDNS as finders."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
@@ -12,12 +12,11 @@ from libp2p.custom_types import TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
 from libp2p.protocol_muxer.exceptions import MultiselectClientError
-from libp2p.protocol_muxer.multiselect_communicator import MultiselectCommunicator
 from multiaddr import Multiaddr
 
 from node.libp2p import addresses
 from node.libp2p.addresses import host_and_port
-from node.libp2p.circuits import HOP, STOP, is_relayed
+from node.libp2p.circuits import HOP, STOP, is_relayed, open_stream
 from node.libp2p.connections import Connections, alive, close_all
 from node.libp2p.dialling import DialError, Target, answers, dial_any
 from node.libp2p.host import HANDSHAKE_S, HUSHED, build_host, network_of, node_of, peer_of
@@ -66,7 +65,8 @@ class Libp2pTransport:
         self._swarm = swarm
         self._links = Links(identity, swarm, name, agent, clock, dice)
         self._reachable: list[Multiaddr] = []
-        self._local: tuple[str, ...] = ()  # Where this machine says that it can be dialled, whatever others have found out.
+        self._local: list[Multiaddr] = []  # Where this machine says that it can be dialled, whatever others have found out.
+        self._moved = trio.Event()  # Into other networks.
         self._carried_max = carried_max
         self._relay: Relay | None = None
         self._reservations: Reservations | None = None
@@ -118,7 +118,7 @@ class Libp2pTransport:
     def _open(self, host: BasicHost, nursery: trio.Nursery, post: Post) -> None:
         self._host, self._nursery = host, nursery
         self._reachable = self._reachable or addresses.reachable(host.get_transport_addrs())
-        self._local = self._named(self._reachable)
+        self._local = self._reachable
         rendezvous = Rendezvous(host, self._swarm, self.node, self._dice, self._links.post, nursery)
         rendezvous.provide(self._provided)
 
@@ -132,7 +132,7 @@ class Libp2pTransport:
             post(event)
 
         self._rendezvous = rendezvous
-        self._links.open(post_and_note, self._local, nursery)
+        self._links.open(post_and_note, self._named(self._local), nursery)
         host.set_stream_handler(WIRE, self._accept)
         self._reservations = Reservations(network, self._links.post, nursery)
         host.set_stream_handler(STOP, self._reservations.accept)
@@ -150,10 +150,22 @@ class Libp2pTransport:
         if not self._announce:
             nursery.start_soon(self._watch_networks, host)
         if self._upnp:
-            self._port = RouterPort([host_and_port(address) for address in self._reachable], self._tell_local)
-            nursery.start_soon(self._port.run)
+            nursery.start_soon(self._in_each_network, self._hold_port)
         if self._mdns:
-            nursery.start_soon(self._run_mdns)
+            nursery.start_soon(self._in_each_network, self._run_mdns)
+
+    async def _in_each_network(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Run it anew whenever this machine has moved: what it has found out, and told others, was about another network."""
+        while True:
+            moved = self._moved
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(run)
+                await moved.wait()
+                nursery.cancel_scope.cancel()
+
+    async def _hold_port(self) -> None:
+        self._port = RouterPort([host_and_port(address) for address in self._local], self._tell_local)
+        await self._port.run()
 
     async def _run_mdns(self) -> None:
         from node.libp2p.mdns import Mdns  # Five megabytes that a node without it need not spend.
@@ -161,20 +173,22 @@ class Libp2pTransport:
         def found(contact: Contact) -> None:
             self._links.post(ContactsFound("mdns", MEMBERSHIP, (contact,)))
 
-        await Mdns(self._swarm, self.node, self._links.addresses, found).run()
+        await Mdns(self._swarm, self.node, self._named(self._local), found).run()
 
     async def _watch_networks(self, host: BasicHost) -> None:
         """A laptop is carried from one network to another, and nobody tells this process."""
         while True:
             await trio.sleep(NETWORKS_S)
-            found = self._named(addresses.reachable(host.get_transport_addrs()))
+            found = addresses.reachable(host.get_transport_addrs())
             if found != self._local:
                 self._local = found
+                self._moved.set()
+                self._moved = trio.Event()
                 self._tell_local()
 
     def _tell_local(self) -> None:
         """Whatever was found out about being reached does not hold any more."""
-        self._links.post(AddressesChanged(self._local))
+        self._links.post(AddressesChanged(self._named(self._local)))
 
     def _named(self, reachable: Sequence[Multiaddr]) -> tuple[str, ...]:
         return tuple(f"{address}/p2p/{node_text(self.node)}" for address in reachable)
@@ -258,15 +272,14 @@ class Libp2pTransport:
         return await self._open_wire(connection, text), text
 
     async def _open_wire(self, connection: Any, address: str) -> Pipe:
-        assert self._host is not None and self._nursery is not None
+        assert self._nursery is not None
         try:
-            stream = await connection.new_stream()
+            stream = await open_stream(connection, WIRE, HANDSHAKE_S)
             try:
-                await self._host.multiselect_client.select_one_of([WIRE], MultiselectCommunicator(stream), HANDSHAKE_S)
-            except BaseException:
+                return StreamPipe(stream, self._nursery)
+            except ValueError:
                 await stream.reset()
                 raise
-            return StreamPipe(stream, self._nursery)
         except (MultiselectClientError, ValueError) as error:
             raise PipeBroken(f"{address} answers, but is not a starlings node.") from error
         except Exception as error:

@@ -4,12 +4,14 @@ from typing import Any
 
 import trio
 from libp2p.host.ping import ID as PING
+from libp2p.identity.identify.identify import ID as IDENTIFY
 from multiaddr import Multiaddr
 
 from node.libp2p import mends
 from node.libp2p.connections import alive
 from node.libp2p.host import network_of
-from tests.node.libp2p.scenarios import SOON_S, dialled, listening, pair, scenario, soon
+from tests.node.libp2p.muxer_faults import read_to_the_end
+from tests.node.libp2p.scenarios import ECHO, SOON_S, dialled, listening, pair, scenario, soon
 from tests.node.libp2p.strangers import free_port, opened
 
 
@@ -30,7 +32,6 @@ async def inbound_slots_come_back() -> None:
             await connection.close()
             await soon(lambda: not alive(network_of(bob)), "the connection stays open")
             await trio.sleep(0.3)
-        assert network_of(bob)._inbound_limiter.borrowed_tokens < 2, "slots are not given back"
 
 
 @scenario("boom")
@@ -45,6 +46,31 @@ async def handler_errors_end_one_stream() -> None:
         await garbage.write(b"\x13/multistream/1.0.0\n\x03\xff\xfe\n")
         await trio.sleep(0.3)
         await both.ping()
+
+
+@scenario("streams stay half open")
+async def half_open_streams_are_let_go() -> None:
+    async def wait(stream: Any) -> None:
+        await trio.sleep_forever()
+
+    patience_s, mends.LINGER_S = mends.LINGER_S, 0.3
+    async with pair() as both:
+        muxed = both.outgoing.muxed_conn
+        both.bob.set_stream_handler(ECHO, wait)
+        for _ in range(5):
+            await (await opened(both.alice, both.outgoing, [ECHO])).close()
+        await soon(lambda: not muxed.streams, "streams stay half open")
+        muxed = both.incoming.muxed_conn
+        for _ in range(20):
+            stream = await opened(both.alice, both.outgoing, [IDENTIFY])
+            await read_to_the_end(stream)
+            await stream.write(bytes(1_000))  # Which nobody will read.
+        await soon(lambda: not muxed.streams and not muxed.stream_buffers, "streams stay half open")
+        mends.LINGER_S = float("inf")
+        for _ in range(mends.INBOUND_STREAMS_MAX + 5):  # None that is closed both ways takes a place.
+            stream = await opened(both.alice, both.outgoing, [IDENTIFY])
+            await stream.close()
+    mends.LINGER_S = patience_s
 
 
 @scenario("every stream is accepted")

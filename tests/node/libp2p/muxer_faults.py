@@ -44,13 +44,30 @@ async def frames_are_written_whole() -> None:
         assert answered, "the connection is ruined"
 
 
+@scenario("the stream is still there")
+async def opening_can_be_cancelled() -> None:
+    async with pair() as both:
+        muxed = both.outgoing.muxed_conn
+        async with trio.open_nursery() as nursery, muxed._write_lock:  # Somebody writes, slowly.
+            nursery.start_soon(both.outgoing.new_stream)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            nursery.cancel_scope.cancel()
+        await both.ping()
+        await soon(lambda: not muxed.streams and not muxed.stream_buffers, "the stream is still there")
+        assert muxed.stream_backlog_semaphore.value == 256
+
+
 @scenario("still believed alive")
 async def dead_peers_are_noticed() -> None:
     muxer_mends.ALIVE_INTERVAL_S, muxer_mends.ALIVE_TIMEOUT_S = 0.3, 0.4
     async with pair() as both:
-        # Bob's kernel still takes what comes, as that of a stopped process does; his process does not.
+        # Bob's kernel still takes what comes, as that of a stopped process does; his process does not, nor does it hang up.
         both.incoming.muxed_conn.secured_conn.read = _never
-        await soon(lambda: both.outgoing.is_closed, "the frozen peer is still believed alive")
+        abort, muxer_mends.abort = muxer_mends.abort, lambda muxed: None if muxed is both.incoming.muxed_conn else abort(muxed)
+        try:
+            await soon(lambda: both.outgoing.is_closed, "the frozen peer is still believed alive")
+        finally:
+            muxer_mends.abort = abort
         assert both.outgoing.muxed_conn.was_silent
 
 
@@ -69,23 +86,43 @@ async def sockets_notice_dead_hosts() -> None:
                 assert stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
 
 
-@scenario("beyond the window were taken")
+@scenario("more than the window was taken")
 async def windows_are_enforced() -> None:
     async with pair() as both:
         both.bob.set_stream_handler(ECHO, _read_nothing)
         stream = await opened(both.alice, both.outgoing, [ECHO])
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_overrun, both.outgoing.muxed_conn, stream.muxed_stream.stream_id)
-            await soon(lambda: both.outgoing.is_closed, "three megabytes beyond the window were taken")
+            await soon(lambda: both.outgoing.is_closed, "more than the window was taken")
             nursery.cancel_scope.cancel()
+    async with pair() as both:
+        both.bob.set_stream_handler(ECHO, _read_nothing)
+        with suppress(Exception):
+            for _ in range(muxer_mends.UNREAD_BYTES_MAX // yamux.DEFAULT_WINDOW_SIZE + 4):
+                await (await opened(both.alice, both.outgoing, [ECHO])).write(bytes(yamux.DEFAULT_WINDOW_SIZE - 100))
+        await soon(lambda: both.outgoing.is_closed, "more than all windows together was taken")
 
 
 async def _overrun(muxed: Any, stream_id: int) -> None:
     size = 60_000
     header = struct.pack(yamux.YAMUX_HEADER_FORMAT, 0, yamux.TYPE_DATA, 0, stream_id, size)
     with suppress(Exception):  # The peer cuts the connection; that is what it should do.
-        for _ in range(3 * muxer_mends.WINDOW_SLACK_BYTES // size):
+        for _ in range((2 * yamux.DEFAULT_WINDOW_SIZE + 2 * muxer_mends.WINDOW_SLACK_BYTES) // size):
             await muxed.secured_conn.write(header + bytes(size))
+
+
+@scenario("sixteen megabytes are waited for")
+async def frames_fit_their_window() -> None:
+    async with pair() as both:
+        header = struct.pack(yamux.YAMUX_HEADER_FORMAT, 0, yamux.TYPE_DATA, 0, 9_999, 16 * 1024 * 1024)
+        await both.outgoing.muxed_conn.secured_conn.write(header)
+        await soon(lambda: both.incoming.is_closed, "sixteen megabytes are waited for")
+
+
+async def _reset_unread(stream: Any) -> None:
+    while not stream.muxed_conn.stream_buffers[stream.muxed_stream.stream_id]:
+        await trio.sleep(0.01)
+    await stream.reset()
 
 
 async def _read_nothing(stream: Any) -> None:
@@ -170,8 +207,12 @@ async def read_to_the_end(stream: Any) -> None:
 @scenario("events of")
 async def ended_streams_leave_nothing() -> None:
     async with pair() as both:
-        both.bob.set_stream_handler(ECHO, read_to_the_end)
+        both.bob.set_stream_handler(ECHO, _reset_unread)
         muxed = both.incoming.muxed_conn
+        for _ in range(20):
+            await (await opened(both.alice, both.outgoing, [ECHO])).write(bytes(1_000))
+        await soon(lambda: not any(muxed.stream_buffers.values()), "buffers stay, and events of them")
+        both.bob.set_stream_handler(ECHO, read_to_the_end)
         for _ in range(20):
             stream = await opened(both.alice, both.outgoing, [ECHO])
             await trio.sleep(0.02)

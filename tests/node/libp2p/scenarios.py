@@ -21,7 +21,7 @@ from tests.node.libp2p.strangers import opened
 
 SOON_S = 4.0  # A mended library needs milliseconds.
 ECHO = "/test/echo/1"
-FAST = ("slow_readers_are_waited_for", "slow_askers_are_cut")  # The library waits for seconds there.
+FAST = ("slow_readers_are_waited_for",)  # The library waits for seconds there.
 
 Scenario = Callable[[], Awaitable[None]]
 SCENARIOS: dict[str, Scenario] = {}

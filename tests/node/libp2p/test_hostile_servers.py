@@ -13,7 +13,7 @@ from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
 from node.libp2p import lookup
-from node.libp2p.dht_mends import ADDRESSES_MAX, KAD
+from node.libp2p.dht_mends import KAD
 from node.libp2p.host import PEERS_REMEMBERED_MAX, Book, node_of, peer_of
 from node.libp2p.lookup import (
     ASKED_MAX,
@@ -27,6 +27,7 @@ from node.libp2p.lookup import (
 )
 from node.transport_bench import Watched
 from protocol.identity import Identity
+from protocol.limits import ADDRESSES_MAX
 from swarm.finding.regions import REGIONS
 from tests.node.libp2p.scenarios import listening
 from tests.node.libp2p.test_rendezvous import RARE, dht, found, found_at_last, meeting
@@ -67,6 +68,8 @@ ANSWERS: dict[str, tuple[bytes, str]] = {
     "half an answer": (framed(answer([(somebody(1), MANY[:5])]))[:40], SERVER_SILENT),
     "nothing": (b"", SERVER_SILENT),
     "names that are none": (answer([(DICE.randbytes(40), MANY[:1])] * 500, [(b"", [])] * 500), NOT_A_NODE),
+    "names without end": (answer([(bytes(30_000), MANY[:1])], [(bytes(30_000), [])]), NOT_A_NODE),
+    "an address without end": (answer([(somebody(1), [b"\xa5\x03\xe0\xd4\x03z" + b"2" * 59_999])]), NOT_AN_ADDRESS),
     "addresses that are none": (answer([(somebody(1), [DICE.randbytes(30)] * 5)] * 20), NOT_AN_ADDRESS),
     "a thousand addresses": (answer([(somebody(1), MANY)]), TOO_MANY_ADDRESSES),
     "private addresses": (answer([], [(somebody(number), PRIVATE) for number in range(20)]), "dht: private address"),

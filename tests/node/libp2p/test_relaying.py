@@ -5,13 +5,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from libp2p.abc import INetStream
 
 from node.libp2p import relaying
 from node.libp2p.circuits import HOP, Limit, messages, read_message, write_message
 from node.libp2p.host import network_of
+from node.libp2p.transport import WIRE
 from node.transport_bench import Watched, running
 from protocol.identity import node_text
-from protocol.messages import AdvertPull, Ping
+from protocol.messages import AdvertPull, Goodbye, Ping
 from swarm.effects import Dial
 from swarm.events import CarriedChanged, DialFailed, DialledBack, NeighbourDown, NeighbourUp, Received, RelayChanged
 from swarm.values import Contact
@@ -83,6 +85,40 @@ async def test_a_direct_way_takes_the_place_of_a_carried_one() -> None:
             assert (up.node, up.relay) == (other.node, None)
         asker.transport.send(hidden.node, Ping(7))
         assert (await hidden.next(Received)).message == Ping(7)
+        assert not any(isinstance(received.message, Goodbye) for received in hidden.all(Received)), "nobody has a twin"
+
+
+async def test_both_ends_may_find_a_direct_way_at_once() -> None:
+    async with carried() as (_, hidden, asker, circuits):
+        await linked_through(asker, hidden, circuits)
+        hidden.transport.dial(Dial(Contact(asker.node, asker.addresses), upgrade=True))
+        asker.transport.dial(Dial(Contact(hidden.node, hidden.addresses), upgrade=True))
+        for one in (hidden, asker):
+            while (await one.next(NeighbourUp)).relay is not None:
+                pass
+        for n in range(10):
+            asker.transport.send(hidden.node, Ping(n))
+            assert (await hidden.next(Received)).message == Ping(n)
+            hidden.transport.send(asker.node, Ping(n))
+            assert (await asker.next(Received)).message == Ping(n)
+
+
+async def test_an_upgrade_that_is_not_greeted_leaves_the_link_alone() -> None:
+    given_up = trio.Event()
+
+    async def say_nothing(stream: INetStream) -> None:
+        await stream.read(1)
+        await stream.reset()
+        given_up.set()
+
+    async with carried() as (_, hidden, asker, circuits):
+        await linked_through(asker, hidden, circuits)
+        asker.transport._host.set_stream_handler(WIRE, say_nothing)  # type: ignore[attr-defined]
+        hidden.transport.dial(Dial(Contact(asker.node, asker.addresses), upgrade=True))
+        await given_up.wait()
+        hidden.transport.send(asker.node, Ping(7))
+        assert (await asker.next(Received)).message == Ping(7)
+        assert not hidden.all(NeighbourDown)
 
 
 async def test_an_upgrade_that_fails_leaves_the_link_alone() -> None:
