@@ -9,6 +9,7 @@ own pipe just before; it holds the peer's pipe back until its own is up or gone.
 NodeId is kept.
 """
 
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,7 +21,7 @@ import trio
 
 from node.outbox import Outbox
 from node.transport import Counts, Post, TransportEvent
-from protocol.errors import RemoteProtocolError
+from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.identity import Identity, NodeId
 from protocol.link import Link
 from protocol.messages import Goodbye, Hello, Message, TaskRequest
@@ -37,6 +38,8 @@ WAITING_MESSAGES_MAX = 64  # For one peer that is being dialled: as many as atte
 CLOSED_BY_PEER = "The peer closed the connection."
 NOT_READING = "The peer does not read what is sent to it."
 REPLACED = "The peer opened a new connection."
+
+log = logging.getLogger(__name__)
 
 
 class PipeBroken(Exception):
@@ -113,6 +116,7 @@ class Links:
         self._dials: dict[NodeId, int] = {}
         self._dial_slots = trio.CapacityLimiter(DIALS_MAX)
         self._waiting: dict[NodeId, list[Message]] = {}
+        self._unfit: dict[type[Message], None] = {}  # What was told in the log once.
 
     def open(self, post: Post, addresses: tuple[str, ...], nursery: trio.Nursery) -> None:
         """Begin to post events; `addresses` are what our Hellos say. `nursery` must not end
@@ -344,7 +348,14 @@ class Links:
         return queued
 
     def _put(self, session: Session, message: Message) -> None:
-        frame = session.link.send(message, self._clock())
+        try:
+            frame = session.link.send(message, self._clock())
+        except LocalProtocolError as mistake:
+            # Ours, but a stranger's words may have led to it: what is lost is the message, not the node.
+            frame = b""
+            if type(message) not in self._unfit:
+                self._unfit[type(message)] = None
+                log.warning("a message of this node that breaks the protocol was not sent: %s", mistake)
         if not frame and isinstance(message, TaskRequest):
             self._post(Undelivered(session.pipe.peer, message))  # Too many attempts are open there.
         if frame and not self._queue(session, type(message).__name__, frame):

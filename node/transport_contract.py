@@ -16,7 +16,7 @@ from node.transport_bench import ALICE, BOB, CAROL, OTHER_SWARM, SWARM, Bench, W
 from protocol import codec, framing
 from protocol.identity import Identity
 from protocol.link import Link
-from protocol.messages import AdvertPull, Hello, Ping, TaskPiece, TaskRequest
+from protocol.messages import AdvertPull, Hello, Ping, ReachAnswer, TaskPiece, TaskRequest
 from protocol.parts import AttemptId, Sampling, TaskId, Turn
 from protocol.replay import ReplayWindow
 from swarm.effects import Dial
@@ -252,6 +252,16 @@ async def check_a_replayed_greeting_gets_no_link(bench: Bench) -> None:
         assert len(bob.all(NeighbourUp)) == 1
 
 
+async def check_a_message_that_cannot_be_sent_costs_nothing_else(bench: Bench) -> None:
+    """A member that was led to a message out of bounds: the link stays, and a task goes elsewhere."""
+    async with linked(bench) as (alice, bob):
+        request = TaskRequest(AttemptId(b"\7" * 16), TaskId(b"\7" * 16), "x" * 99, "", (), 9, Sampling(), (), 9_000)
+        for message in (ReachAnswer("é" * 100, ()), request, Ping(1)):
+            alice.transport.send(bob.node, message)
+        assert (await alice.next(Undelivered)).message == request
+        assert (await bob.next(Received)).message == Ping(1)
+
+
 # --- Being reached ----------------------------------------------------------------------------------------------------
 
 
@@ -363,6 +373,7 @@ CHECKS: tuple[Callable[[Bench], Awaitable[None]], ...] = (
     check_a_taken_address_is_an_error,
     check_a_broken_rule_ends_the_link,
     check_a_replayed_greeting_gets_no_link,
+    check_a_message_that_cannot_be_sent_costs_nothing_else,
     check_links_say_where_the_peer_is,
     check_a_dial_back_tells_who_answers,
     check_an_announced_address_is_told_to_new_neighbours,

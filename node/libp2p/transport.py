@@ -1,5 +1,6 @@
 """The Transport over libp2p: one warm stream per peer on a host with explicit options, the DHT and mDNS as finders."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -32,11 +33,14 @@ from protocol.identity import Identity, NodeId, node_text
 from protocol.messages import Message
 from swarm.effects import Dial
 from swarm.events import AddressesChanged, CarriedChanged, ContactsFound, DialledBack, NeighbourDown, NeighbourUp
+from swarm.finding.places import fits
 from swarm.finding.places import is_relayed as is_relayed_address
 from swarm.values import MEMBERSHIP, Contact, Subject
 
 WIRE = TProtocol("/starlings/wire/1")
 NETWORKS_S = 20.0  # Between looks at which networks this machine is in.
+log = logging.getLogger(__name__)
+
 CLOSE_S = 3.0  # For the library to take its own tasks down; then they are cancelled.
 
 
@@ -94,7 +98,7 @@ class Libp2pTransport:
 
     async def run(self, post: Post, *, task_status: trio.TaskStatus[tuple[str, ...]]) -> None:
         wanted = addresses.parse_listen(self._listen)
-        self._reachable = addresses.parse_announce(self._announce)
+        self._reachable = addresses.parse_announce(self._announce, self.node)
         addresses.check_free(wanted)
         host = build_host(self._seed, lambda: self._reachable)
         missing: list[Multiaddr] = []
@@ -206,8 +210,13 @@ class Libp2pTransport:
             self._reservations.use(nodes)
 
     def announce(self, addresses: tuple[str, ...]) -> None:
-        self._links.addresses = addresses
-        self._reachable = [Multiaddr(address) for address in map(_without_own, addresses)]
+        told: dict[str, Multiaddr] = {}
+        for text in filter(fits, addresses):
+            try:
+                told[text] = Multiaddr(_without_own(text))
+            except Exception as error:  # Neighbours and relays have named some, and the library raises whatever it meets.
+                log.warning("not announced, for it is no address: %r (%r)", text, error)
+        self._links.addresses, self._reachable = tuple(told), list(told.values())
         if self._rendezvous is not None:
             self._rendezvous.moved()
 

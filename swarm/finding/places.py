@@ -1,9 +1,25 @@
-"""Where an address is, roughly, and whether a stranger's word is reason enough to dial it."""
+"""What an address says: whether it can be told to others, where it is, roughly, and whether a stranger's word is reason to dial it.
 
+Whatever comes from outside passes here before it becomes a part of what this node says itself: what no message can hold would be
+its own mistake then.
+"""
+
+import re
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from protocol.limits import ADDRESS_BYTES_MAX
+
 PER_PLACE_MAX = 16  # A household, an office or a laboratory has about that many nodes behind one public address.
+_PORT = re.compile("[1-9][0-9]{0,4}", re.ASCII)
+
+
+def fits(address: str) -> bool:
+    """Whether a message can hold it: its bound is one of bytes, and some characters have none."""
+    try:
+        return len(address.encode()) <= ADDRESS_BYTES_MAX
+    except UnicodeEncodeError:
+        return False
 
 
 def place_of(addresses: tuple[str, ...]) -> str:
@@ -60,11 +76,23 @@ def is_relayed(address: str) -> bool:
 
 
 def moved(address: str, seen: str) -> str:
-    """The port of one address at the host of another, as in `/ip4/1.2.3.4/tcp/4976`; empty if the two do not go together."""
-    parts, place = address.partition("/p2p/")[0].split("/"), seen.split("/")
-    if not seen or parts[:2] != place[:2]:
+    """The port of one address at the host of another, as in `/ip4/1.2.3.4/tcp/4976`; empty if the two do not go together.
+
+    Both are read in their one spelling only: strangers write them, and others are told what comes of it.
+    """
+    direct = address.partition("/p2p/")[0]
+    if not is_host(seen):
+        return seen if direct == seen else ""
+    parts = direct.split("/")
+    if parts[:2] != seen.split("/")[:2] or len(parts) != 5 or parts[3] != "tcp":
         return ""
-    return "/".join([*place[:3], *parts[3:]]) if parts[1] in ("ip4", "ip6") else seen if "/".join(parts) == seen else ""
+    return f"{seen}/tcp/{parts[4]}" if _PORT.fullmatch(parts[4]) and int(parts[4]) < 65536 else ""
+
+
+def is_host(text: str) -> bool:
+    """Whether it is the address of a machine without a port, such as `/ip4/1.2.3.4`."""
+    host = _host(text)
+    return host is not None and text == f"/ip{host.version}/{host}"
 
 
 def dialable(addresses: Iterable[str], own: Iterable[str]) -> tuple[str, ...]:
@@ -72,7 +100,8 @@ def dialable(addresses: Iterable[str], own: Iterable[str]) -> tuple[str, ...]:
 
     Otherwise anybody could make others knock at the printers and routers of their homes.
     """
-    near = [host for text in own if (host := _host(text)) is not None and not host.is_global]
+    # Where a relay is says nothing of this node's own network, and is the word of the relay.
+    near = [host for text in own if not is_relayed(text) and (host := _host(text)) is not None and not host.is_global]
     return tuple(text for text in addresses if (host := _host(text)) is None or _is_dialable(host, near))
 
 
@@ -91,9 +120,9 @@ def _is_dialable(host: IPv4Address | IPv6Address, near: list[IPv4Address | IPv6A
 
 
 def _host(text: str) -> IPv4Address | IPv6Address | None:
-    """The IP address that a multiaddress is dialled at; None for names and for what is reached through a relay."""
+    """The IP address that a multiaddress is dialled at, its relay's if there is one; None for names and for what is none."""
     parts = text.split("/")
-    if len(parts) < 3 or parts[1] not in ("ip4", "ip6"):
+    if len(parts) < 3 or parts[1] not in ("ip4", "ip6") or "%" in parts[2]:  # A zone means something on one machine only.
         return None
     try:
         return ip_address(parts[2])

@@ -6,9 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import trio
+from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
 from node.libp2p import addresses
+from node.libp2p.lookup import contact_of
+from node.libp2p.reserving import Reservations
 from node.transport import ListenError
 from node.transport_bench import ALICE, BOB, SWARM, Watched, running
 from protocol.identity import Identity
@@ -27,8 +30,10 @@ def test_address_is_split_from_its_peer() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["hello", "192.0.2.7:4976", "/ip4/999.0.0.1/tcp/1", "/ip4/1.2.3.4/tcp/1/p2p/x", "/ip4/1.2.3.4/tcp/" * 30]
-)
+    "text",
+    ["hello", "192.0.2.7:4976", "/ip4/999.0.0.1/tcp/1", "/ip4/1.2.3.4/tcp/1/p2p/x", "/ip4/1.2.3.4/tcp/" * 30,
+     "/dns4/" + "ü" * 60 + "/tcp/" + "0" * 70 + "1"],
+)  # fmt: skip
 def test_what_is_no_address_is_said(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a multiaddress such as|is too long"):
         addresses.split(text)
@@ -103,6 +108,34 @@ async def test_address_that_nobody_could_dial_is_not_announced() -> None:
     transport._announce = ["/ip4/192.0.2.7/udp/4976/quic-v1"]
     with pytest.raises(ListenError, match="cannot be announced"):
         await transport.run(print, task_status=trio.TASK_STATUS_IGNORED)
+
+
+async def test_name_that_is_too_long_to_be_told_is_not_announced() -> None:
+    """The node's id comes behind it."""
+    transport = node_on_loopback(ALICE, SWARM)
+    transport._announce = [f"/dns4/{'.'.join(['n' * 60] * 2)}/tcp/4976"]
+    addresses.split(transport._announce[0])
+    with pytest.raises(ListenError, match=r"too long.*cannot be announced"):
+        await transport.run(print, task_status=trio.TASK_STATUS_IGNORED)
+
+
+async def test_what_is_no_address_is_not_announced_and_the_node_lives() -> None:
+    async with running(LoopbackBench(), ALICE) as alice, running(LoopbackBench(), BOB) as bob:
+        good = alice.addresses[0]
+        alice.transport.announce(("/ip4/x/tcp/4976", f"/ip4/x/tcp/1/p2p/{PEER}/p2p-circuit{good}", "é" * 192, good))
+        alice.dial(bob)
+        assert (await bob.next(NeighbourUp)).addresses == (good,)
+        assert list(map(str, alice.transport._reachable)) == [good.partition("/p2p/")[0]]  # type: ignore[attr-defined]
+
+
+def test_addresses_that_others_tell_are_counted_in_bytes() -> None:
+    """What servers and relays name is told on, where there is room for 192 bytes."""
+    name = f"/dns4/{'ü' * 50}.{'ü' * 20}/tcp/1"
+    relay = Multiaddr(f"/dns4/{'ü' * 30}/tcp/1")
+    assert len(f"{name}/p2p/{PEER}") < 192
+    assert contact_of(ID.from_base58(PEER), [Multiaddr(name)]) is None
+    reservations = Reservations(SimpleNamespace(get_peer_id=lambda: PEER), print, None)  # type: ignore[arg-type]
+    assert reservations._circuits([relay.to_bytes()], ID.from_base58(PEER)) == ()
 
 
 async def test_announced_addresses_replace_the_bound_ones() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from swarm.finding.places import PER_PLACE_MAX, Crowd, dialable, is_public, place_of, public_place
+from swarm.finding.places import PER_PLACE_MAX, Crowd, dialable, fits, is_public, place_of, public_place
 
 
 @pytest.mark.parametrize(
@@ -72,3 +72,10 @@ def test_a_public_place_is_full_at_some_point_and_a_home_never_is() -> None:
     assert not crowd.is_full(("/ip4/10.8.8.200/tcp/1",))
     crowd.remove(("/ip4/8.8.8.1/tcp/1",))
     assert not crowd.is_full(("/ip4/8.8.8.200/tcp/1",))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("/" * 192, True), ("/" * 193, False), ("é" * 96, True), ("é" * 97, False), ("\ud800", False)]
+)
+def test_what_a_message_can_hold_is_counted_in_bytes(text: str, expected: bool) -> None:
+    assert fits(text) is expected
