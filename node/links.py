@@ -25,7 +25,6 @@ from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.identity import Identity, NodeId
 from protocol.link import Link
 from protocol.messages import Goodbye, Hello, Message, TaskRequest
-from protocol.replay import ReplayWindow
 from swarm.events import DialFailed, NeighbourDown, NeighbourUp, Received, Undelivered
 from swarm.values import Contact
 
@@ -107,7 +106,6 @@ class Links:
         self._received_bytes = 0
         self._identity, self._swarm, self._name, self._agent = identity, swarm, name, agent
         self._clock, self._dice = clock, dice
-        self._replay = ReplayWindow()
         self._post: Post = _ignore
         self._nursery: trio.Nursery | None = None
         self._sessions: list[Session] = []
@@ -235,7 +233,7 @@ class Links:
         return session.gone
 
     def _session(self, pipe: Pipe, address: str | None) -> Session:
-        link = Link(self._identity, pipe.peer, self._swarm, self._replay, self._dice)
+        link = Link(self._identity, pipe.peer, self._swarm, self._dice)
         session = Session(pipe, link, address)
         self._sessions.append(session)
         return session
