@@ -100,14 +100,15 @@ class Gossip:
             if pulse.issuer == self._node:
                 self._hear_of_self(pulse, now, "")
             elif self._index.is_newer(pulse) and self._believes(sender, pulse, now):
-                self._suspicions.alive(pulse, now)
+                is_refutation = self._suspicions.alive(pulse, now)
                 if pulse.body.leaving:
                     gone.append(pulse.issuer)
-                    self._bury(pulse.issuer, pulse, pulse.issued_at_ms)
+                    self._bury(pulse.issuer, pulse)
+                    self._index.forget(pulse.issuer, pulse.issued_at_ms)
                     self._note((pulse.issuer, None, Pulse), pulse, sender, False)
                     continue
                 known = self._index.get(pulse.issuer)
-                is_renewal = known is not None and _load(known.advert) == _load(pulse.body)
+                is_renewal = known is not None and _load(known.advert) == _load(pulse.body) and not is_refutation
                 has_room = known is not None or self._index.room > len(wanted)
                 if not self._index.beat(pulse, now, pulse.issuer == sender) and has_room:
                     wanted.append(pulse.issuer)
@@ -120,11 +121,16 @@ class Gossip:
             if node == self._node:
                 # As long as somebody may believe it, say that it is not so.
                 if suspicion.body.seen >= self._issuer.version and self._believes(sender, suspicion, now):
+                    if suspicion.body.seen > self._issuer.version:
+                        # A lie, for it has never said that. From now on it says more than others would believe of a liar.
+                        self._issuer.overtaken(round(now * 1000) + lim.CLOCK_SKEW_MS_MAX, now)
                     effects += self._issuer.speak(now)
             elif self._suspicions.is_news(suspicion, now) and self._believes(sender, suspicion, now):
-                if self._suspicions.hear(suspicion, now) and self._index.get(node) is not None:
-                    gone.append(node)
-                    self._bury(node, suspicion, suspicion.body.seen)
+                self._suspicions.hear(suspicion, now)
+                if self._suspicions.is_near(node, now):
+                    # First-hand knowledge beats rumours. The others can hear it from the node itself alone, which may not know.
+                    effects.append(Send(node, Rumours((), (suspicion,))))
+                    continue
                 self._note((node, suspicion.issuer, Suspicion), suspicion, sender, False)
             else:
                 self._knows(sender, (node, suspicion.issuer, Suspicion), suspicion)
@@ -146,12 +152,12 @@ class Gossip:
     def bury_overdue(self, now: float) -> list[NodeId]:
         """Forget those that did not refute a suspicion in time, and say who."""
         overdue = self._suspicions.overdue(now)
-        for node in overdue:
-            self._index.forget(node)
-        return overdue
+        for node, why in overdue:
+            self._bury(node, why)
+        return [node for node, _ in overdue]
 
-    def _bury(self, node: NodeId, why: Signed[Message], version: int) -> None:
-        self._index.forget(node, version)
+    def _bury(self, node: NodeId, why: Signed[Message]) -> None:
+        self._index.forget(node)
         self._last_words.pop(node, None)
         self._last_words[node] = why
         if len(self._last_words) > LAST_WORDS_MAX:
