@@ -190,7 +190,7 @@ def contact_of(peer: ID, addresses: list[Multiaddr]) -> Contact | None:
         return None
     texts = [str(address) for address in addresses[:ADDRESSES_MAX]]
     named = (text if text.endswith(f"/p2p/{peer}") else f"{text}/p2p/{peer}" for text in texts)  # Circuits name their relay, too.
-    fitting = tuple(filter(fits, named))
+    fitting = tuple(text for text in named if fits(text) and text.rpartition("/p2p-circuit")[2].count("/p2p/") == 1)
     return Contact(node, fitting) if fitting else None
 
 

@@ -288,19 +288,30 @@ def _without_own(address: str) -> str:
 
 
 def _targets(contact: Contact) -> tuple[list[Target], ID | None]:
-    """What to dial, and whom to expect there, if known. Raises ValueError with a sentence for people."""
+    """What to dial, and whom to expect there, if known. Raises ValueError with a sentence for people if nothing is left.
+
+    What cannot be dialled is left out: strangers may have named it beside what can.
+    """
     expected = None if contact.node is None else peer_of(contact.node)
-    targets = []
+    targets, wrong = [], ValueError("There is no address to dial.")
     for text in sorted(contact.addresses, key=is_relayed_address):
-        relay = None
-        if is_relayed_address(text):
-            address, relay, named = addresses.split_circuit(text)
-        else:
-            address, named = addresses.split(text)
-        if expected is not None and named is not None and named != expected:
-            raise ValueError(f"{text} names another node than {expected}.")
+        try:
+            address, relay, named = _read(text)
+            if expected is not None and named is not None and named != expected:
+                raise ValueError(f"{text} names another node than {expected}.")
+        except ValueError as error:
+            wrong = error
+            continue
         expected = expected or named
         targets.append(Target(text, address, relay))
     if not targets:
-        raise ValueError("There is no address to dial.")
+        raise wrong
     return targets, expected
+
+
+def _read(text: str) -> tuple[Multiaddr, ID | None, ID | None]:
+    """An address, the relay that it leads through, and the peer that it names."""
+    if is_relayed_address(text):
+        return addresses.split_circuit(text)
+    address, named = addresses.split(text)
+    return address, None, named

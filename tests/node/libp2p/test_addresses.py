@@ -10,13 +10,14 @@ from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
 from node.libp2p import addresses
+from node.libp2p.host import peer_of
 from node.libp2p.lookup import contact_of
 from node.libp2p.reserving import Reservations
 from node.transport import ListenError
 from node.transport_bench import ALICE, BOB, SWARM, Watched, running
 from protocol.identity import Identity
 from swarm.effects import Dial
-from swarm.events import NeighbourUp
+from swarm.events import DialFailed, NeighbourUp
 from swarm.values import Contact
 from tests.node.libp2p.strangers import LoopbackBench, free_port, node_on_loopback
 
@@ -136,6 +137,28 @@ def test_addresses_that_others_tell_are_counted_in_bytes() -> None:
     assert contact_of(ID.from_base58(PEER), [Multiaddr(name)]) is None
     reservations = Reservations(SimpleNamespace(get_peer_id=lambda: PEER), print, None)  # type: ignore[arg-type]
     assert reservations._circuits([relay.to_bytes()], ID.from_base58(PEER)) == ()
+
+
+async def test_one_address_that_leads_nowhere_does_not_spoil_the_others() -> None:
+    """A server of the DHT, or an advert, may have named it."""
+    async with running(LoopbackBench(), ALICE) as alice, running(LoopbackBench(), BOB) as bob:
+        wrong = (f"/ip4/127.0.0.1/tcp/1/p2p/{PEER}", "garbage", f"/ip4/127.0.0.1/tcp/1/p2p-circuit/p2p/{PEER}")
+        alice.transport.dial(Dial(Contact(bob.node, (*wrong, *bob.addresses))))
+        assert (await alice.next(NeighbourUp)).node == bob.node
+        alice.transport.dial(Dial(Contact(Identity(b"x" * 32).node, wrong[:1])))
+        assert "names another node" in (await alice.next(DialFailed)).cause
+
+
+def test_an_address_that_names_another_node_is_none_of_this_one() -> None:
+    other = f"/p2p/{ID.from_base58(PEER)}"
+    peer = peer_of(Identity(BOB).node)
+    found = contact_of(peer, [Multiaddr(f"/ip4/9.9.9.9/tcp/1{other}"), Multiaddr("/ip4/8.8.8.8/tcp/1")])
+    assert found is not None and found.addresses == (f"/ip4/8.8.8.8/tcp/1/p2p/{peer}",)
+    circuit = f"/ip4/8.8.8.8/tcp/1{other}/p2p-circuit"
+    for text in (circuit, f"{circuit}/p2p/{peer}"):
+        found = contact_of(peer, [Multiaddr(text)])
+        assert found is not None and found.addresses == (f"{circuit}/p2p/{peer}",)
+    assert contact_of(peer, [Multiaddr(f"{circuit}{other}")]) is None
 
 
 async def test_announced_addresses_replace_the_bound_ones() -> None:
