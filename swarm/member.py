@@ -38,7 +38,6 @@ from swarm.effects import (
     AdvertDue,
     Announce,
     DeadlinePassed,
-    Dial,
     DigestDue,
     Effect,
     FindProviders,
@@ -375,7 +374,7 @@ class Member:
         if node == self.node or node in self.roster:
             return []
         known = self.index.get(node)
-        return [Dial(Contact(node, known.advert.addresses))] if known else []
+        return [self.contacts.dial(Contact(node, known.advert.addresses))] if known else []
 
     def _ping_asked(self, node: NodeId, now: float) -> list[Effect]:
         if node in self.roster:

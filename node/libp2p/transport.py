@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -187,7 +188,7 @@ class Libp2pTransport:
         self._links.send(to, message)
 
     def dial(self, dial: Dial) -> None:
-        self._links.dial(dial.contact, self._reach_directly if dial.upgrade else self._reach, dial.upgrade)
+        self._links.dial(dial.contact, partial(self._reach, trusted=dial.trusted, directly=dial.upgrade), dial.upgrade)
 
     def dial_back(self, node: NodeId, addresses: tuple[str, ...]) -> None:
         if self._nursery is not None:
@@ -244,15 +245,12 @@ class Libp2pTransport:
             return
         await self._links.accept(StreamPipe(stream, self._nursery)).wait()
 
-    async def _reach_directly(self, contact: Contact) -> tuple[Pipe, str]:
-        """A pipe that no relay carries."""
-        return await self._reach(contact, directly=True)
-
-    async def _reach(self, contact: Contact, directly: bool = False) -> tuple[Pipe, str]:
+    async def _reach(self, contact: Contact, trusted: tuple[str, ...], directly: bool) -> tuple[Pipe, str]:
+        """A pipe to a node; `directly`: one that no relay carries."""
         assert self._host is not None and self._nursery is not None
         network = network_of(self._host)
         try:
-            targets, expected = _targets(contact)
+            targets, expected = _targets(contact, trusted, tuple(map(str, self._reachable)))
             if directly:
                 targets = [target for target in targets if target.relay is None]
             there = sorted(alive(network, expected), key=is_relayed) if expected is not None else []
@@ -287,7 +285,7 @@ def _without_own(address: str) -> str:
     return address if is_relayed_address(address) else address.partition("/p2p/")[0]
 
 
-def _targets(contact: Contact) -> tuple[list[Target], ID | None]:
+def _targets(contact: Contact, trusted: tuple[str, ...], near: tuple[str, ...]) -> tuple[list[Target], ID | None]:
     """What to dial, and whom to expect there, if known. Raises ValueError with a sentence for people if nothing is left.
 
     What cannot be dialled is left out: strangers may have named it beside what can.
@@ -303,7 +301,7 @@ def _targets(contact: Contact) -> tuple[list[Target], ID | None]:
             wrong = error
             continue
         expected = expected or named
-        targets.append(Target(text, address, relay))
+        targets.append(Target(text, address, relay, None if text in trusted else near))
     if not targets:
         raise wrong
     return targets, expected

@@ -6,11 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import trio
+from libp2p.network.exceptions import SwarmDialAllFailedError
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
 from node.libp2p import addresses
-from node.libp2p.host import peer_of
+from node.libp2p.host import network_of, peer_of
 from node.libp2p.lookup import contact_of
 from node.libp2p.reserving import Reservations
 from node.transport import ListenError
@@ -79,6 +80,24 @@ async def test_names_are_dialled() -> None:
         assert (await alice.next(NeighbourUp)).node == bob.node
 
 
+async def test_a_strangers_name_does_not_lead_into_a_network_that_this_node_is_not_in() -> None:
+    """Nor does its address. What the user has given may."""
+    transport = node_on_loopback(ALICE, SWARM)
+    transport._announce = ["/ip4/8.8.8.8/tcp/4976"]
+    async with running(_One(transport), ALICE) as alice, running(LoopbackBench(), BOB) as bob:
+        port = bob.addresses[0].split("/")[4]
+        for host in ("dns4/localhost", "dns/127.0.0.1", "ip4/127.0.0.1"):
+            contact = Contact(bob.node, (f"/{host}/tcp/{port}",))
+            alice.transport.dial(Dial(contact))
+            assert "only strangers have named it" in (await alice.next(DialFailed)).cause
+        host = network_of(transport._host)
+        host.peerstore.add_addrs(peer_of(bob.node), [Multiaddr(f"/dns4/localhost/tcp/{port}")], 600)
+        with pytest.raises(SwarmDialAllFailedError, match="only strangers have named it"):
+            await host.dial_peer(peer_of(bob.node))
+        alice.transport.dial(Dial(contact, trusted=contact.addresses))
+        assert (await alice.next(NeighbourUp)).node == bob.node
+
+
 async def test_both_families_share_a_port() -> None:
     with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
         probe.bind(("::1", 0))
@@ -87,7 +106,8 @@ async def test_both_families_share_a_port() -> None:
         transport._listen = [f"/ip4/127.0.0.1/tcp/{port}", f"/ip6/::1/tcp/{port}"]
         async with running(_One(transport), ALICE) as alice, running(LoopbackBench(), BOB) as bob:
             assert len(alice.addresses) == 2
-            bob.transport.dial(Dial(Contact(alice.node, (f"/ip6/::1/tcp/{port}",))))
+            there = (f"/ip6/::1/tcp/{port}",)
+            bob.transport.dial(Dial(Contact(alice.node, there), trusted=there))
             assert (await bob.next(NeighbourUp)).node == alice.node
         return
     pytest.skip("no IPv6 on the loopback interface")
