@@ -186,6 +186,7 @@ class Member:
                 self.reach.carried = nodes
                 return []
             case Asked(task):
+                self.index.seek(task.skill)
                 return self.asking.begin(task, now)
             case PingAsked(node):
                 return self._ping_asked(node, now)

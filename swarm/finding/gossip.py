@@ -86,7 +86,7 @@ class Gossip:
                 continue
             known = self._index.get(signed.issuer)
             is_renewal = known is not None and known.signed.body == signed.body
-            self._index.learn(signed, now, first_hand)
+            self._index.learn(signed, now, first_hand, sender)
             self._note((signed.issuer, None, Advert), signed, sender, is_renewal)
             news.append(signed)
         return news
