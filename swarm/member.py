@@ -252,11 +252,11 @@ class Member:
             case Pong(nonce):
                 return self.roster.pong(sender, nonce, now)
             case AdvertDigest():
-                return self.gossip.compare(sender, message)
+                return self.gossip.compare(sender, message, now)
             case AdvertWant():
-                return self.gossip.give(sender, message)
+                return self.gossip.give(sender, message, now)
             case AdvertPull():
-                return self.gossip.answer(sender, message)
+                return self.gossip.answer(sender, message, now)
             case ReachAsk():
                 return self.reach.asked(sender, message, now)
             case ReachAnswer():

@@ -38,6 +38,8 @@ TIMER_S = 0.001  # Times are sums of floats.
 LAST_WORDS_MAX = 64  # About what goes wrong in a minute.
 HEARD_PER_S = 64.0  # News from one neighbour, each costing a check of its seal: far more than one tells.
 HEARD_BURST = 512.0  # What answers a digest comes at once.
+ANSWERED_PER_S = 16.0  # Adverts and pulses told to one neighbour that asks, for ten bytes ask for 64 of each: more than comparing
+ANSWERED_BURST = 1024.0  # brings in the busiest swarm. At once: all that a newcomer lacks, twice.
 FIRST, LAST = NodeId(bytes(NODE_ID_BYTES)), NodeId(b"\xff" * NODE_ID_BYTES)
 CROWDED, TWIN = "crowded", "own identity"
 
@@ -62,6 +64,7 @@ class Gossip:
         self._told_at = float("-inf")
         self._allowance = 0.0
         self._heard: dict[NodeId, tuple[float, float]] = {}  # Neighbour to what it may still tell, and as of when.
+        self._answered: dict[NodeId, tuple[float, float]] = {}  # The same of what it may be told when it asks.
         self._last_words: dict[NodeId, Signed[Message]] = {}  # Why a node was forgotten, for those who missed it.
         self.refused: dict[str, int] = {}
         self.twin = ""
@@ -165,6 +168,7 @@ class Gossip:
 
     def unlinked(self, node: NodeId) -> None:
         self._heard.pop(node, None)
+        self._answered.pop(node, None)
 
     def _hear_of_self(self, signed: Signed[Message], now: float, where: str) -> None:
         """Only a second node with this identity, or this one's own past under another clock, says more than this node has said."""
@@ -283,8 +287,10 @@ class Gossip:
         known = [self._index.get(each) for each in nodes]
         return Send(node, AdvertDigest(first, last, tuple(_digest(each) for each in known if each is not None)))
 
-    def compare(self, sender: NodeId, digest: AdvertDigest) -> list[Effect]:
+    def compare(self, sender: NodeId, digest: AdvertDigest, now: float) -> list[Effect]:
         """What the sender of a digest lacks, and a question for what this node lacks, as far as there is room."""
+        if self._left_for(sender, now) < 1:
+            return []
         theirs = {each.node: each for each in digest.known}
         told: list[Signed[Message]] = []
         adverts = 0
@@ -308,7 +314,7 @@ class Gossip:
         # No more than there is room for: in a swarm too large for anybody's view, everybody lacks most of the others.
         left_out = dict.fromkeys(strangers[self._index.room :])
         wanted = tuple(node for node in lacking if node not in left_out)
-        return [*_sends(sender, told), *([Send(sender, AdvertWant(wanted))] if wanted else [])]
+        return [*self._answer(sender, told, now), *([Send(sender, AdvertWant(wanted))] if wanted else [])]
 
     def _lacks(self, there: Digest) -> bool:
         if there.node == self._node:
@@ -318,12 +324,25 @@ class Gossip:
             return self._index.room > 0 and max(there.card, there.pulse) > self._index.version(there.node)
         return there.card > known.signed.issued_at_ms or there.pulse > known.version
 
-    def give(self, sender: NodeId, want: AdvertWant) -> list[Effect]:
-        return _told(sender, [known for node in want.nodes if (known := self._index.get(node)) is not None])
+    def give(self, sender: NodeId, want: AdvertWant, now: float) -> list[Effect]:
+        found = [known for node in want.nodes if (known := self._index.get(node)) is not None]
+        return self._answer(sender, _all_of(found), now)
 
-    def answer(self, node: NodeId, pull: AdvertPull) -> list[Effect]:
+    def answer(self, node: NodeId, pull: AdvertPull, now: float) -> list[Effect]:
         count = min(pull.adverts_max, self._settings.pull_adverts)
-        return _told(node, [known for known in self._index.freshest(pull.skill, count) if known.node != node])
+        found = [known for known in self._index.freshest(pull.skill, count) if known.node != node]
+        return self._answer(node, _all_of(found), now)
+
+    def _answer(self, node: NodeId, told: list[Signed[Message]], now: float) -> list[Effect]:
+        """As much of an answer as this neighbour may be told now; to look for nothing costs as much as one."""
+        left = self._left_for(node, now)
+        told = told[: int(left)]
+        self._answered[node] = (max(0.0, left - max(1, len(told))), now)
+        return _sends(node, told)
+
+    def _left_for(self, node: NodeId, now: float) -> float:
+        left, since = self._answered.get(node, (ANSWERED_BURST, now))
+        return min(ANSWERED_BURST, left + max(0.0, now - since) * ANSWERED_PER_S)
 
 
 def _digest(known: Known) -> Digest:
@@ -338,11 +357,12 @@ def _load(told: Advert | Pulse) -> tuple[int, int, bool]:
     return told.busy, told.queued, told.draining
 
 
-def _told(node: NodeId, found: Iterable[Known]) -> list[Effect]:
+def _all_of(found: Iterable[Known]) -> list[Signed[Message]]:
+    """The advert and the pulse of each."""
     signed: list[Signed[Message]] = []
     for known in found:
         signed += [known.signed] if known.pulse is None else [known.pulse, known.signed]
-    return _sends(node, signed)
+    return signed
 
 
 def _sends(node: NodeId, signed: Sequence[Signed[Message]]) -> list[Effect]:

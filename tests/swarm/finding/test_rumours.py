@@ -124,7 +124,7 @@ def test_two_who_have_lost_a_node_are_believed_sooner_than_one() -> None:
     assert ada.gossip.bury_overdue(NOW + 1 + REFUTE_MANY_S) == [BOB]
     assert ada.index.get(BOB) is None
     behind = AdvertDigest(FIRST, LAST, (Digest(BOB, NOW_MS, 0), Digest(CYD, NOW_MS, 0), Digest(DAN, NOW_MS, 0)))
-    [(_, why)] = rumoured(ada.gossip.compare(EVE, behind))
+    [(_, why)] = rumoured(ada.gossip.compare(EVE, behind, NOW + 1))
     assert [told.node for told in why] == [BOB], "whoever missed it is told when it compares"
 
 
@@ -249,8 +249,8 @@ def test_whoever_missed_that_a_node_is_gone_is_told_when_it_compares() -> None:
     ada.hears(of(BOB), of(CYD))
     ada.feels(pulse(BOB, at=NOW + 2, leaving=True), at=NOW + 2)
     behind = AdvertDigest(FIRST, LAST, (Digest(BOB, NOW_MS, 0), Digest(CYD, NOW_MS, 0)))
-    assert rumoured(ada.gossip.compare(EVE, behind)) == [(EVE, [pulse(BOB, leaving=True).body])]
-    assert asked(ada.gossip.compare(EVE, behind)) == []
+    assert rumoured(ada.gossip.compare(EVE, behind, NOW + 1)) == [(EVE, [pulse(BOB, leaving=True).body])]
+    assert asked(ada.gossip.compare(EVE, behind, NOW + 1)) == []
     ahead = AdvertDigest(FIRST, LAST, (Digest(BOB, NOW_MS + 3000, 0), Digest(CYD, NOW_MS, 0)))
-    assert rumoured(ada.gossip.compare(EVE, ahead)) == []
-    assert asked(ada.gossip.compare(EVE, ahead)) == [(EVE, (BOB,))]
+    assert rumoured(ada.gossip.compare(EVE, ahead, NOW + 1)) == []
+    assert asked(ada.gossip.compare(EVE, ahead, NOW + 1)) == [(EVE, (BOB,))]
