@@ -51,7 +51,8 @@ class _Entry:
 
     @property
     def dial(self) -> Dial:
-        return Dial(self.contact, trusted=tuple(dict.fromkeys((*self.given, *self.led, *self.local))))
+        # What has led there is not among the trusted: a name that did may mean another machine by now.
+        return Dial(self.contact, trusted=tuple(dict.fromkeys((*self.given, *self.local))))
 
     @property
     def worth(self) -> int:
