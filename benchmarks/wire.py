@@ -9,7 +9,6 @@ from protocol.identity import Identity
 from protocol.link import Link
 from protocol.messages import Message, TaskAccepted, TaskFailed, TaskPiece, TaskRequest
 from protocol.parts import AttemptId, Sampling, TaskId, Turn
-from protocol.replay import ReplayWindow
 
 ROUNDS = 2000
 NOW_S = 1_800_000_000.0
@@ -19,8 +18,8 @@ def measure(folder: Path) -> list[Figure]:
     dice = Random(1)
     asker, worker = Identity(b"a" * 32), Identity(b"b" * 32)
     swarm = bytes(32)
-    near = Link(asker, worker.node, swarm, ReplayWindow(), dice)
-    far = Link(worker, asker.node, swarm, ReplayWindow(), dice)
+    near = Link(asker, worker.node, swarm, dice)
+    far = Link(worker, asker.node, swarm, dice)
     far.receive(near.hello("asker", "", (), NOW_S), NOW_S)
     near.receive(far.hello("worker", "", (), NOW_S), NOW_S)
     sealed_s, piece_s = 0.0, 0.0

@@ -9,6 +9,7 @@ with the smaller NodeId may have greeted on its own pipe just before; it holds t
 or gone. So the link dialled by the smaller NodeId is kept.
 """
 
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,11 +21,10 @@ import trio
 
 from node.outbox import Outbox
 from node.transport import Counts, Post, TransportEvent
-from protocol.errors import RemoteProtocolError
+from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.identity import Identity, NodeId
 from protocol.link import Link
 from protocol.messages import Goodbye, Hello, Message, TaskRequest
-from protocol.replay import ReplayWindow
 from swarm.events import DialFailed, NeighbourDown, NeighbourUp, Received, Undelivered
 from swarm.values import Contact
 
@@ -37,6 +37,8 @@ WAITING_MESSAGES_MAX = 64  # For one peer that is being dialled: as many as atte
 CLOSED_BY_PEER = "The peer closed the connection."
 NOT_READING = "The peer does not read what is sent to it."
 REPLACED = "The peer opened a new connection."
+
+log = logging.getLogger(__name__)
 
 
 class PipeBroken(Exception):
@@ -104,7 +106,6 @@ class Links:
         self._received_bytes = 0
         self._identity, self._swarm, self._name, self._agent = identity, swarm, name, agent
         self._clock, self._dice = clock, dice
-        self._replay = ReplayWindow()
         self._post: Post = _ignore
         self._nursery: trio.Nursery | None = None
         self._sessions: list[Session] = []
@@ -113,6 +114,7 @@ class Links:
         self._dials: dict[NodeId, int] = {}
         self._dial_slots = trio.CapacityLimiter(DIALS_MAX)
         self._waiting: dict[NodeId, list[Message]] = {}
+        self._unfit: dict[type[Message], None] = {}  # What was told in the log once.
 
     def open(self, post: Post, addresses: tuple[str, ...], nursery: trio.Nursery) -> None:
         """Begin to post events; `addresses` are what our Hellos say. `nursery` must not end
@@ -232,7 +234,7 @@ class Links:
         return session.gone
 
     def _session(self, pipe: Pipe, address: str | None) -> Session:
-        link = Link(self._identity, pipe.peer, self._swarm, self._replay, self._dice)
+        link = Link(self._identity, pipe.peer, self._swarm, self._dice)
         session = Session(pipe, link, address)
         self._sessions.append(session)
         return session
@@ -348,7 +350,14 @@ class Links:
         return queued
 
     def _put(self, session: Session, message: Message) -> None:
-        frame = session.link.send(message, self._clock())
+        try:
+            frame = session.link.send(message, self._clock())
+        except LocalProtocolError as mistake:
+            # Ours, but a stranger's words may have led to it: what is lost is the message, not the node.
+            frame = b""
+            if type(message) not in self._unfit:
+                self._unfit[type(message)] = None
+                log.warning("a message of this node that breaks the protocol was not sent: %s", mistake)
         if not frame and isinstance(message, TaskRequest):
             self._post(Undelivered(session.pipe.peer, message))  # Too many attempts are open there.
         if frame and not self._queue(session, type(message).__name__, frame):

@@ -70,7 +70,7 @@ class Watched:
         return Contact(self.node, self.addresses)
 
     def dial(self, other: "Watched") -> None:
-        self.transport.dial(Dial(other.contact))
+        self.transport.dial(Dial(other.contact, trusted=other.addresses))
 
 
 @asynccontextmanager

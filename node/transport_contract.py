@@ -16,9 +16,8 @@ from node.transport_bench import ALICE, BOB, CAROL, OTHER_SWARM, SWARM, Bench, W
 from protocol import codec, framing
 from protocol.identity import Identity
 from protocol.link import Link
-from protocol.messages import AdvertPull, Hello, Ping, TaskPiece, TaskRequest
+from protocol.messages import AdvertPull, Hello, Ping, ReachAnswer, TaskPiece, TaskRequest
 from protocol.parts import AttemptId, Sampling, TaskId, Turn
-from protocol.replay import ReplayWindow
 from swarm.effects import Dial
 from swarm.events import (
     ContactsFound,
@@ -235,21 +234,29 @@ async def check_a_broken_rule_ends_the_link(bench: Bench) -> None:
             assert not bob.all(Received)
 
 
-async def check_a_replayed_greeting_gets_no_link(bench: Bench) -> None:
+async def check_the_greeting_of_another_gets_no_link(bench: Bench) -> None:
+    """Whoever has recorded it: the transport has proved who the peer is, and that is not its issuer."""
     async with running(bench, BOB) as bob:
         async with bench.stranger(ALICE, bob.addresses[0]) as pipe:
-            link = Link(Identity(ALICE), bob.node, SWARM, ReplayWindow(), Random(1))
+            link = Link(Identity(ALICE), bob.node, SWARM, Random(1))
             recorded = link.hello("alice", "test", (), bench.clock())
             await pipe.write(recorded)
             await bob.next(NeighbourUp)
         await bob.next(NeighbourDown)
-        async with bench.stranger(ALICE, bob.addresses[0]) as pipe:
-            await pipe.write(recorded)
-            await _read_to_the_end(pipe)
         async with bench.stranger(CAROL, bob.addresses[0]) as pipe:
             await pipe.write(recorded)
             await _read_to_the_end(pipe)
         assert len(bob.all(NeighbourUp)) == 1
+
+
+async def check_a_message_that_cannot_be_sent_costs_nothing_else(bench: Bench) -> None:
+    """A member that was led to a message out of bounds: the link stays, and a task goes elsewhere."""
+    async with linked(bench) as (alice, bob):
+        request = TaskRequest(AttemptId(b"\7" * 16), TaskId(b"\7" * 16), "x" * 99, "", (), 9, Sampling(), (), 9_000)
+        for message in (ReachAnswer("é" * 100, ()), request, Ping(1)):
+            alice.transport.send(bob.node, message)
+        assert (await alice.next(Undelivered)).message == request
+        assert (await bob.next(Received)).message == Ping(1)
 
 
 # --- Being reached ----------------------------------------------------------------------------------------------------
@@ -328,7 +335,7 @@ async def _echo(first: Watched, second: Watched) -> None:
 
 async def _greeted(bench: Bench, pipe: Pipe, seed: bytes) -> Link:
     """Greet Bob over a bare pipe."""
-    link = Link(Identity(seed), Identity(BOB).node, SWARM, ReplayWindow(), Random())
+    link = Link(Identity(seed), Identity(BOB).node, SWARM, Random())
     await pipe.write(link.hello("stranger", "test", (), bench.clock()))
     received: list[object] = []
     while not received:
@@ -362,7 +369,8 @@ CHECKS: tuple[Callable[[Bench], Awaitable[None]], ...] = (
     check_a_second_address_is_tried,
     check_a_taken_address_is_an_error,
     check_a_broken_rule_ends_the_link,
-    check_a_replayed_greeting_gets_no_link,
+    check_the_greeting_of_another_gets_no_link,
+    check_a_message_that_cannot_be_sent_costs_nothing_else,
     check_links_say_where_the_peer_is,
     check_a_dial_back_tells_who_answers,
     check_an_announced_address_is_told_to_new_neighbours,

@@ -75,6 +75,11 @@ def _decode(body: bytes, allowed: Mapping[int, type[Message]]) -> Message:
 def unpack(data: bytes) -> Plain:
     """Any msgpack value within hard limits: no maps, no extensions. Raises RemoteProtocolError."""
     try:
+        if b"\xdc" in data or b"\xdd" in data:
+            # Heads of long arrays, perhaps. Room for the items is made once one is read; this finds without what is not there.
+            promised = msgpack.Unpacker(max_buffer_size=len(data))
+            promised.feed(data)
+            promised.skip()
         return msgpack.unpackb(
             data,
             raw=False,

@@ -6,11 +6,9 @@ from typing import Final
 FRAME_BYTES_MAX: Final = 128 * 1024  # A third over the largest body; who announces more is cut before it is buffered.
 BODY_BYTES_MAX: Final = 96 * 1024  # A full request in UTF-8, with room for its other fields.
 HEADER_BYTES_MAX: Final = 256  # The header's fields add up to about 130 bytes.
-LIFETIME_MS_MAX: Final = 600_000  # Nothing that is signed is worth keeping longer; bounds the replay window.
+LIFETIME_MS_MAX: Final = 600_000  # Nothing that is signed is worth keeping longer.
 CLOCK_SKEW_MS_MAX: Final = 120_000  # Laptops drift; two minutes covers those without NTP for a season.
 MESSAGE_LIFETIME_MS: Final = 30_000  # Of messages between neighbours; they are read at once or their link is gone.
-REPLAY_PER_ISSUER_MAX: Final = 256  # Only Hellos need remembering: more than one a second is not a node but a flood.
-REPLAY_TOTAL_MAX: Final = 16_384  # 3 MB from few issuers, 18 MB from as many. Full refuses the new, forgets none.
 
 # Links.
 EXCHANGES_PER_LINK_MAX: Final = 64  # Attempts open at once on one link, in each direction.

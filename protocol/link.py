@@ -1,4 +1,4 @@
-"""One link with one peer, as bytes in and messages out: frames, envelopes, replay and the order of attempts in one place.
+"""One link with one peer, as bytes in and messages out: frames, envelopes and the order of attempts in one place.
 
 A Link lives as long as its stream. It has no clock and no socket: the transport gives it chunks and the time, and sends what it
 returns.
@@ -14,7 +14,6 @@ from protocol.exchange import TASK_MESSAGES, Exchanges
 from protocol.framing import Form, FrameReader
 from protocol.identity import Identity, NodeId
 from protocol.messages import Hello, Message
-from protocol.replay import ReplayWindow
 
 TOKEN_BYTES = 8
 COUNTER_BYTES = 8
@@ -26,9 +25,9 @@ class Link:
     After a RemoteProtocolError nothing more may be read from the link; close it.
     """
 
-    def __init__(self, identity: Identity, peer: NodeId, swarm: bytes, replay: ReplayWindow, dice: Random) -> None:
-        """`replay` is shared by all links of a node; `dice` need not be secret, only unlikely to repeat."""
-        self._identity, self._peer, self._swarm, self._replay, self._dice = identity, peer, swarm, replay, dice
+    def __init__(self, identity: Identity, peer: NodeId, swarm: bytes, dice: Random) -> None:
+        """`peer` is who the transport has proved to be there; `dice` need not be secret, only unlikely to repeat."""
+        self._identity, self._peer, self._swarm, self._dice = identity, peer, swarm, dice
         self._frames = FrameReader()
         self._exchanges = Exchanges()
         self._token = dice.randbytes(TOKEN_BYTES)
@@ -80,7 +79,10 @@ class Link:
         return framing.frame(Form.SEALED, envelope.seal(self._identity, header, body))
 
     def _opened(self, form: Form, payload: bytes, now_s: float) -> Message:
-        """Checks, the cheapest first; a nonce counts as seen only once the signature holds."""
+        """Checks, the cheapest first; a counter counts as seen only once the signature holds.
+
+        A Hello that was opened before is no danger: it is bound to its issuer and to us, and only its issuer can be this peer.
+        """
         if form is Form.BARE:
             if self._peer_token is None:
                 raise RemoteProtocolError("disorder", "the first message of a link is a Hello")
@@ -93,12 +95,11 @@ class Link:
         envelope.check(header, self._swarm, self._identity.node, now_ms)
         if header.issuer != self._peer:
             raise RemoteProtocolError("forged", "sealed by somebody else than the peer of this link")
-        if self._peer_token is None:
-            self._replay.refuse_known(header, now_ms)
-        elif header.nonce[:TOKEN_BYTES] != self._token:
-            raise RemoteProtocolError("replayed", "an envelope from another link")
-        elif int.from_bytes(header.nonce[TOKEN_BYTES:], "big") <= self._seen:
-            raise RemoteProtocolError("replayed", "an envelope that was opened before")
+        if self._peer_token is not None:
+            if header.nonce[:TOKEN_BYTES] != self._token:
+                raise RemoteProtocolError("replayed", "an envelope from another link")
+            if int.from_bytes(header.nonce[TOKEN_BYTES:], "big") <= self._seen:
+                raise RemoteProtocolError("replayed", "an envelope that was opened before")
         message = codec.decode(body)
         if isinstance(message, Hello) is not (self._peer_token is None):
             raise RemoteProtocolError("disorder", "exactly the first message of a link is a Hello")
@@ -106,7 +107,6 @@ class Link:
             raise RemoteProtocolError("garbage", f"{type(message).__name__} in an envelope of its own")
         envelope.prove(payload)
         if isinstance(message, Hello):
-            self._replay.remember(header)
             self._peer_token = message.token
         else:
             self._seen = int.from_bytes(header.nonce[TOKEN_BYTES:], "big")

@@ -89,7 +89,6 @@ class Process:
     node: NodeId
     member: Handles
     epoch: float  # What this machine's clock showed at virtual time 0.
-    replay: Any = None  # The ReplayWindow of wired worlds.
     open: bool = True
     frozen_at: float | None = None
     missed: list[tuple[Any, Any]] = field(default_factory=list)

@@ -13,6 +13,7 @@ from simulations.news import News
 from simulations.report import Report, Tally, report_of
 from simulations.scenario import Scenario
 from simulations.shares import Shares
+from simulations.slander import Slander
 from simulations.spam import Spam
 from simulations.trace import TraceHash
 from simulations.truth import Truth
@@ -42,6 +43,7 @@ def _played(scenario: Scenario, seed: int, make_member: MakeMember, hashed: bool
     news = News(world)
     workload, faults, tally = Workload(world), Faults(world, news), Tally()
     Spam(world)
+    Slander(world)
     ends, truth, shares = EveryTaskEndsOnce(world), Truth(world), Shares(world)
     invariants: list[Invariant] = [ends, WorkersKeepTheirSlots(), QueuesAreBounded()]
     world.watch(tally)

@@ -82,6 +82,8 @@ class MembersTable(Table, frozen=True, kw_only=True):
     """Adverts of workers that do not exist, which each tells each of its neighbours every second."""
     poisons: Annotated[int, Meta(ge=0, le=REGIONS)] = 0
     """In so many regions of the DHT each also writes hundreds of such workers down, under every skill and as members."""
+    slanders: bool = False
+    """Whether each says of all others, one after the other, that they are dead."""
     hidden: bool = False
     """Whether each is behind a router that lets nobody in."""
     carries: Whole = 0

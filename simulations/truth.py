@@ -131,7 +131,7 @@ class Truth:
         return 2 * latency_s + work_s * (1 + max(0.0, before - 0.5) / capability.slots)
 
     def _is_refused(self, here: Machine, machine: Machine) -> bool:
-        """Whether the two take each other's greetings for replays, because one of their clocks is wrong."""
+        """Whether the two refuse each other's greetings, because one of their clocks is wrong."""
         return self._world.scenario.wired and abs(here.skew_s - machine.skew_s) * 1000 > lim.CLOCK_SKEW_MS_MAX
 
 

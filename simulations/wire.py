@@ -41,7 +41,7 @@ class Wire:
     def _link(self, end: End) -> Link:
         identity = end.process.machine.identity
         assert identity is not None
-        return Link(identity, NodeId(end.peer), self._swarm, end.process.replay, self._dice)
+        return Link(identity, NodeId(end.peer), self._swarm, self._dice)
 
     def _hello(self, end: End, link: Link) -> bytes:
         process = end.process

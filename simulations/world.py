@@ -17,7 +17,6 @@ from protocol.genesis import swarm_id
 from protocol.identity import Identity, NodeId
 from protocol.notary import Notary
 from protocol.parts import Capability
-from protocol.replay import ReplayWindow
 from simulations.agenda import Agenda
 from simulations.machines import Handles, Machine, Process
 from simulations.network import Network, exchanges_of
@@ -239,9 +238,8 @@ class World:
         settings = replace(self.settings, carried_max=machine.carries) if machine.carries else self.settings
         make_member = Sly if machine.hides_load and self._make_member is Member else self._make_member
         member = make_member(machine.node, machine.name, settings, notary, dice)
-        replay = ReplayWindow() if machine.identity is not None else None
         process = machine.process = Process(
-            machine, machine.node, member, EPOCH + machine.skew_s, replay, addresses=machine.addresses
+            machine, machine.node, member, EPOCH + machine.skew_s, addresses=machine.addresses
         )
         seeds = [seed for seed in self.machines[: self.scenario.bootstraps] if seed is not machine]
         drawn = self.dice(f"join {machine.index}").sample(seeds, min(self.scenario.join, len(seeds)))

@@ -245,12 +245,15 @@ class SetTimer:
 class Dial:
     """Open a link, trying the addresses in order. Ends in NeighbourUp or DialFailed.
 
+    `trusted` of them may lead anywhere: the user gave them, or this network told of them. The others come from strangers, and must
+    not lead into networks that this node is not in, whatever their names mean.
     `upgrade`: there is a link, but a relay carries it. If a direct one can be opened it takes the place of the old one, with
     NeighbourDown and NeighbourUp; if not, nothing happens.
     """
 
     contact: Contact
     upgrade: bool = False
+    trusted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

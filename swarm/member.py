@@ -38,7 +38,6 @@ from swarm.effects import (
     AdvertDue,
     Announce,
     DeadlinePassed,
-    Dial,
     DigestDue,
     Effect,
     FindProviders,
@@ -187,6 +186,7 @@ class Member:
                 self.reach.carried = nodes
                 return []
             case Asked(task):
+                self.index.seek(task.skill)
                 return self.asking.begin(task, now)
             case PingAsked(node):
                 return self._ping_asked(node, now)
@@ -252,11 +252,11 @@ class Member:
             case Pong(nonce):
                 return self.roster.pong(sender, nonce, now)
             case AdvertDigest():
-                return self.gossip.compare(sender, message)
+                return self.gossip.compare(sender, message, now)
             case AdvertWant():
-                return self.gossip.give(sender, message)
+                return self.gossip.give(sender, message, now)
             case AdvertPull():
-                return self.gossip.answer(sender, message)
+                return self.gossip.answer(sender, message, now)
             case ReachAsk():
                 return self.reach.asked(sender, message, now)
             case ReachAnswer():
@@ -375,7 +375,7 @@ class Member:
         if node == self.node or node in self.roster:
             return []
         known = self.index.get(node)
-        return [Dial(Contact(node, known.advert.addresses))] if known else []
+        return [self.contacts.dial(Contact(node, known.advert.addresses))] if known else []
 
     def _ping_asked(self, node: NodeId, now: float) -> list[Effect]:
         if node in self.roster:

@@ -352,13 +352,12 @@ class Attempts:
 
 @dataclass
 class Listener:
-    """One end of a link, hearing. `known` are the Hellos that the node remembers."""
+    """One end of a link, hearing."""
 
     swarm: bytes
     own: bytes
     peer: bytes
     token: bytes
-    known: set[bytes] = field(default_factory=set)
     greeted: bool = False
     counter: int = 0
     attempts: Attempts = field(default_factory=Attempts)
@@ -397,10 +396,7 @@ class Listener:
         if header["issuer"] != self.peer:
             raise Refused("forged")
         counter = int.from_bytes(header["nonce"][8:], "big")
-        if self.greeted:
-            if header["nonce"][:8] != self.token or counter <= self.counter:
-                raise Refused("replayed")
-        elif header["nonce"] in self.known:
+        if self.greeted and (header["nonce"][:8] != self.token or counter <= self.counter):
             raise Refused("replayed")
         name, fields = decode(body)
         if (name == "Hello") is self.greeted:
@@ -409,7 +405,6 @@ class Listener:
             raise Refused("garbage")
         prove(payload)
         if name == "Hello":
-            self.known.add(header["nonce"])
             self.greeted = True
         else:
             self.counter = counter

@@ -14,7 +14,6 @@ from protocol.framing import FrameReader
 from protocol.identity import Identity, NodeId
 from protocol.link import Link
 from protocol.messages import Goodbye, Hello, Ping
-from protocol.replay import ReplayWindow
 from swarm.effects import Dial
 from swarm.events import NeighbourDown, NeighbourUp, Received
 from swarm.values import Contact
@@ -61,7 +60,7 @@ async def read_for(pipe: Pipe, seconds: float) -> bytes:
 
 
 def greeting(stranger: Identity, peer: NodeId, seed: int = 0) -> tuple[Link, bytes]:
-    link = Link(stranger, peer, SWARM, ReplayWindow(), Random(seed))
+    link = Link(stranger, peer, SWARM, Random(seed))
     return link, link.hello("stranger", "test", (), clock())
 
 

@@ -10,7 +10,9 @@ from multiaddr import Multiaddr
 from multiaddr.exceptions import Error as MultiaddrError
 
 from node.transport import ListenError
+from protocol.identity import NodeId, node_text
 from protocol.limits import ADDRESS_BYTES_MAX, ADDRESSES_MAX
+from swarm.finding.places import fits
 
 _UNSPECIFIED = ("0.0.0.0", "::")
 _HOSTS = ("ip4", "ip6", "dns", "dns4", "dns6")
@@ -18,8 +20,8 @@ _HOSTS = ("ip4", "ip6", "dns", "dns4", "dns6")
 
 def split(text: str) -> tuple[Multiaddr, ID | None]:
     """An address without its `/p2p/…`, and the peer that this names. Raises ValueError with a sentence for people."""
-    if len(text) > ADDRESS_BYTES_MAX:
-        raise ValueError(f"An address of {len(text)} characters is too long.")
+    if not fits(text):
+        raise ValueError(f"An address of {len(text)} characters is too long: {ADDRESS_BYTES_MAX} bytes of UTF-8 are allowed.")
     try:
         address = Multiaddr(text)
         names = [protocol.name for protocol in address.protocols()]
@@ -38,7 +40,7 @@ def split_circuit(text: str) -> tuple[Multiaddr, ID, ID | None]:
     """
     before, _, behind = text.partition("/p2p-circuit")
     address, relay = split(before)
-    if relay is None or len(text) > ADDRESS_BYTES_MAX:
+    if relay is None or not fits(text):
         raise ValueError(f"{text} is not the address of a circuit such as /ip4/…/tcp/…/p2p/RELAY/p2p-circuit/p2p/NODE.")
     return address, relay, split(behind)[1] if behind else None
 
@@ -57,12 +59,16 @@ def parse_listen(texts: Sequence[str]) -> list[Multiaddr]:
     return addresses
 
 
-def parse_announce(texts: Sequence[str]) -> list[Multiaddr]:
-    """The addresses that others are told instead of those bound. Raises ListenError for what nobody could dial."""
+def parse_announce(texts: Sequence[str], node: NodeId) -> list[Multiaddr]:
+    """The addresses that others are told instead of those bound, with this node's id behind them.
+
+    Raises ListenError for what nobody could dial or no message could hold.
+    """
     try:
         addresses = [split(text)[0] for text in texts]
         for address in addresses:
             host_and_port(address)
+            split(f"{address}/p2p/{node_text(node)}")
     except ValueError as error:
         raise ListenError(f"{error} It cannot be announced.") from error
     return addresses[:ADDRESSES_MAX]

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from multiaddr import Multiaddr
 from node.libp2p.addresses import host_and_port
 from node.libp2p.circuits import CircuitRefused, direct, lead_through, raw_connection
 from protocol.limits import ADDRESSES_MAX
+from swarm.finding.places import dialable
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +29,15 @@ STAGGER_S = 0.25  # The next address starts this much later: RFC 8305's connecti
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One address, and its text as the user or a peer gave it. `relay` is who leads to the peer, from that address."""
+    """One address, and its text as the user or a peer gave it. `relay` is who leads to the peer, from that address.
+
+    `near`: if a stranger gave it, the addresses of this node, in whose networks alone it may lead to a private one. None: anywhere.
+    """
 
     text: str
     address: Multiaddr
     relay: ID | None = None
+    near: tuple[str, ...] | None = None
 
 
 class DialError(Exception):
@@ -120,14 +126,29 @@ async def _ground(swarm: Swarm, target: Target, expected: ID | None) -> RawConne
     except ValueError as error:
         raise DialError(f"{target.text} is not an address that this node can dial, such as /ip4/…/tcp/….") from error
     # The library's TCP dial does the same, but resolves names by a resolver that knows no /etc/hosts.
-    return RawConnection(TrioTCPStream(await trio.open_tcp_stream(host, port)), True)
+    return RawConnection(TrioTCPStream(await _open(target, host, port)), True)
+
+
+async def _open(target: Target, host: str, port: int) -> trio.SocketStream:
+    """A socket to a host, or to what a stranger's name means if a stranger may send this node there."""
+    if target.near is None:
+        return await trio.open_tcp_stream(host, port)
+    found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+    ips = dict.fromkeys(str(each[4][0]) for each in found)
+    allowed = [ip for ip in ips if dialable((f"/ip6/{ip}" if ":" in ip else f"/ip4/{ip}",), target.near)]
+    if not allowed:
+        raise DialError(f"{target.text} leads into a network that this node is not in, and only strangers have named it.")
+    for ip in allowed[:-1]:
+        with suppress(OSError):
+            return await trio.open_tcp_stream(ip, port)
+    return await trio.open_tcp_stream(allowed[-1], port)
 
 
 async def _circuit(swarm: Swarm, target: Target, relay: ID, expected: ID | None) -> RawConnection:
     if expected is None:
         raise DialError(f"{target.text} does not say which node the relay should lead to.")
     ways = direct(swarm, relay)
-    way = ways[0] if ways else await dial_one(swarm, Target(target.text, target.address), relay)
+    way = ways[0] if ways else await dial_one(swarm, Target(target.text, target.address, near=target.near), relay)
     try:
         return raw_connection(await lead_through(way, expected), relay, expected, initiator=True)
     except CircuitRefused as error:

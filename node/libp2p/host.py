@@ -76,7 +76,8 @@ logging.getLogger("libp2p").propagate = True
 class Book(PeerStore):
     """The library's book of addresses, which strangers write into: servers of the DHT name peers, and everybody names itself.
 
-    Nobody can write an address into it that would send this node into its own machine or network.
+    Nobody can write an address into it that would send this node into its own machine or network; names are resolved first
+    when they are dialled.
     """
 
     def __init__(self, announced: Callable[[], list[Multiaddr]], **bounds: int) -> None:
@@ -84,11 +85,15 @@ class Book(PeerStore):
         self._announced = announced
         self.refused = 0
 
-    def add_addrs(self, peer_id: ID, addrs: Sequence[Multiaddr], ttl: int = 0) -> None:
-        own = [str(address) for address in self._announced()]
-        told = list(addrs)[:ADDRESSES_READ_MAX]
+    @property
+    def near(self) -> tuple[str, ...] | None:
+        """Where this node is, if it listens anywhere; see `dialling.Target`."""
         # A host that announces nothing listens nowhere: a client that dials what its user has chosen.
-        kept = [address for address in told if not own or dialable((str(address),), own)]
+        return tuple(str(address) for address in self._announced()) or None
+
+    def add_addrs(self, peer_id: ID, addrs: Sequence[Multiaddr], ttl: int = 0) -> None:
+        near, told = self.near, list(addrs)[:ADDRESSES_READ_MAX]
+        kept = [address for address in told if near is None or dialable((str(address),), near)]
         self.refused += len(told) - len(kept)
         if kept or not told:
             super().add_addrs(peer_id, kept, ttl)

@@ -24,7 +24,8 @@ from multiaddr import Multiaddr
 
 from node.libp2p.dht_mends import KAD, MESSAGE_BYTES_MAX
 from node.libp2p.host import HANDSHAKE_S, node_of
-from protocol.limits import ADDRESS_BYTES_MAX, ADDRESSES_MAX
+from protocol.limits import ADDRESSES_MAX
+from swarm.finding.places import fits
 from swarm.finding.regions import PROVIDERS_MAX
 from swarm.values import Contact
 
@@ -173,7 +174,7 @@ class Lookup:
         for raw in told.addrs[:ADDRESSES_MAX]:
             try:
                 address = Multiaddr(raw)
-                if len(str(address)) > ADDRESS_BYTES_MAX:
+                if not fits(str(address)):
                     raise ValueError("too long")
             except Exception:  # The library raises whatever it meets while it parses.
                 self._refuse(NOT_AN_ADDRESS)
@@ -190,7 +191,7 @@ def contact_of(peer: ID, addresses: list[Multiaddr]) -> Contact | None:
         return None
     texts = [str(address) for address in addresses[:ADDRESSES_MAX]]
     named = (text if text.endswith(f"/p2p/{peer}") else f"{text}/p2p/{peer}" for text in texts)  # Circuits name their relay, too.
-    fitting = tuple(text for text in named if len(text) <= ADDRESS_BYTES_MAX)
+    fitting = tuple(text for text in named if fits(text) and text.rpartition("/p2p-circuit")[2].count("/p2p/") == 1)
     return Contact(node, fitting) if fitting else None
 
 

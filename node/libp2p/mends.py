@@ -69,7 +69,8 @@ def every_address_is_dialled() -> None:
         except PeerStoreError as error:
             raise SwarmException(f"no address of {peer_id} is known") from error
         try:
-            connection, _ = await dial_any(self, [Target(str(each), each) for each in addresses], peer_id)
+            near = getattr(self.peerstore, "near", None)  # Of `host.Book`, into which strangers write.
+            connection, _ = await dial_any(self, [Target(str(each), each, near=near) for each in addresses], peer_id)
         except DialError as error:
             raise SwarmDialAllFailedError(str(error), peer_id=peer_id, num_addrs_tried=len(addresses)) from error
         return [connection]

@@ -23,8 +23,8 @@ from node.libp2p.circuits import (
 from node.libp2p.connections import wait_closed
 from node.libp2p.host import peer_of
 from protocol.identity import NodeId
-from protocol.limits import ADDRESS_BYTES_MAX
 from swarm.events import RelayChanged
+from swarm.finding.places import fits
 
 RENEW_S = 600.0  # Well within any relay's reservation; a relay that has forgotten us is noticed.
 ANSWER_S = 10.0
@@ -95,7 +95,7 @@ class Reservations:
             except Exception:  # Whatever it says, it must lead somewhere.
                 continue
             text = f"{address.partition('/p2p/')[0]}/p2p/{relay}/p2p-circuit/p2p/{own}"
-            if "/p2p-circuit" not in address and len(text) <= ADDRESS_BYTES_MAX:
+            if "/p2p-circuit" not in address and fits(text):
                 found.append(text)
         return tuple(found[:ADDRESSES_EACH_MAX])
 

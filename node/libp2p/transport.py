@@ -1,8 +1,10 @@
 """The Transport over libp2p: one warm stream per peer on a host with explicit options, the DHT and mDNS as finders."""
 
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -31,11 +33,14 @@ from protocol.identity import Identity, NodeId, node_text
 from protocol.messages import Message
 from swarm.effects import Dial
 from swarm.events import AddressesChanged, CarriedChanged, ContactsFound, DialledBack, NeighbourDown, NeighbourUp
+from swarm.finding.places import fits
 from swarm.finding.places import is_relayed as is_relayed_address
 from swarm.values import MEMBERSHIP, Contact, Subject
 
 WIRE = TProtocol("/starlings/wire/1")
 NETWORKS_S = 20.0  # Between looks at which networks this machine is in.
+log = logging.getLogger(__name__)
+
 CLOSE_S = 3.0  # For the library to take its own tasks down; then they are cancelled.
 
 
@@ -94,7 +99,7 @@ class Libp2pTransport:
 
     async def run(self, post: Post, *, task_status: trio.TaskStatus[tuple[str, ...]]) -> None:
         wanted = addresses.parse_listen(self._listen)
-        self._reachable = addresses.parse_announce(self._announce)
+        self._reachable = addresses.parse_announce(self._announce, self.node)
         addresses.check_free(wanted)
         host = build_host(self._seed, lambda: self._reachable)
         missing: list[Multiaddr] = []
@@ -197,7 +202,7 @@ class Libp2pTransport:
         self._links.send(to, message)
 
     def dial(self, dial: Dial) -> None:
-        self._links.dial(dial.contact, self._reach_directly if dial.upgrade else self._reach, dial.upgrade)
+        self._links.dial(dial.contact, partial(self._reach, trusted=dial.trusted, directly=dial.upgrade), dial.upgrade)
 
     def dial_back(self, node: NodeId, addresses: tuple[str, ...]) -> None:
         if self._nursery is not None:
@@ -220,8 +225,13 @@ class Libp2pTransport:
             self._reservations.use(nodes)
 
     def announce(self, addresses: tuple[str, ...]) -> None:
-        self._links.addresses = addresses
-        self._reachable = [Multiaddr(address) for address in map(_without_own, addresses)]
+        told: dict[str, Multiaddr] = {}
+        for text in filter(fits, addresses):
+            try:
+                told[text] = Multiaddr(_without_own(text))
+            except Exception as error:  # Neighbours and relays have named some, and the library raises whatever it meets.
+                log.warning("not announced, for it is no address: %r (%r)", text, error)
+        self._links.addresses, self._reachable = tuple(told), list(told.values())
         if self._rendezvous is not None:
             self._rendezvous.moved()
 
@@ -249,15 +259,12 @@ class Libp2pTransport:
             return
         await self._links.accept(StreamPipe(stream, self._nursery)).wait()
 
-    async def _reach_directly(self, contact: Contact) -> tuple[Pipe, str]:
-        """A pipe that no relay carries."""
-        return await self._reach(contact, directly=True)
-
-    async def _reach(self, contact: Contact, directly: bool = False) -> tuple[Pipe, str]:
+    async def _reach(self, contact: Contact, trusted: tuple[str, ...], directly: bool) -> tuple[Pipe, str]:
+        """A pipe to a node; `directly`: one that no relay carries."""
         assert self._host is not None and self._nursery is not None
         network = network_of(self._host)
         try:
-            targets, expected = _targets(contact)
+            targets, expected = _targets(contact, trusted, tuple(map(str, self._reachable)))
             if directly:
                 targets = [target for target in targets if target.relay is None]
             there = sorted(alive(network, expected), key=is_relayed) if expected is not None else []
@@ -291,20 +298,31 @@ def _without_own(address: str) -> str:
     return address if is_relayed_address(address) else address.partition("/p2p/")[0]
 
 
-def _targets(contact: Contact) -> tuple[list[Target], ID | None]:
-    """What to dial, and whom to expect there, if known. Raises ValueError with a sentence for people."""
+def _targets(contact: Contact, trusted: tuple[str, ...], near: tuple[str, ...]) -> tuple[list[Target], ID | None]:
+    """What to dial, and whom to expect there, if known. Raises ValueError with a sentence for people if nothing is left.
+
+    What cannot be dialled is left out: strangers may have named it beside what can.
+    """
     expected = None if contact.node is None else peer_of(contact.node)
-    targets = []
+    targets, wrong = [], ValueError("There is no address to dial.")
     for text in sorted(contact.addresses, key=is_relayed_address):
-        relay = None
-        if is_relayed_address(text):
-            address, relay, named = addresses.split_circuit(text)
-        else:
-            address, named = addresses.split(text)
-        if expected is not None and named is not None and named != expected:
-            raise ValueError(f"{text} names another node than {expected}.")
+        try:
+            address, relay, named = _read(text)
+            if expected is not None and named is not None and named != expected:
+                raise ValueError(f"{text} names another node than {expected}.")
+        except ValueError as error:
+            wrong = error
+            continue
         expected = expected or named
-        targets.append(Target(text, address, relay))
+        targets.append(Target(text, address, relay, None if text in trusted else near))
     if not targets:
-        raise ValueError("There is no address to dial.")
+        raise wrong
     return targets, expected
+
+
+def _read(text: str) -> tuple[Multiaddr, ID | None, ID | None]:
+    """An address, the relay that it leads through, and the peer that it names."""
+    if is_relayed_address(text):
+        return addresses.split_circuit(text)
+    address, named = addresses.split(text)
+    return address, None, named

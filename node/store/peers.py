@@ -7,7 +7,8 @@ from pathlib import Path
 from node.exits import Failure
 from node.store.atomic import write_atomically
 from protocol.identity import node_from_text, node_text
-from protocol.limits import ADDRESS_BYTES_MAX, ADDRESSES_MAX
+from protocol.limits import ADDRESSES_MAX
+from swarm.finding.places import fits
 from swarm.values import Contact
 
 VERSION = 1
@@ -45,5 +46,5 @@ def _contact(peer: dict[str, object]) -> Contact:
     addresses = peer["addresses"]
     if not isinstance(addresses, list):
         raise TypeError("addresses")
-    texts = [text for text in addresses if isinstance(text, str) and len(text) <= ADDRESS_BYTES_MAX]
+    texts = [text for text in addresses if isinstance(text, str) and fits(text)]
     return Contact(node_from_text(str(peer["node"])), tuple(texts[:ADDRESSES_MAX]))

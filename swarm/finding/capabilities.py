@@ -13,6 +13,8 @@ from swarm.settings import Settings
 
 FORGOTTEN_MAX = 1024  # Tombstones. Older ones fall out; by then their adverts have expired everywhere.
 EARLY_MAX = 256  # Pulses of nodes whose advert has not come yet.
+SOUGHT_MAX = 64  # Skills that this node's users have asked for; the oldest fall out.
+TELLER_SHARES = 4  # Who has brought a quarter of all, or two or three, is the first whose go.
 SPARE = 1 / 16  # Share of the room that is made at once, so that not every newcomer costs a look at everybody.
 PRESENCE_S = lim.PRESENCE_MS / 1000
 
@@ -31,6 +33,7 @@ class Known:
     present_until: float  # The node's presence, which pulses prolong.
     pulse: Signed[Pulse] | None = None
     place: str = ""  # Where its first address is.
+    teller: NodeId | None = None  # Who told of it first.
 
     @property
     def node(self) -> NodeId:
@@ -61,6 +64,7 @@ class CapabilityIndex:
         self._by_skill: dict[str, dict[NodeId, Known]] = {}
         self._early: dict[NodeId, tuple[Signed[Pulse], float]] = {}  # And until when its node is present.
         self._crowd = Crowd()
+        self._sought: dict[str, None] = {}
         self._expiry: float = inf  # Nothing expires before; a sweep until then has nothing to do.
         self._forgotten: dict[NodeId, int] = {}  # Node to the newest version that must not come back.
         self._silent: dict[NodeId, None] = {}  # Of these, of whom nothing was heard any more, which in a large swarm means little.
@@ -108,14 +112,14 @@ class CapabilityIndex:
         seen = self._forgotten.get(pulse.issuer, -1) if early is None else early[0].issued_at_ms
         return pulse.issued_at_ms > seen
 
-    def learn(self, signed: Signed[Advert], now: float, first_hand: bool) -> None:
+    def learn(self, signed: Signed[Advert], now: float, first_hand: bool, teller: NodeId | None = None) -> None:
         """Take in an advert that is news and holds. `first_hand`: its issuer itself has just said so."""
         node = signed.issuer
         before = self._drop(node)
         stated_until = _until(signed, signed.lifetime_ms / 1000, now, first_hand)
         present_until = _until(signed, min(PRESENCE_S, signed.lifetime_ms / 1000), now, first_hand)
         known = self._known[node] = Known(signed, signed.body, now, stated_until, present_until)
-        known.place = place_of(signed.body.addresses)
+        known.place, known.teller = place_of(signed.body.addresses), teller if before is None else before.teller
         early, until = self._early.pop(node, (None, 0.0))
         if early is None and before is not None:
             early, until = before.pulse, before.present_until
@@ -178,6 +182,13 @@ class CapabilityIndex:
         self._expiry = min((known.expires_at for node, known in self._known.items() if node != self._self), default=inf)
         return expired
 
+    def seek(self, skill: str) -> None:
+        """A user of this node has asked for a skill: from now on those who have it are worth more than others, if they are few."""
+        self._sought.pop(skill, None)
+        self._sought[skill] = None
+        if len(self._sought) > SOUGHT_MAX:
+            del self._sought[next(iter(self._sought))]
+
     def able(self, skill: str) -> list[tuple[Known, tuple[Capability, ...]]]:
         """Every known node that offers the skill, with the capabilities that do."""
         return [
@@ -205,18 +216,27 @@ class CapabilityIndex:
         return known
 
     def _make_room(self) -> None:
-        """Drop some of those of whom there are most: a skill that few have stays, and one place does not crowd out the others.
+        """Drop some of those of whom there are most: a skill that is sought and that few have stays, and neither one teller nor
+        one place crowds out the others.
 
-        Who is worth keeping goes last. Among equals the one learned first goes.
+        What nobody here has sought may be rare because it was made up: it counts for less than who has brought it. Who is worth
+        keeping goes last. Among equals the one learned first goes.
         """
         places: dict[str, int] = {}
+        tellers: dict[NodeId | None, int] = {}
         for known in self._known.values():
             places[known.place] = places.get(known.place, 0) + 1
-        count, keeps, have = len(self._known), self._keeps, {skill: len(nodes) for skill, nodes in self._by_skill.items()}
+            tellers[known.teller] = tellers.get(known.teller, 0) + 1
+        count, keeps = len(self._known), self._keeps
+        have = {skill: len(nodes) for skill, nodes in self._by_skill.items()}
+        sought = {skill: nodes for skill, nodes in have.items() if skill in self._sought}
 
-        def dispensable(known: Known) -> tuple[bool, int, int]:
-            rarest = min([have[capability.skill] for capability in known.advert.capabilities], default=count)
-            return not keeps(known.signed.issuer), rarest, places[known.place]
+        def dispensable(known: Known) -> tuple[bool, int, int, int, int]:
+            skills = [capability.skill for capability in known.advert.capabilities]
+            wanted = min([sought.get(skill, count) for skill in skills], default=count)
+            rarest = min([have[skill] for skill in skills], default=count)
+            brought = TELLER_SHARES * tellers[known.teller] // count
+            return not keeps(known.signed.issuer), wanted, brought, rarest, places[known.place]
 
         others = [known for known in self._known.values() if known.node != self._self]
         surplus = len(self._known) - self._settings.adverts_max + int(SPARE * self._settings.adverts_max)

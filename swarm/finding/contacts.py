@@ -7,7 +7,7 @@ from random import Random
 from protocol import limits as lim
 from protocol.identity import NodeId
 from swarm.effects import Dial, Effect, JoinFailed, Notify
-from swarm.finding.places import Crowd, dialable, place_of
+from swarm.finding.places import Crowd, dialable, is_relayed, local, place_of
 from swarm.settings import Settings
 from swarm.values import Contact
 
@@ -15,7 +15,9 @@ JITTER = (0.7, 1.3)  # Spreads the redials of many nodes after a common failure.
 KEPT_SOURCE = "join"  # Addresses that the user gave are dialled for ever; others are forgotten after some failures.
 SAVED_SOURCE = "saved"  # Led somewhere before this node was restarted: worth more than a stranger's word.
 RECORD_SOURCE = "dht"
-STRANGERS = ("advert", RECORD_SOURCE)  # Sources that anybody can write into.
+LOCAL_SOURCE = "mdns"  # Anybody in the same network can write into it.
+STRANGERS = ("advert", RECORD_SOURCE)  # Anybody at all can write into these.
+UNSIGNED = (RECORD_SOURCE, LOCAL_SOURCE)  # Who wrote what they say nobody knows.
 BEST_MAX = 64  # Contacts worth keeping over a restart.
 FAILURES_MAX = 6  # About a minute of trying.
 BRIEF_S = 10.0  # A link that ends so soon did not last.
@@ -28,11 +30,13 @@ _Key = NodeId | tuple[str, ...]
 
 @dataclass(slots=True)
 class _Entry:
-    """`proven` addresses came from the user or have led there; nobody else's word replaces them."""
+    """What is known of one node, or of an address without one."""
 
     contact: Contact
     source: str
-    proven: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()  # By the user.
+    led: tuple[str, ...] = ()  # Where it was dialled last, and answered.
+    local: tuple[str, ...] = ()  # As this network tells.
     failures: int = 0
     turned_away: int = 0  # How often the peer has closed a link because it has too many.
     brief: int = 0  # Links in a row that did not last.
@@ -40,9 +44,28 @@ class _Entry:
     told: bool = False
     linked_at: float | None = None  # When a link was last opened.
 
+    @property
+    def proven(self) -> tuple[str, ...]:
+        """Addresses that nobody else's word replaces."""
+        return _joined(self.given, self.led)
+
+    @property
+    def dial(self) -> Dial:
+        # What has led there is not among the trusted: a name that did may mean another machine by now.
+        return Dial(self.contact, trusted=tuple(dict.fromkeys((*self.given, *self.local))))
+
+    @property
+    def worth(self) -> int:
+        """What leads somewhere, or the user wants, is worth more than a stranger's word. The least is evicted first."""
+        if self.source == KEPT_SOURCE:
+            return 3
+        if self.source == SAVED_SOURCE or self.linked_at is not None:
+            return 2
+        return int(self.source not in STRANGERS)
+
 
 class Contacts:
-    """Addresses that may lead to a member, and when each may be dialled again. Bounded; user-given ones are evicted last."""
+    """Addresses that may lead to a member, and when each may be dialled again. Bounded: strangers' words are evicted first."""
 
     def __init__(self, self_node: NodeId, settings: Settings, dice: Random) -> None:
         self._self, self._settings, self._dice = self_node, settings, dice
@@ -61,8 +84,8 @@ class Contacts:
         for contact in contacts:
             if contact.node == self._self or not contact.addresses:
                 continue
-            if source in STRANGERS:
-                addresses = dialable(contact.addresses, self._own)
+            if source in STRANGERS or source == LOCAL_SOURCE:
+                addresses = (local if source == LOCAL_SOURCE else dialable)(contact.addresses, self._own)
                 self.refused += len(contact.addresses) - len(addresses)
                 if not addresses:
                     continue
@@ -76,18 +99,18 @@ class Contacts:
                 entry = self._entries[key] = _Entry(contact, source)
                 self._crowd.add(contact.addresses)
                 self._bound()
+            if source == LOCAL_SOURCE:
+                entry.local = contact.addresses
             if source == KEPT_SOURCE:
-                entry.source, entry.proven = source, contact.addresses
+                entry.source, entry.given = source, contact.addresses
                 entry.due_at, entry.told = 0.0, False
                 self._awaited[key] = None
             # Adverts tell the same addresses again and again.
             if entry.contact is not contact and entry.contact != contact:
-                self._crowd.remove(entry.contact.addresses)
                 told = contact.addresses
-                if source == RECORD_SOURCE != entry.source:
-                    told = _joined(entry.contact.addresses, told)  # Who wrote a record nobody knows: it replaces nothing.
-                entry.contact = Contact(contact.node, _joined(entry.proven, told))
-                self._crowd.add(entry.contact.addresses)
+                if source in UNSIGNED and source != entry.source:
+                    told = _joined(entry.contact.addresses, told)  # It replaces nothing.
+                self._move(entry, _joined(entry.proven, told))
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -95,12 +118,17 @@ class Contacts:
     def is_known(self, node: NodeId, addresses: tuple[str, ...]) -> bool:
         """Whether these addresses are nothing new. Most adverts only renew: asked before anything is built for `learn`."""
         entry = self._entries.get(node)
-        return entry is not None and entry.contact.addresses == addresses
+        return entry is not None and entry.contact.addresses in (addresses, _joined(entry.proven, addresses))
 
     def is_untried_record(self, contact: Contact) -> bool:
         """Whether all that is known of it is a provider record that nothing has proved or disproved yet."""
         entry = self._entries.get(_key(contact))
         return entry is not None and entry.source == RECORD_SOURCE and not entry.failures and entry.linked_at is None
+
+    def dial(self, contact: Contact) -> Dial:
+        """A dial to these addresses of a node, of which some may be trusted."""
+        entry = self._entries.get(_key(contact))
+        return Dial(contact, trusted=entry.dial.trusted if entry is not None else ())
 
     def addresses(self, node: NodeId) -> tuple[str, ...]:
         entry = self._entries.get(node)
@@ -127,7 +155,7 @@ class Contacts:
         for key in chosen[: max(0, self._settings.dials_max - len(self._dialling))]:
             self._awaited.pop(key, None)
             self._dialling[key] = now
-            effects.append(Dial(self._entries[key].contact))
+            effects.append(self._entries[key].dial)
         return effects
 
     def asked_for(self, contacts: Iterable[Contact], linked: Iterable[NodeId], now: float) -> list[Effect]:
@@ -142,7 +170,7 @@ class Contacts:
             if len(self._dialling) >= ASKED_MAX:
                 break
             self._dialling[key] = now
-            effects.append(Dial(self._entries[key].contact))
+            effects.append(self._entries[key].dial)
         return effects
 
     def is_dialling(self, node: NodeId) -> bool:
@@ -182,6 +210,9 @@ class Contacts:
         entry = self._entries.get(node)
         if entry is not None:
             entry.failures, entry.told, entry.linked_at = 0, False, now
+            if dialled and not is_relayed(dialled):  # Circuits come and go.
+                entry.led = (dialled,)
+                self._move(entry, _joined(entry.proven, entry.contact.addresses))
         self._awaited.pop(node, None)
         # An address without a node id has found its node; from now on it is known by its id.
         for key in [key for key in self._entries if not isinstance(key, bytes) and dialled in key] if dialled else ():
@@ -189,9 +220,9 @@ class Contacts:
             self._awaited.pop(key, None)
             unnamed = self._pop(key)
             known = (self._pop(node) if node in self._entries else None) or _Entry(Contact(node, addresses), unnamed.source)
+            known.led = (dialled,)
             if unnamed.source == KEPT_SOURCE:
-                known.source = KEPT_SOURCE
-            known.proven = _joined(known.proven, (dialled,))
+                known.source, known.given = KEPT_SOURCE, _joined(known.given, (dialled,))
             known.contact = Contact(node, _joined(known.proven, known.contact.addresses))
             known.linked_at = now
             self._entries[node] = known
@@ -250,10 +281,14 @@ class Contacts:
 
     def _bound(self) -> None:
         if len(self._entries) > self._settings.contacts_max:
-            others = (key for key, entry in self._entries.items() if entry.source != KEPT_SOURCE)
-            key = next(others, None) or next(iter(self._entries))
+            key = min(self._entries, key=lambda key: self._entries[key].worth)  # The oldest of them.
             self._pop(key)
             self._awaited.pop(key, None)
+
+    def _move(self, entry: _Entry, addresses: tuple[str, ...]) -> None:
+        self._crowd.remove(entry.contact.addresses)
+        entry.contact = Contact(entry.contact.node, addresses)
+        self._crowd.add(addresses)
 
     def _pop(self, key: _Key) -> _Entry:
         entry = self._entries.pop(key)

@@ -38,6 +38,8 @@ TIMER_S = 0.001  # Times are sums of floats.
 LAST_WORDS_MAX = 64  # About what goes wrong in a minute.
 HEARD_PER_S = 64.0  # News from one neighbour, each costing a check of its seal: far more than one tells.
 HEARD_BURST = 512.0  # What answers a digest comes at once.
+ANSWERED_PER_S = 16.0  # Adverts and pulses told to one neighbour that asks, for ten bytes ask for 64 of each: more than comparing
+ANSWERED_BURST = 1024.0  # brings in the busiest swarm. At once: all that a newcomer lacks, twice.
 FIRST, LAST = NodeId(bytes(NODE_ID_BYTES)), NodeId(b"\xff" * NODE_ID_BYTES)
 CROWDED, TWIN = "crowded", "own identity"
 
@@ -62,6 +64,7 @@ class Gossip:
         self._told_at = float("-inf")
         self._allowance = 0.0
         self._heard: dict[NodeId, tuple[float, float]] = {}  # Neighbour to what it may still tell, and as of when.
+        self._answered: dict[NodeId, tuple[float, float]] = {}  # The same of what it may be told when it asks.
         self._last_words: dict[NodeId, Signed[Message]] = {}  # Why a node was forgotten, for those who missed it.
         self.refused: dict[str, int] = {}
         self.twin = ""
@@ -86,7 +89,7 @@ class Gossip:
                 continue
             known = self._index.get(signed.issuer)
             is_renewal = known is not None and known.signed.body == signed.body
-            self._index.learn(signed, now, first_hand)
+            self._index.learn(signed, now, first_hand, sender)
             self._note((signed.issuer, None, Advert), signed, sender, is_renewal)
             news.append(signed)
         return news
@@ -100,14 +103,15 @@ class Gossip:
             if pulse.issuer == self._node:
                 self._hear_of_self(pulse, now, "")
             elif self._index.is_newer(pulse) and self._believes(sender, pulse, now):
-                self._suspicions.alive(pulse, now)
+                is_refutation = self._suspicions.alive(pulse, now)
                 if pulse.body.leaving:
                     gone.append(pulse.issuer)
-                    self._bury(pulse.issuer, pulse, pulse.issued_at_ms)
+                    self._bury(pulse.issuer, pulse)
+                    self._index.forget(pulse.issuer, pulse.issued_at_ms)
                     self._note((pulse.issuer, None, Pulse), pulse, sender, False)
                     continue
                 known = self._index.get(pulse.issuer)
-                is_renewal = known is not None and _load(known.advert) == _load(pulse.body)
+                is_renewal = known is not None and _load(known.advert) == _load(pulse.body) and not is_refutation
                 has_room = known is not None or self._index.room > len(wanted)
                 if not self._index.beat(pulse, now, pulse.issuer == sender) and has_room:
                     wanted.append(pulse.issuer)
@@ -120,11 +124,16 @@ class Gossip:
             if node == self._node:
                 # As long as somebody may believe it, say that it is not so.
                 if suspicion.body.seen >= self._issuer.version and self._believes(sender, suspicion, now):
+                    if suspicion.body.seen > self._issuer.version:
+                        # A lie, for it has never said that. From now on it says more than others would believe of a liar.
+                        self._issuer.overtaken(round(now * 1000) + lim.CLOCK_SKEW_MS_MAX, now)
                     effects += self._issuer.speak(now)
             elif self._suspicions.is_news(suspicion, now) and self._believes(sender, suspicion, now):
-                if self._suspicions.hear(suspicion, now) and self._index.get(node) is not None:
-                    gone.append(node)
-                    self._bury(node, suspicion, suspicion.body.seen)
+                self._suspicions.hear(suspicion, now)
+                if self._suspicions.is_near(node, now):
+                    # First-hand knowledge beats rumours. The others can hear it from the node itself alone, which may not know.
+                    effects.append(Send(node, Rumours((), (suspicion,))))
+                    continue
                 self._note((node, suspicion.issuer, Suspicion), suspicion, sender, False)
             else:
                 self._knows(sender, (node, suspicion.issuer, Suspicion), suspicion)
@@ -146,12 +155,12 @@ class Gossip:
     def bury_overdue(self, now: float) -> list[NodeId]:
         """Forget those that did not refute a suspicion in time, and say who."""
         overdue = self._suspicions.overdue(now)
-        for node in overdue:
-            self._index.forget(node)
-        return overdue
+        for node, why in overdue:
+            self._bury(node, why)
+        return [node for node, _ in overdue]
 
-    def _bury(self, node: NodeId, why: Signed[Message], version: int) -> None:
-        self._index.forget(node, version)
+    def _bury(self, node: NodeId, why: Signed[Message]) -> None:
+        self._index.forget(node)
         self._last_words.pop(node, None)
         self._last_words[node] = why
         if len(self._last_words) > LAST_WORDS_MAX:
@@ -159,6 +168,7 @@ class Gossip:
 
     def unlinked(self, node: NodeId) -> None:
         self._heard.pop(node, None)
+        self._answered.pop(node, None)
 
     def _hear_of_self(self, signed: Signed[Message], now: float, where: str) -> None:
         """Only a second node with this identity, or this one's own past under another clock, says more than this node has said."""
@@ -277,8 +287,10 @@ class Gossip:
         known = [self._index.get(each) for each in nodes]
         return Send(node, AdvertDigest(first, last, tuple(_digest(each) for each in known if each is not None)))
 
-    def compare(self, sender: NodeId, digest: AdvertDigest) -> list[Effect]:
+    def compare(self, sender: NodeId, digest: AdvertDigest, now: float) -> list[Effect]:
         """What the sender of a digest lacks, and a question for what this node lacks, as far as there is room."""
+        if self._left_for(sender, now) < 1:
+            return []
         theirs = {each.node: each for each in digest.known}
         told: list[Signed[Message]] = []
         adverts = 0
@@ -302,7 +314,7 @@ class Gossip:
         # No more than there is room for: in a swarm too large for anybody's view, everybody lacks most of the others.
         left_out = dict.fromkeys(strangers[self._index.room :])
         wanted = tuple(node for node in lacking if node not in left_out)
-        return [*_sends(sender, told), *([Send(sender, AdvertWant(wanted))] if wanted else [])]
+        return [*self._answer(sender, told, now), *([Send(sender, AdvertWant(wanted))] if wanted else [])]
 
     def _lacks(self, there: Digest) -> bool:
         if there.node == self._node:
@@ -312,12 +324,25 @@ class Gossip:
             return self._index.room > 0 and max(there.card, there.pulse) > self._index.version(there.node)
         return there.card > known.signed.issued_at_ms or there.pulse > known.version
 
-    def give(self, sender: NodeId, want: AdvertWant) -> list[Effect]:
-        return _told(sender, [known for node in want.nodes if (known := self._index.get(node)) is not None])
+    def give(self, sender: NodeId, want: AdvertWant, now: float) -> list[Effect]:
+        found = [known for node in want.nodes if (known := self._index.get(node)) is not None]
+        return self._answer(sender, _all_of(found), now)
 
-    def answer(self, node: NodeId, pull: AdvertPull) -> list[Effect]:
+    def answer(self, node: NodeId, pull: AdvertPull, now: float) -> list[Effect]:
         count = min(pull.adverts_max, self._settings.pull_adverts)
-        return _told(node, [known for known in self._index.freshest(pull.skill, count) if known.node != node])
+        found = [known for known in self._index.freshest(pull.skill, count) if known.node != node]
+        return self._answer(node, _all_of(found), now)
+
+    def _answer(self, node: NodeId, told: list[Signed[Message]], now: float) -> list[Effect]:
+        """As much of an answer as this neighbour may be told now; to look for nothing costs as much as one."""
+        left = self._left_for(node, now)
+        told = told[: int(left)]
+        self._answered[node] = (max(0.0, left - max(1, len(told))), now)
+        return _sends(node, told)
+
+    def _left_for(self, node: NodeId, now: float) -> float:
+        left, since = self._answered.get(node, (ANSWERED_BURST, now))
+        return min(ANSWERED_BURST, left + max(0.0, now - since) * ANSWERED_PER_S)
 
 
 def _digest(known: Known) -> Digest:
@@ -332,11 +357,12 @@ def _load(told: Advert | Pulse) -> tuple[int, int, bool]:
     return told.busy, told.queued, told.draining
 
 
-def _told(node: NodeId, found: Iterable[Known]) -> list[Effect]:
+def _all_of(found: Iterable[Known]) -> list[Signed[Message]]:
+    """The advert and the pulse of each."""
     signed: list[Signed[Message]] = []
     for known in found:
         signed += [known.signed] if known.pulse is None else [known.pulse, known.signed]
-    return _sends(node, signed)
+    return signed
 
 
 def _sends(node: NodeId, signed: Sequence[Signed[Message]]) -> list[Effect]:

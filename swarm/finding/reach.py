@@ -15,7 +15,7 @@ from protocol.identity import NodeId
 from protocol.messages import ReachAnswer, ReachAsk
 from swarm.effects import Dial, DialBack, Effect, Send, UseRelays
 from swarm.finding.capabilities import CapabilityIndex
-from swarm.finding.places import dialable, is_relayed, moved, place_of
+from swarm.finding.places import dialable, fits, is_host, is_relayed, moved, place_of
 from swarm.finding.roster import Neighbour, Roster
 from swarm.settings import Settings
 from swarm.values import Contact
@@ -86,14 +86,18 @@ class Reach:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Where others may dial: what this machine says, what neighbours have proved, and the relays."""
+        """Where others may dial: what this machine says, what neighbours have proved, and the relays.
+
+        Never a private network that only neighbours say it is in: others would be sent there, and it would let them send it.
+        """
         proved: dict[str, int] = {}
         for sighting in self._sightings.values():
-            for address in sighting.reached:
+            for address in dialable(sighting.reached, self._own):
                 proved[address] = proved.get(address, 0) + 1
         found = [*self._own, *(address + self._suffix for address, count in proved.items() if self._is_witnessed(count))]
-        circuits = [address for addresses in self._relays.values() for address in addresses][: lim.ADDRESSES_MAX]
-        return (*list(dict.fromkeys(found))[: lim.ADDRESSES_MAX - len(circuits)], *circuits)
+        told = [address for addresses in self._relays.values() for address in addresses]
+        found, circuits = list(filter(fits, dict.fromkeys(found))), list(filter(fits, told))[: lim.ADDRESSES_MAX]
+        return (*found[: lim.ADDRESSES_MAX - len(circuits)], *circuits)
 
     def _places(self) -> dict[str, tuple[int, int]]:
         """Where this node is seen, by how many who could dial it there and how many who could not."""
@@ -155,6 +159,8 @@ class Reach:
             return
         # Whatever it says, it was asked for these only.
         offered = _at(answer.seen, self._own)
+        if not offered and not is_host(answer.seen):
+            return  # No place at all; it is not asked again soon.
         reached = tuple(address for address in answer.reached if address in offered)
         self._sightings.pop(sender, None)
         self._sightings[sender] = Sighting(answer.seen, reached, now)

@@ -1,4 +1,4 @@
-"""Who is said to be dead: a node is dropped when two others have lost their links with it, or when it does not refute one.
+"""Who is said to be dead: a node is dropped when it does not refute in time that others have lost their links with it.
 
 After SWIM (Das et al., 2002) and Lifeguard (Dadgar et al., 2018): whoever was late itself, or has just lost most of its links, says
 nothing; the suspect may refute; and who often suspects the living is not listened to for a while.
@@ -12,12 +12,13 @@ from protocol.identity import NodeId
 from protocol.messages import Pulse, Signed, Suspicion
 from swarm.finding.capabilities import PRESENCE_S, CapabilityIndex
 from swarm.finding.issuing import Notary
-from swarm.finding.places import is_public, place_of
+from swarm.finding.places import is_public, public_place
 from swarm.finding.roster import Roster
 
-ACCUSERS_MIN = 2  # One has perhaps only lost its own way there,
-REFUTE_S = 3.0  # so the suspect is given this long to speak. A refutation takes about a second through the whole swarm.
+REFUTE_S = 3.0  # For the suspect to speak: a single accuser has perhaps only lost its own way there.
+REFUTE_MANY_S = 1.0  # If several say so. A refutation takes about that long through the whole swarm; identities cost nothing.
 ACCUSERS_MAX = 3  # Enough to tell others of; the rest say the same.
+AHEAD_MS_MAX = lim.CLOCK_SKEW_MS_MAX // 4  # Of the clock: half of what a suspect can go ahead of its own, since clocks differ.
 SUSPECTS_MAX = 256  # Remembered at once; the oldest fall out.
 REFUTED_S = 5.0  # A node that speaks so soon after it was suspected had never been away.
 FALSE_MAX = 3  # So often a node may suspect the living,
@@ -30,10 +31,10 @@ LOSSES_MAX = 64  # Remembered.
 class _Suspect:
     """One node under suspicion: the newest version that its accusers had seen, and who they are, by place."""
 
-    __slots__ = ("accusers", "at", "seen")
+    __slots__ = ("accusers", "at", "seen", "why")
 
-    def __init__(self, seen: int, at: float) -> None:
-        self.seen, self.at = seen, at
+    def __init__(self, why: Signed[Suspicion], at: float) -> None:
+        self.why, self.seen, self.at = why, why.body.seen, at
         self.accusers: dict[str | NodeId, NodeId] = {}
 
 
@@ -74,57 +75,71 @@ class Suspicions:
         version = self._index.version(node)
         if not 0 < version <= signed.body.seen or accuser in (node, self._node):
             return False
-        silent_s = self._roster.silent_s(node, now)
-        if silent_s is not None and silent_s <= self._heard_limit_s():
-            return False  # First-hand knowledge beats rumours.
+        if signed.body.seen > max(version, now * 1000 + AHEAD_MS_MAX):
+            return False  # The node could not say more than that.
         suspect = self._suspects.get(node)
         told = suspect.accusers if suspect is not None and suspect.seen >= version else {}
         if accuser in told.values() or len(told) >= ACCUSERS_MAX:
             return False
         return self._index.get(accuser) is not None and not self._cries_wolf(accuser, now)
 
-    def hear(self, signed: Signed[Suspicion], now: float) -> bool:
-        """Whether the node is now taken to be dead."""
-        return len(self._count(signed, now).accusers) >= ACCUSERS_MIN
+    def hear(self, signed: Signed[Suspicion], now: float) -> None:
+        """Another node's word: the suspect has some time to refute it."""
+        self._count(signed, now)
 
-    def overdue(self, now: float) -> list[NodeId]:
-        """The nodes that did not refute in time what a single other one has said of them."""
+    def overdue(self, now: float) -> list[tuple[NodeId, Signed[Suspicion]]]:
+        """The nodes that did not refute in time what others have said of them, and what that was."""
         return [
-            node
+            (node, suspect.why)
             for node, suspect in self._suspects.items()
-            if now - suspect.at >= REFUTE_S and self._index.get(node) is not None and not self._is_alive(node, suspect, now)
+            if now - suspect.at >= (REFUTE_S if len(suspect.accusers) == 1 else REFUTE_MANY_S)
+            and self._index.get(node) is not None
+            and not self._is_alive(node, suspect, now)
         ]
 
-    def _is_alive(self, node: NodeId, suspect: _Suspect, now: float) -> bool:
+    def is_near(self, node: NodeId, now: float) -> bool:
+        """Whether this node has just heard from it over a link of its own."""
         silent_s = self._roster.silent_s(node, now)
-        return self._index.version(node) > suspect.seen or (silent_s is not None and silent_s <= self._heard_limit_s())
+        return silent_s is not None and silent_s <= self._heard_limit_s()
 
-    def alive(self, pulse: Signed[Pulse], now: float) -> None:
-        """A sign of life: who has suspected it in vain is remembered, unless the node was away and has begun anew."""
+    def _is_alive(self, node: NodeId, suspect: _Suspect, now: float) -> bool:
+        return self._index.version(node) > suspect.seen or self.is_near(node, now)
+
+    def alive(self, pulse: Signed[Pulse], now: float) -> bool:
+        """A sign of life: whether it refutes a suspicion, which others should know as well.
+
+        Who has suspected in vain is remembered, unless the node was away and has begun anew.
+        """
         suspect = self._suspects.get(pulse.issuer)
         if suspect is None or pulse.issued_at_ms <= suspect.seen:
-            return
+            return False
         del self._suspects[pulse.issuer]
         if now - suspect.at > REFUTED_S or pulse.body.card > suspect.seen or pulse.body.leaving:
-            return
+            return True
         for accuser in suspect.accusers.values():
             self._false.setdefault(accuser, deque(maxlen=FALSE_MAX)).append(now)
             if len(self._false) > SUSPECTS_MAX:
                 del self._false[next(iter(self._false))]
+        return True
 
-    def _count(self, signed: Signed[Suspicion], now: float) -> _Suspect:
-        node, seen = signed.body.node, min(signed.body.seen, round(now * 1000) + lim.CLOCK_SKEW_MS_MAX)
+    def _count(self, signed: Signed[Suspicion], now: float) -> None:
+        node = signed.body.node
         suspect = self._suspects.get(node)
-        if suspect is None or seen > suspect.seen:
+        if suspect is None or signed.body.seen > suspect.seen:
             self._suspects.pop(node, None)
-            suspect = self._suspects[node] = _Suspect(seen, now)
+            suspect = self._suspects[node] = _Suspect(signed, now)
             if len(self._suspects) > SUSPECTS_MAX:
                 del self._suspects[next(iter(self._suspects))]
-        accuser = self._index.get(signed.issuer)
-        addresses = accuser.advert.addresses if accuser is not None else ()
-        # A thousand identities on one network are one witness; at home everybody is on one network.
-        suspect.accusers.setdefault(place_of(addresses) if is_public(addresses) else signed.issuer, signed.issuer)
-        return suspect
+        suspect.accusers.setdefault(self._witness(signed.issuer), signed.issuer)
+
+    def _witness(self, accuser: NodeId) -> str | NodeId:
+        """A thousand identities on one network are one witness, and so are all that do not say where they are.
+
+        At home everybody is on one network.
+        """
+        known, own = self._index.get(accuser), self._index.get(self._node)
+        place = public_place(known.advert.addresses) if known is not None else ""
+        return place or ("" if own is not None and is_public(own.advert.addresses) else accuser)
 
     def _cries_wolf(self, accuser: NodeId, now: float) -> bool:
         times = self._false.get(accuser)

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from random import Random
 from typing import Any
@@ -212,6 +213,18 @@ def test_a_field_too_few_or_too_many_is_refused(cls: type[Message]) -> None:
     assert isinstance(codec.decode(packed([cls.KIND, *fields])), cls)
     assert refused(packed([cls.KIND, *fields[:-1]])) == "garbage"
     assert refused(packed([cls.KIND, *fields, 0])) == "garbage"
+
+
+@pytest.mark.parametrize("head", [b"\xdc\x20\x00", b"\xdd\x00\x00\x20\x00"])
+def test_arrays_that_only_promise_items_take_no_room(head: bytes) -> None:
+    """[COD-9] Three kilobytes of heads took thirty megabytes and a sixteenth of a second, before any signature."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(RemoteProtocolError):
+            codec.decode(b"\x92\x01" + head * 1_000)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_deep_nesting_is_refused() -> None:

@@ -36,6 +36,7 @@ def quick(name: str, share: float, seconds: float) -> Scenario:
         ("flapping", 0.3, 50.0, 1),
         ("observer", 0.3, 50.0, 1),
         ("liars", 0.3, 50.0, 1),
+        ("slander", 0.3, 50.0, 1),
         *(("storm", 1.0, 40.0, seed) for seed in range(6)),
     ],
 )

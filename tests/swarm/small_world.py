@@ -17,7 +17,6 @@ from protocol.link import Link
 from protocol.messages import Message, TaskRequest
 from protocol.notary import Notary
 from protocol.parts import AttemptId, Capability
-from protocol.replay import ReplayWindow
 from swarm.effects import (
     Dial,
     DialBack,
@@ -69,7 +68,6 @@ class Node:
     name: str
     identity: Identity
     member: Member
-    replay: ReplayWindow
     alive: bool = True
     frozen: bool = False
     draining: bool = False
@@ -123,7 +121,7 @@ class SmallWorld:
         self._starts += 1
         who, dice = identity(name), Random(f"{name} {self._starts}")
         member = Member(who.node, name, settings, Notary(who, SWARM, dice), dice)
-        node = self.nodes[name] = Node(name, who, member, ReplayWindow())
+        node = self.nodes[name] = Node(name, who, member)
         self.post(node, Started((address(name),)))
         if capabilities:
             self.post(node, CapabilitiesChanged(capabilities))
@@ -323,8 +321,8 @@ class SmallWorld:
         """Both Hellos at once; then both sides are told. A link that the dialler has given up already is replaced."""
         if there.ends.pop(node.id, None) is not None:
             self.post(there, NeighbourDown(node.id, "the peer opened a new connection"))
-        near = End(Link(node.identity, there.id, SWARM, node.replay, self._dice))
-        far = End(Link(there.identity, node.id, SWARM, there.replay, self._dice), near)
+        near = End(Link(node.identity, there.id, SWARM, self._dice))
+        far = End(Link(there.identity, node.id, SWARM, self._dice), near)
         near.other = far
         far.link.receive(near.link.hello(node.name, "test", (address(node.name),), self.now), self.now)
         near.link.receive(far.link.hello(there.name, "test", (address(there.name),), self.now), self.now)

@@ -228,15 +228,15 @@ def test_members_are_searched_for_again_only_while_neighbours_are_missing() -> N
 
 def test_contacts_are_dialled_when_they_are_found() -> None:
     member = ada()
-    assert member.handle(ContactsFound("mdns", MEMBERSHIP, (AT_BOB,)), NOW) == [Dial(AT_BOB)]
+    assert member.handle(ContactsFound("mdns", MEMBERSHIP, (AT_BOB,)), NOW) == [Dial(AT_BOB, trusted=AT_BOB.addresses)]
 
 
 def test_a_failed_join_is_told_and_the_next_contact_dialled() -> None:
     member = ada(dials_max=1)
     nowhere = Contact(None, ("/memory/nowhere",))
-    assert member.handle(ContactsFound("join", MEMBERSHIP, (nowhere, AT_BOB)), NOW) == [Dial(nowhere)]
+    assert member.handle(ContactsFound("join", MEMBERSHIP, (nowhere, AT_BOB)), NOW) == [Dial(nowhere, trusted=nowhere.addresses)]
     effects = member.handle(DialFailed(nowhere, "no answer"), NOW)
-    assert effects == [Notify(JoinFailed("/memory/nowhere", "no answer")), Dial(AT_BOB)]
+    assert effects == [Notify(JoinFailed("/memory/nowhere", "no answer")), Dial(AT_BOB, trusted=AT_BOB.addresses)]
 
 
 def test_those_whom_adverts_name_are_contacts_until_the_adverts_expire() -> None:

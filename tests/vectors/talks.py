@@ -21,7 +21,6 @@ from protocol.messages import (
     TaskFinished,
     TaskPiece,
 )  # fmt: skip
-from protocol.replay import ReplayWindow
 from tests.vectors.samples import (
     ADA,
     ADVERT,
@@ -48,9 +47,8 @@ class _Talk:
     """A link between Ada and Bob whose bytes are written down at Bob's end."""
 
     def __init__(self) -> None:
-        self.window = ReplayWindow()
-        self.ada = Link(ADA, BOB.node, SWARM, ReplayWindow(), Random(11))
-        self.bob = Link(BOB, ADA.node, SWARM, self.window, Random(12))
+        self.ada = Link(ADA, BOB.node, SWARM, Random(11))
+        self.bob = Link(BOB, ADA.node, SWARM, Random(12))
         self.greeting_of_bob = self.bob.hello("bob", "vectors", (), NOW_S)
         _, body, _ = envelope.split(self.greeting_of_bob[framing.HEAD_BYTES :])
         hello = codec.decode(body)

@@ -6,14 +6,19 @@ from types import SimpleNamespace
 
 import pytest
 import trio
+from libp2p.network.exceptions import SwarmDialAllFailedError
+from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
 from node.libp2p import addresses
+from node.libp2p.host import network_of, peer_of
+from node.libp2p.lookup import contact_of
+from node.libp2p.reserving import Reservations
 from node.transport import ListenError
 from node.transport_bench import ALICE, BOB, SWARM, Watched, running
 from protocol.identity import Identity
 from swarm.effects import Dial
-from swarm.events import NeighbourUp
+from swarm.events import DialFailed, NeighbourUp
 from swarm.values import Contact
 from tests.node.libp2p.strangers import LoopbackBench, free_port, node_on_loopback
 
@@ -27,8 +32,10 @@ def test_address_is_split_from_its_peer() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["hello", "192.0.2.7:4976", "/ip4/999.0.0.1/tcp/1", "/ip4/1.2.3.4/tcp/1/p2p/x", "/ip4/1.2.3.4/tcp/" * 30]
-)
+    "text",
+    ["hello", "192.0.2.7:4976", "/ip4/999.0.0.1/tcp/1", "/ip4/1.2.3.4/tcp/1/p2p/x", "/ip4/1.2.3.4/tcp/" * 30,
+     "/dns4/" + "ü" * 60 + "/tcp/" + "0" * 70 + "1"],
+)  # fmt: skip
 def test_what_is_no_address_is_said(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a multiaddress such as|is too long"):
         addresses.split(text)
@@ -73,6 +80,24 @@ async def test_names_are_dialled() -> None:
         assert (await alice.next(NeighbourUp)).node == bob.node
 
 
+async def test_a_strangers_name_does_not_lead_into_a_network_that_this_node_is_not_in() -> None:
+    """Nor does its address. What the user has given may."""
+    transport = node_on_loopback(ALICE, SWARM)
+    transport._announce = ["/ip4/8.8.8.8/tcp/4976"]
+    async with running(_One(transport), ALICE) as alice, running(LoopbackBench(), BOB) as bob:
+        port = bob.addresses[0].split("/")[4]
+        for host in ("dns4/localhost", "dns/127.0.0.1", "ip4/127.0.0.1"):
+            contact = Contact(bob.node, (f"/{host}/tcp/{port}",))
+            alice.transport.dial(Dial(contact))
+            assert "only strangers have named it" in (await alice.next(DialFailed)).cause
+        host = network_of(transport._host)
+        host.peerstore.add_addrs(peer_of(bob.node), [Multiaddr(f"/dns4/localhost/tcp/{port}")], 600)
+        with pytest.raises(SwarmDialAllFailedError, match="only strangers have named it"):
+            await host.dial_peer(peer_of(bob.node))
+        alice.transport.dial(Dial(contact, trusted=contact.addresses))
+        assert (await alice.next(NeighbourUp)).node == bob.node
+
+
 async def test_both_families_share_a_port() -> None:
     with suppress(OSError), socket.socket(socket.AF_INET6) as probe:
         probe.bind(("::1", 0))
@@ -81,7 +106,8 @@ async def test_both_families_share_a_port() -> None:
         transport._listen = [f"/ip4/127.0.0.1/tcp/{port}", f"/ip6/::1/tcp/{port}"]
         async with running(_One(transport), ALICE) as alice, running(LoopbackBench(), BOB) as bob:
             assert len(alice.addresses) == 2
-            bob.transport.dial(Dial(Contact(alice.node, (f"/ip6/::1/tcp/{port}",))))
+            there = (f"/ip6/::1/tcp/{port}",)
+            bob.transport.dial(Dial(Contact(alice.node, there), trusted=there))
             assert (await bob.next(NeighbourUp)).node == alice.node
         return
     pytest.skip("no IPv6 on the loopback interface")
@@ -103,6 +129,56 @@ async def test_address_that_nobody_could_dial_is_not_announced() -> None:
     transport._announce = ["/ip4/192.0.2.7/udp/4976/quic-v1"]
     with pytest.raises(ListenError, match="cannot be announced"):
         await transport.run(print, task_status=trio.TASK_STATUS_IGNORED)
+
+
+async def test_name_that_is_too_long_to_be_told_is_not_announced() -> None:
+    """The node's id comes behind it."""
+    transport = node_on_loopback(ALICE, SWARM)
+    transport._announce = [f"/dns4/{'.'.join(['n' * 60] * 2)}/tcp/4976"]
+    addresses.split(transport._announce[0])
+    with pytest.raises(ListenError, match=r"too long.*cannot be announced"):
+        await transport.run(print, task_status=trio.TASK_STATUS_IGNORED)
+
+
+async def test_what_is_no_address_is_not_announced_and_the_node_lives() -> None:
+    async with running(LoopbackBench(), ALICE) as alice, running(LoopbackBench(), BOB) as bob:
+        good = alice.addresses[0]
+        alice.transport.announce(("/ip4/x/tcp/4976", f"/ip4/x/tcp/1/p2p/{PEER}/p2p-circuit{good}", "é" * 192, good))
+        alice.dial(bob)
+        assert (await bob.next(NeighbourUp)).addresses == (good,)
+        assert list(map(str, alice.transport._reachable)) == [good.partition("/p2p/")[0]]  # type: ignore[attr-defined]
+
+
+def test_addresses_that_others_tell_are_counted_in_bytes() -> None:
+    """What servers and relays name is told on, where there is room for 192 bytes."""
+    name = f"/dns4/{'ü' * 50}.{'ü' * 20}/tcp/1"
+    relay = Multiaddr(f"/dns4/{'ü' * 30}/tcp/1")
+    assert len(f"{name}/p2p/{PEER}") < 192
+    assert contact_of(ID.from_base58(PEER), [Multiaddr(name)]) is None
+    reservations = Reservations(SimpleNamespace(get_peer_id=lambda: PEER), print, None)  # type: ignore[arg-type]
+    assert reservations._circuits([relay.to_bytes()], ID.from_base58(PEER)) == ()
+
+
+async def test_one_address_that_leads_nowhere_does_not_spoil_the_others() -> None:
+    """A server of the DHT, or an advert, may have named it."""
+    async with running(LoopbackBench(), ALICE) as alice, running(LoopbackBench(), BOB) as bob:
+        wrong = (f"/ip4/127.0.0.1/tcp/1/p2p/{PEER}", "garbage", f"/ip4/127.0.0.1/tcp/1/p2p-circuit/p2p/{PEER}")
+        alice.transport.dial(Dial(Contact(bob.node, (*wrong, *bob.addresses))))
+        assert (await alice.next(NeighbourUp)).node == bob.node
+        alice.transport.dial(Dial(Contact(Identity(b"x" * 32).node, wrong[:1])))
+        assert "names another node" in (await alice.next(DialFailed)).cause
+
+
+def test_an_address_that_names_another_node_is_none_of_this_one() -> None:
+    other = f"/p2p/{ID.from_base58(PEER)}"
+    peer = peer_of(Identity(BOB).node)
+    found = contact_of(peer, [Multiaddr(f"/ip4/9.9.9.9/tcp/1{other}"), Multiaddr("/ip4/8.8.8.8/tcp/1")])
+    assert found is not None and found.addresses == (f"/ip4/8.8.8.8/tcp/1/p2p/{peer}",)
+    circuit = f"/ip4/8.8.8.8/tcp/1{other}/p2p-circuit"
+    for text in (circuit, f"{circuit}/p2p/{peer}"):
+        found = contact_of(peer, [Multiaddr(text)])
+        assert found is not None and found.addresses == (f"{circuit}/p2p/{peer}",)
+    assert contact_of(peer, [Multiaddr(f"{circuit}{other}")]) is None
 
 
 async def test_announced_addresses_replace_the_bound_ones() -> None:

@@ -30,7 +30,6 @@ from protocol.framing import Form
 from protocol.identity import Identity, NodeId, node_from_text
 from protocol.link import Link
 from protocol.messages import Goodbye, Hello, Ping, Pong
-from protocol.replay import ReplayWindow
 from tests.node.libp2p.solo import Solo, solo
 from tests.node.libp2p.strangers import connected, opened, stranger_host
 
@@ -279,7 +278,7 @@ async def _probe(victim: Solo) -> None:
         async with stranger_host(GRACE) as host, trio.open_nursery() as nursery:
             connection = await connected(host, victim.addresses[0])
             pipe = StreamPipe(await opened(host, connection, [WIRE]), nursery)
-            link = Link(Identity(GRACE), node, SWARM, ReplayWindow(), Random())
+            link = Link(Identity(GRACE), node, SWARM, Random())
             await pipe.write(link.hello("grace", "test", (), time.time()))
             received = await _messages(pipe, link)
             assert isinstance(received[0], Hello)

@@ -4,7 +4,7 @@ import pytest
 
 from protocol.identity import NodeId
 from protocol.messages import Advert, Pulse, Signed
-from swarm.finding.capabilities import EARLY_MAX, FORGOTTEN_MAX, CapabilityIndex
+from swarm.finding.capabilities import EARLY_MAX, FORGOTTEN_MAX, SOUGHT_MAX, CapabilityIndex
 from swarm.finding.places import PER_PLACE_MAX
 from swarm.settings import Settings
 from tests.swarm.samples import ADA, BOB, CYD, DAN, NOW, capability, node_id, signed
@@ -180,6 +180,7 @@ def test_the_freshest_are_those_learned_last(skill: str, count: int, expected: l
 
 def test_a_rare_skill_and_a_rare_place_stay_when_there_is_no_room() -> None:
     index = CapabilityIndex(ADA, Settings(adverts_max=32))
+    index.seek("code")
     index.learn(signed(BOB, CODE), NOW, False)
     index.learn(signed(CYD, CHAT, addresses=("/ip4/10.0.9.1/tcp/1",)), NOW, False)
     for number in range(100):
@@ -187,6 +188,31 @@ def test_a_rare_skill_and_a_rare_place_stay_when_there_is_no_room() -> None:
         assert len(index) <= 32
     assert index.get(BOB) is not None
     assert index.get(CYD) is not None
+
+
+def test_skills_that_are_made_up_displace_nobody() -> None:
+    """Each of them is rare; what counts is what is asked for here, and who brings so many."""
+    index = CapabilityIndex(ADA, Settings(adverts_max=32))
+    for number in range(24):
+        index.learn(signed(node_id(number), CHAT), NOW, False, node_id(number % 8))
+    for number in range(300):
+        index.learn(signed(node_id(100 + number), capability(f"x-{number}")), NOW + 1, False, node_id(99))
+    assert len(able(index, "chat")) == 24, "nobody has brought more than the one who makes up"
+    for number in range(300):
+        index.learn(signed(node_id(400 + number), capability(f"y-{number}")), NOW + 1, False, node_id(number % 8))
+    assert len(able(index, "chat")) < 24, "whom all have told of is as good as any"
+    index.seek("chat")
+    left = able(index, "chat")
+    for number in range(300):
+        index.learn(signed(node_id(800 + number), capability(f"z-{number}")), NOW + 1, False, node_id(number % 8))
+    assert able(index, "chat") == left
+
+
+def test_what_is_sought_is_remembered_within_bounds() -> None:
+    index = index_of()
+    for number in range(SOUGHT_MAX + 1):
+        index.seek(f"x-{number}")
+    assert len(index._sought) == SOUGHT_MAX
 
 
 def test_those_worth_keeping_stay_when_there_is_no_room() -> None:

@@ -272,6 +272,25 @@ def test_the_users_addresses_are_evicted_last() -> None:
     assert remembered == many(5)[3:]
 
 
+def test_whoever_has_led_somewhere_is_not_flushed_by_strangers() -> None:
+    """However many names they make up in one burst."""
+    contacts = contacts_of("saved", AT_BOB, settings=Settings(contacts_max=4))
+    contacts.learn("advert", [Contact(CYD, ("/memory/cyd",))])
+    contacts.linked(CYD, (), "/memory/cyd", NOW)
+    contacts.learn("mdns", [Contact(DAN, ("/memory/dan",))])
+    contacts.learn("advert", [Contact(node_id(100 + number), (f"/dns4/n{number}.org/tcp/1",)) for number in range(600)])
+    assert all(contacts.addresses(node) for node in (BOB, CYD, DAN)) and len(contacts) == 4
+    contacts.learn("mdns", many(1))
+    contacts.learn("mdns", many(2)[1:])
+    assert all(contacts.addresses(node) for node in (BOB, CYD)) and not contacts.addresses(DAN)
+
+
+def test_names_below_one_domain_are_one_place() -> None:
+    crowd = [Contact(node_id(100 + number), (f"/dns4/n{number}.example.org/tcp/1",)) for number in range(100)]
+    contacts = contacts_of("advert", *crowd)
+    assert len(contacts) == PER_PLACE_MAX
+
+
 # --- What a task asks for -----------------------------------------------------------------------------------------------
 
 
@@ -301,6 +320,36 @@ def test_strangers_send_nobody_to_private_addresses_and_the_user_does() -> None:
     contacts.settle(("/ip4/192.168.1.7/tcp/4976",))
     contacts.learn("dht", (Contact(CYD, inside[:1]),))
     assert contacts.addresses(CYD) == inside[:1], "a neighbour in the same network"
+
+
+def test_what_the_user_gave_may_lead_anywhere() -> None:
+    """And what the local network tells; what strangers add to it may not, even after it has led to somebody: names change."""
+    inside, name, local = "/ip4/192.168.1.1/tcp/80", "/dns4/router.lan/tcp/80", "/ip4/10.0.0.1/tcp/1"
+    contacts = contacts_of("join", Contact(BOB, (inside, name)))
+    contacts.learn("advert", (Contact(BOB, ("/dns4/printer.lan/tcp/80",)), Contact(CYD, (name,))))
+    contacts.learn("mdns", (Contact(CYD, (local,)), Contact(DAN, (name, "/ip4/8.8.8.8/tcp/1"))))
+    assert {each.contact.node: each.trusted for each in contacts.wanted((), NOW) if isinstance(each, Dial)} == {
+        BOB: (inside, name), CYD: (local,)
+    }  # fmt: skip
+    assert contacts.dial(Contact(DAN, (name,))).trusted == ()
+    contacts.linked(CYD, (), name, NOW)
+    assert contacts.dial(Contact(CYD, (name,))).trusted == (local,)
+
+
+def test_the_local_network_adds_to_what_is_known_and_replaces_nothing() -> None:
+    """Anybody in it can name any node."""
+    true, false = ("/ip4/8.8.8.8/tcp/1",), ("/ip4/192.168.1.66/tcp/1",)
+    contacts = contacts_of("advert", Contact(BOB, true))
+    contacts.learn("mdns", (Contact(BOB, false),))
+    assert contacts.addresses(BOB) == (*true, *false)
+    contacts = contacts_of("mdns", Contact(BOB, ("/ip4/192.168.1.5/tcp/1",)))
+    contacts.linked(BOB, (), "/ip4/192.168.1.5/tcp/1", NOW)
+    contacts.learn("mdns", (Contact(BOB, false),))
+    assert contacts.addresses(BOB) == ("/ip4/192.168.1.5/tcp/1", *false), "what has led there stays"
+    contacts.linked(BOB, (), false[0], NOW)
+    contacts.learn("advert", (Contact(BOB, true),))
+    assert contacts.addresses(BOB) == (*false, *true), "until something else has"
+    assert contacts.is_known(BOB, true)
 
 
 def test_strangers_at_one_public_place_do_not_take_all_the_room() -> None:

@@ -11,7 +11,7 @@ from protocol.identity import Identity, NodeId
 from protocol.messages import AdvertDigest, AdvertPull, AdvertPush, AdvertWant, Digest, Rumours
 from protocol.notary import Notary
 from swarm.effects import GossipDue, Send
-from swarm.finding.gossip import FIRST, GONE_COPIES, GOSSIP_BURST_S, JITTER, LAST
+from swarm.finding.gossip import ANSWERED_BURST, FIRST, GONE_COPIES, GOSSIP_BURST_S, JITTER, LAST
 from tests.swarm.finding.hearing import (
     ADA,
     BOB,
@@ -83,8 +83,8 @@ def test_a_node_that_has_said_more_than_it_knows_is_told() -> None:
     assert told(ada.gossip.remind(EVE, round(NOW * 1000))) == [(EVE, [EVE])]
     assert told(ada.gossip.hear_rumours(EVE, Rumours((pulse(EVE, at=NOW + 1),), ()), NOW + 6)[0]) == [(EVE, [EVE])]
     behind = AdvertDigest(FIRST, LAST, (Digest(EVE, round(NOW * 1000), 0),))
-    assert told(ada.gossip.compare(EVE, behind)) == [(EVE, [EVE])]
-    assert told(ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, ()))) == []
+    assert told(ada.gossip.compare(EVE, behind, NOW + 1)) == [(EVE, [EVE])]
+    assert told(ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, ()), NOW + 1)) == []
 
 
 def test_a_forged_advert_is_counted_and_believed_by_nobody() -> None:
@@ -317,7 +317,7 @@ def test_what_is_newer_here_is_told_and_what_is_newer_there_is_asked_for() -> No
         Digest(BOB, NOW_MS + 1, 0), Digest(CYD, NOW_MS, 0), Digest(DAN, NOW_MS, 0), Digest(node_id(9), NOW_MS, 0),
         Digest(ADA, 0, 0),
     )  # fmt: skip
-    effects = ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, theirs))
+    effects = ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, theirs), NOW + 1)
     assert told(effects) == [(EVE, [CYD])]
     assert rumoured(effects) == [(EVE, [pulse(DAN).body])]
     assert asked(effects) == [(EVE, (BOB, node_id(9)))]
@@ -328,7 +328,7 @@ def test_who_knows_more_of_a_node_than_the_node_itself_is_asked_for_it() -> None
     ada = Ada()
     ada.issuer.start((), NOW)
     for version, wanted in ((ada.issuer.version, []), (ada.issuer.version + 1, [(EVE, (ADA,))])):
-        assert asked(ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, (Digest(ADA, version, 0),)))) == wanted
+        assert asked(ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, (Digest(ADA, version, 0),)), NOW + 1)) == wanted
 
 
 def test_only_the_range_of_a_digest_is_compared_and_nobody_is_told_of_itself() -> None:
@@ -336,8 +336,8 @@ def test_only_the_range_of_a_digest_is_compared_and_nobody_is_told_of_itself() -
     ada = Ada()
     nodes = sorted([BOB, CYD, DAN])
     ada.hears(of(BOB), of(CYD), of(DAN))
-    assert told(ada.gossip.compare(EVE, AdvertDigest(nodes[1], nodes[1], ()))) == [(EVE, [nodes[1]])]
-    assert told(ada.gossip.compare(nodes[1], AdvertDigest(nodes[1], nodes[1], ()))) == []
+    assert told(ada.gossip.compare(EVE, AdvertDigest(nodes[1], nodes[1], ()), NOW + 1)) == [(EVE, [nodes[1]])]
+    assert told(ada.gossip.compare(nodes[1], AdvertDigest(nodes[1], nodes[1], ()), NOW + 1)) == []
 
 
 def test_a_full_view_asks_for_nobody_new() -> None:
@@ -345,7 +345,7 @@ def test_a_full_view_asks_for_nobody_new() -> None:
     ada = Ada(adverts_max=1)
     ada.hears(of(BOB))
     theirs = (Digest(BOB, NOW_MS + 1, 0), Digest(CYD, NOW_MS, 0))
-    assert asked(ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, theirs))) == [(EVE, (BOB,))]
+    assert asked(ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, theirs), NOW + 1)) == [(EVE, (BOB,))]
 
 
 def test_no_more_are_asked_for_than_there_is_room() -> None:
@@ -353,7 +353,7 @@ def test_no_more_are_asked_for_than_there_is_room() -> None:
     ada = Ada(adverts_max=3)
     ada.hears(of(BOB))
     theirs = tuple(Digest(node, NOW_MS + 1, 0) for node in (CYD, DAN, BOB, node_id(9)))
-    assert asked(ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, theirs))) == [(EVE, (CYD, DAN, BOB))]
+    assert asked(ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, theirs), NOW + 1)) == [(EVE, (CYD, DAN, BOB))]
     ada = Ada(adverts_max=2)
     ada.hears(of(BOB))
     effects, _ = ada.gossip.hear_rumours(EVE, Rumours((pulse(CYD), pulse(DAN)), ()), NOW)
@@ -364,7 +364,7 @@ def test_what_one_digest_brings_is_bounded() -> None:
     """[ADV-9]"""
     ada = Ada(pull_adverts=2)
     ada.hears(of(BOB), of(CYD), of(DAN))
-    [(_, issuers)] = told(ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, ())))
+    [(_, issuers)] = told(ada.gossip.compare(EVE, AdvertDigest(FIRST, LAST, ()), NOW + 1))
     assert len(issuers) == 2
 
 
@@ -391,9 +391,9 @@ def test_what_is_asked_for_is_given_as_far_as_it_is_known() -> None:
     ada = Ada()
     ada.hears(of(BOB))
     ada.feels(pulse(BOB))
-    effects = ada.gossip.give(EVE, AdvertWant((BOB, CYD)))
+    effects = ada.gossip.give(EVE, AdvertWant((BOB, CYD)), NOW + 1)
     assert (told(effects), rumoured(effects)) == ([(EVE, [BOB])], [(EVE, [pulse(BOB).body])])
-    assert ada.gossip.give(EVE, AdvertWant((CYD,))) == []
+    assert ada.gossip.give(EVE, AdvertWant((CYD,)), NOW + 1) == []
 
 
 @pytest.mark.parametrize(
@@ -405,7 +405,7 @@ def test_a_pull_is_answered_with_the_freshest_without_the_askers_own(
 ) -> None:
     ada = Ada()
     ada.hears(of(BOB), of(CYD), of(DAN, CODE))
-    answered = told(ada.gossip.answer(BOB, AdvertPull(skill, adverts_max)))
+    answered = told(ada.gossip.answer(BOB, AdvertPull(skill, adverts_max), NOW + 1))
     assert answered == ([(BOB, expected)] if expected else [])
 
 
@@ -414,5 +414,25 @@ def test_a_long_answer_comes_in_several_messages() -> None:
     keys = [Identity(bytes([number]) * 32) for number in range(50)]
     for key in keys:
         ada.hears(Notary(key, SWARM, Random(1)).sign(advert(CHAT), 60.0, NOW))
-    sizes = [len(issuers) for _, issuers in told(ada.gossip.answer(BOB, AdvertPull("", 256)))]
+    sizes = [len(issuers) for _, issuers in told(ada.gossip.answer(BOB, AdvertPull("", 256), NOW + 1))]
     assert sizes == [16, 16, 8]
+
+
+@pytest.mark.parametrize("ask", ["pull", "want", "digest"])
+def test_what_one_neighbour_may_ask_for_is_bounded(ask: str) -> None:
+    """Ten bytes bring 64 adverts; who has had its share waits, and the others are answered as before."""
+    ada = Ada()
+    ada.hears(*[of(node) for node in (BOB, CYD, DAN)])
+    questions = {
+        "pull": lambda node, at: ada.gossip.answer(node, AdvertPull("", 256), at),
+        "want": lambda node, at: ada.gossip.give(node, AdvertWant((BOB, CYD, DAN)), at),
+        "digest": lambda node, at: ada.gossip.compare(node, AdvertDigest(FIRST, LAST, ()), at),
+    }
+    stranger, other = node_id(1), node_id(2)
+    told_to = [sum(len(issuers) for _, issuers in told(questions[ask](stranger, NOW + 1))) for _ in range(1_000)]
+    assert sum(told_to) == ANSWERED_BURST
+    assert len(told(questions[ask](other, NOW + 1))) == 1
+    assert told(questions[ask](stranger, NOW + 1.01)) == []
+    assert sum(len(issuers) for _, issuers in told(questions[ask](stranger, NOW + 2))) == 3
+    ada.gossip.unlinked(stranger)
+    assert ada.gossip._answered.keys() == {other}

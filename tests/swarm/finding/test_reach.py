@@ -9,6 +9,7 @@ from protocol.identity import NodeId
 from protocol.messages import Advert, ReachAnswer, ReachAsk, Signed
 from swarm.effects import Dial, DialBack, Effect, Send, UseRelays
 from swarm.finding.capabilities import CapabilityIndex
+from swarm.finding.places import dialable
 from swarm.finding.reach import ASK_GAP_S, DIAL_BACKS_MAX, RELAY_WAIT_S, SETTLE_S, UPGRADE_WAITS_S, Reach
 from swarm.finding.roster import Roster
 from swarm.settings import Settings
@@ -16,7 +17,7 @@ from swarm.values import Contact
 from tests.swarm.samples import ADA, BOB, CYD, NOW, node_id, signed
 
 OWN = "/ip4/192.168.1.20/tcp/4976/p2p/12D3KooWada"
-HOME, WORLD = "/ip4/192.168.1.20", "/ip4/203.0.113.7"
+HOME, WORLD = "/ip4/192.168.1.20", "/ip4/8.8.4.7"
 SOON = NOW + 2 * SETTLE_S
 
 
@@ -134,6 +135,40 @@ def test_nobody_makes_a_node_tell_of_what_it_has_not_offered() -> None:
     assert ada.reach.verdict == "closed"
 
 
+@pytest.mark.parametrize(
+    "seen",
+    ["/ip4/x", "/ip4/8.8.4.7/tcp/1", "/ip4/8.8.4.07", "/ip6/2A00::1", "/ip6/2a00::1%" + "z" * 150, "/dns4/bank", "x" * 192, "é"],
+)
+def test_a_place_that_is_none_counts_for_nothing(seen: str) -> None:
+    """[RCH-2] Whatever this node told others of it, no message could hold, or nobody dial."""
+    ada = home(2)
+    for neighbour in range(2):
+        ada.told(seen, f"{seen}/tcp/4976", by=neighbour)
+    assert (ada.reach.verdict, ada.reach.addresses) == ("unknown", (OWN,))
+
+
+@pytest.mark.parametrize("seen", ["/ip4/127.0.0.1", "/ip4/10.0.0.1", "/ip4/169.254.169.254", "/ip4/0.0.0.0", "/ip4/224.0.0.1"])
+def test_a_private_network_that_neighbours_make_up_is_not_told_to_others(seen: str) -> None:
+    """[RCH-2] Nor does it let strangers send this node there."""
+    ada = home(2)
+    for neighbour in range(2):
+        ada.told(seen, f"{seen}/tcp/4976", by=neighbour)
+    assert ada.reach.addresses == (OWN,)
+
+
+def test_a_relay_does_not_decide_which_networks_a_node_is_in() -> None:
+    assert dialable(("/ip4/127.0.0.1/tcp/22",), (OWN, f"/ip4/127.0.0.1/tcp/1/p2p/R/p2p-circuit{OWN}")) == ()
+
+
+def test_what_no_message_can_hold_is_not_told_to_others() -> None:
+    """A relay may say anything, in characters of two bytes as well."""
+    ada = closed()
+    ada.due(SOON + 1)
+    ada.reach.relay_changed(node_id(0), (f"/dns4/{'ü' * 30}/tcp/1/p2p/{'R' * 52}/p2p-circuit/p2p/{'A' * 52}", circuit(0)), SOON)
+    ada.reach.relay_changed(node_id(1), ("\ud800",), SOON)
+    assert ada.reach.addresses == (OWN, circuit(0))
+
+
 def test_an_empty_answer_tells_nothing_and_is_asked_for_again_a_little_later() -> None:
     ada = home(1)
     ada.told("", by=0)
@@ -174,6 +209,16 @@ def test_a_neighbour_is_dialled_only_where_its_link_comes_from() -> None:
     assert effects == [DialBack(BOB, (f"{WORLD}/tcp/22", f"{WORLD}/tcp/80"))]
     answer = ada.reach.dialled_back(BOB, (f"{WORLD}/tcp/80",))
     assert answer == [Send(BOB, ReachAnswer(WORLD, (f"{WORLD}/tcp/80",)))]
+
+
+@pytest.mark.parametrize(
+    "port", ["０" * 58 + "4976", "４９７６", "04976", "0", "65536", "4_976", " 4976", "+4976", "4976/ws", "4976/", "", "²"]
+)
+def test_a_port_is_read_in_its_one_spelling(port: str) -> None:
+    """[RCH-1] The answer repeats it, and has room for 192 bytes."""
+    ada = Home()
+    ada.meet(BOB, seen=WORLD)
+    assert ada.reach.asked(BOB, ReachAsk((f"/ip4/1/tcp/{port}",)), NOW) == [Send(BOB, ReachAnswer("", ()))]
 
 
 @pytest.mark.parametrize("addresses", [(), ("/ip6/2001:db8::1/tcp/4976",), (f"{WORLD}/tcp/1/p2p/R/p2p-circuit/p2p/B",)])

@@ -8,8 +8,9 @@ import pytest
 from protocol.identity import Identity
 from protocol.messages import AdvertDigest, Digest, Pulse, Rumours
 from protocol.notary import Notary
+from swarm.effects import AdvertDue
 from swarm.finding.gossip import FIRST, HEARD_BURST, LAST
-from swarm.finding.suspicion import REFUTE_S
+from swarm.finding.suspicion import AHEAD_MS_MAX, REFUTE_MANY_S, REFUTE_S
 from tests.swarm.finding.hearing import (
     ADA,
     BOB,
@@ -111,15 +112,20 @@ def test_what_one_neighbour_may_tell_is_bounded() -> None:
 # --- Suspicions -----------------------------------------------------------------------------------------------------------
 
 
-def test_two_who_have_lost_a_node_make_it_gone() -> None:
-    """[ADV-10]"""
+def test_two_who_have_lost_a_node_are_believed_sooner_than_one() -> None:
+    """[ADV-10] But it may speak for itself first."""
     ada = Ada()
     ada.hears(of(BOB), of(CYD), of(DAN))
-    assert ada.doubts(doubt(CYD, BOB)) == []
-    assert ada.index.get(BOB) is not None
-    assert ada.doubts(doubt(CYD, BOB, at=NOW + 1.5)) == [], "one voice counts once"
-    assert ada.doubts(doubt(DAN, BOB)) == [BOB]
+    ada.doubts(doubt(CYD, BOB))
+    ada.doubts(doubt(CYD, BOB, at=NOW + 1.5))
+    assert ada.gossip.bury_overdue(NOW + 1 + REFUTE_MANY_S) == [], "one voice counts once"
+    ada.doubts(doubt(DAN, BOB))
+    assert ada.gossip.bury_overdue(NOW + 1 + REFUTE_MANY_S - 0.1) == []
+    assert ada.gossip.bury_overdue(NOW + 1 + REFUTE_MANY_S) == [BOB]
     assert ada.index.get(BOB) is None
+    behind = AdvertDigest(FIRST, LAST, (Digest(BOB, NOW_MS, 0), Digest(CYD, NOW_MS, 0), Digest(DAN, NOW_MS, 0)))
+    [(_, why)] = rumoured(ada.gossip.compare(EVE, behind, NOW + 1))
+    assert [told.node for told in why] == [BOB], "whoever missed it is told when it compares"
 
 
 def test_a_suspicion_that_nobody_refutes_is_believed_after_a_while() -> None:
@@ -151,8 +157,66 @@ def test_a_suspicion_that_is_worth_nothing_changes_nothing(why: str) -> None:
             ada.roster.add(BOB, "bob", (), "", NOW)
         case "forged":
             words[1] = replace(words[1], sealed=words[0].sealed[:-1] + b"\0")
-    assert ada.doubts(*words) == []
+    ada.doubts(*words)
+    assert ada.gossip.bury_overdue(NOW + 1 + REFUTE_MANY_S) == []
     assert ada.index.get(BOB) is not None
+
+
+@pytest.mark.parametrize("seen", [2**53 / 1000, NOW + 119, NOW + 1 + AHEAD_MS_MAX / 1000 + 1])
+def test_a_suspicion_that_its_node_could_not_refute_is_not_believed(seen: float) -> None:
+    """[ADV-10] Whatever version of it somebody has seen, it has said."""
+    ada = Ada()
+    ada.hears(of(BOB), of(CYD), of(DAN))
+    ada.doubts(doubt(CYD, BOB, seen=seen - 0.001), doubt(DAN, BOB, seen=seen - 0.001))
+    assert ada.gossip.bury_overdue(NOW + 9) == []
+    ada.feels(pulse(BOB, at=NOW + 100), at=NOW + 10)  # Its clock is wrong.
+    ada.doubts(doubt(CYD, BOB, seen=NOW + 100, at=NOW + 11), at=NOW + 11)
+    assert ada.gossip.bury_overdue(NOW + 20) == [BOB], "this version is known here as well"
+
+
+def test_a_node_that_was_buried_by_a_lie_comes_back_with_its_next_word() -> None:
+    """[ADV-10] What it had not said yet is no reason not to believe it later."""
+    ada = Ada()
+    ada.hears(of(BOB), of(CYD), of(DAN))
+    ada.doubts(doubt(CYD, BOB, seen=NOW + 20), doubt(DAN, BOB, seen=NOW + 20))
+    assert ada.gossip.bury_overdue(NOW + 5) == [BOB]
+    assert ada.index.version(BOB) == NOW_MS
+    assert ada.hears(of(BOB, at=NOW + 30), at=NOW + 6)
+    assert ada.gossip.bury_overdue(NOW + 7) == []
+
+
+@pytest.mark.parametrize(("home", "is_sooner"), [("/ip4/192.168.1.2/tcp/1", True), ("/ip4/8.8.8.8/tcp/1", False)])
+def test_those_who_do_not_say_where_they_are_are_one_witness(home: str, is_sooner: bool) -> None:
+    """Except at home, where nobody needs to."""
+    ada = Ada()
+    ada.issuer.start((home,), NOW)
+    ada.hears(of(BOB), of(CYD), of(DAN))
+    ada.doubts(doubt(CYD, BOB), doubt(DAN, BOB))
+    assert ada.gossip.bury_overdue(NOW + 1 + REFUTE_MANY_S) == ([BOB] if is_sooner else [])
+    assert ada.gossip.bury_overdue(NOW + 1 + REFUTE_S) == ([] if is_sooner else [BOB])
+
+
+def test_a_neighbour_is_told_that_somebody_takes_it_for_dead() -> None:
+    """[ADV-10] It alone can say that it is not so; and whoever knows it to be there tells nobody else."""
+    ada = Ada()
+    ada.hears(of(BOB), of(CYD))
+    ada.roster.add(BOB, "bob", (), "", NOW)
+    word = doubt(CYD, BOB)
+    assert rumoured(ada.gossip.hear_rumours(EVE, Rumours((), (word, word)), NOW + 1)[0]) == [(BOB, [word.body])]
+    assert word.body not in [body for _, told in rumoured(ada.gossip.round([DAN, EVE], NOW + 1)) for body in told]
+    ada.feels(pulse(BOB, at=NOW + 1.5), sender=BOB, at=NOW + 1.5)
+    assert (DAN, [pulse(BOB).body]) in rumoured(ada.gossip.round([DAN, EVE], NOW + 2)), "what refutes it is news to all"
+
+
+def test_a_node_outdoes_what_it_is_said_to_have_said() -> None:
+    """[ADV-10] By so much that a liar cannot say more for a while."""
+    ada = Ada()
+    ada.issuer.start((), NOW)
+    ada.roster.add(CYD, "cyd", (), "", NOW)
+    ada.gossip.hear_rumours(EVE, Rumours((), (doubt(CYD, ADA, seen=NOW + 29, at=NOW + 5),)), NOW + 5)
+    ada.issuer.due(AdvertDue(1), NOW + 5.1)
+    assert ada.issuer.pulse is not None and ada.issuer.version > NOW_MS + 5_000 + 2 * AHEAD_MS_MAX
+    assert not notary(BOB).fault(ada.issuer.pulse, NOW + 5)
 
 
 def test_a_node_that_is_suspected_speaks_at_once() -> None:
@@ -174,8 +238,10 @@ def test_who_often_suspects_the_living_is_not_heard() -> None:
         ada.doubts(doubt(CYD, BOB, seen=at, at=at + 1), at=at + 1)
         ada.feels(pulse(BOB, at=at + 2, card=NOW), at=at + 2)
         ada.feels(pulse(BOB, at=at + 10, card=NOW), at=at + 10)
-    assert ada.doubts(doubt(CYD, BOB, seen=NOW + 30, at=NOW + 31), doubt(DAN, BOB, seen=NOW + 30, at=NOW + 31), at=NOW + 31) == []
-    assert ada.doubts(doubt(CYD, BOB, seen=NOW + 30, at=NOW + 700), at=NOW + 700) == [BOB], "not for ever"
+    ada.doubts(doubt(CYD, BOB, seen=NOW + 30, at=NOW + 31), doubt(DAN, BOB, seen=NOW + 30, at=NOW + 31), at=NOW + 31)
+    assert ada.gossip.bury_overdue(NOW + 31 + REFUTE_MANY_S) == []
+    ada.doubts(doubt(CYD, BOB, seen=NOW + 30, at=NOW + 700), at=NOW + 700)
+    assert ada.gossip.bury_overdue(NOW + 700) == [BOB], "not for ever"
 
 
 def test_whoever_missed_that_a_node_is_gone_is_told_when_it_compares() -> None:
@@ -183,8 +249,8 @@ def test_whoever_missed_that_a_node_is_gone_is_told_when_it_compares() -> None:
     ada.hears(of(BOB), of(CYD))
     ada.feels(pulse(BOB, at=NOW + 2, leaving=True), at=NOW + 2)
     behind = AdvertDigest(FIRST, LAST, (Digest(BOB, NOW_MS, 0), Digest(CYD, NOW_MS, 0)))
-    assert rumoured(ada.gossip.compare(EVE, behind)) == [(EVE, [pulse(BOB, leaving=True).body])]
-    assert asked(ada.gossip.compare(EVE, behind)) == []
+    assert rumoured(ada.gossip.compare(EVE, behind, NOW + 1)) == [(EVE, [pulse(BOB, leaving=True).body])]
+    assert asked(ada.gossip.compare(EVE, behind, NOW + 1)) == []
     ahead = AdvertDigest(FIRST, LAST, (Digest(BOB, NOW_MS + 3000, 0), Digest(CYD, NOW_MS, 0)))
-    assert rumoured(ada.gossip.compare(EVE, ahead)) == []
-    assert asked(ada.gossip.compare(EVE, ahead)) == [(EVE, (BOB,))]
+    assert rumoured(ada.gossip.compare(EVE, ahead, NOW + 1)) == []
+    assert asked(ada.gossip.compare(EVE, ahead, NOW + 1)) == [(EVE, (BOB,))]
