@@ -338,7 +338,7 @@ class Member:
             effects += self.roster.ask(event.node, now)
         self.contacts.linked(event.node, event.addresses, event.dialled, now)
         joined = Notify(PeerJoined(event.node, event.name))
-        return [joined, *effects, *self.gossip.greet(event.node, bool(event.dialled)), *self.leads.linked(event.node)]
+        return [joined, *effects, *self.gossip.greet(event.node, bool(event.dialled), now), *self.leads.linked(event.node)]
 
     def _down(self, node: NodeId, cause: str, now: float) -> list[Effect]:
         neighbour = self.roster.remove(node)

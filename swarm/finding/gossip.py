@@ -122,8 +122,9 @@ class Gossip:
         for suspicion in rumours.suspicions:
             node = suspicion.body.node
             if node == self._node:
-                # As long as somebody may believe it, say that it is not so.
-                if suspicion.body.seen >= self._issuer.version and self._believes(sender, suspicion, now):
+                # As long as somebody may believe it, say that it is not so; what was said before a start is about its past.
+                is_now = self._issuer.advert is not None and suspicion.body.seen >= self._issuer.version
+                if is_now and self._believes(sender, suspicion, now):
                     if suspicion.body.seen > self._issuer.version:
                         # A lie, for it has never said that. From now on it says more than others would believe of a liar.
                         self._issuer.overtaken(round(now * 1000) + lim.CLOCK_SKEW_MS_MAX, now)
@@ -265,9 +266,13 @@ class Gossip:
 
     # --- Greetings, digests and questions -----------------------------------------------------------------------------
 
-    def greet(self, node: NodeId, dialled: bool) -> list[Effect]:
-        """To a new neighbour: who we are; whoever has dialled also compares what both know, so that it is done once."""
-        own = [signed for signed in (self._issuer.advert, self._issuer.pulse) if signed is not None]
+    def greet(self, node: NodeId, dialled: bool, now: float) -> list[Effect]:
+        """To a new neighbour: who we are, and who is said to be dead, which it may have missed while it was away.
+
+        Whoever has dialled also compares what both know, so that it is done once.
+        """
+        own: list[Signed[Message]] = [signed for signed in (self._issuer.advert, self._issuer.pulse) if signed is not None]
+        own += self._suspicions.latest(now, LAST_WORDS_MAX)
         return [*_sends(node, own), *([self._digest_to(node)] if dialled else [])]
 
     def digest_due(self, neighbours: list[NodeId]) -> list[Effect]:
@@ -306,8 +311,9 @@ class Gossip:
             if known.pulse is not None and (there is None or there.pulse < known.pulse.issued_at_ms):
                 told.append(known.pulse)
         for each in digest.known:
-            why = self._last_words.get(each.node)
-            if why is not None and max(each.card, each.pulse) <= self._index.version(each.node) and each.node not in self._index:
+            # Whoever compares has perhaps just come back, and has missed what was said of a node meanwhile.
+            why = self._suspicions.why(each.node, now) if each.node in self._index else self._last_words.get(each.node)
+            if why is not None and max(each.card, each.pulse) <= self._index.version(each.node):
                 told.append(why)
         lacking = [each.node for each in digest.known if self._lacks(each)]
         strangers = [node for node in lacking if node not in self._index]

@@ -75,13 +75,19 @@ class Suspicions:
         version = self._index.version(node)
         if not 0 < version <= signed.body.seen or accuser in (node, self._node):
             return False
-        if signed.body.seen > max(version, now * 1000 + AHEAD_MS_MAX):
+        if signed.body.seen > max(version, self._clock_ms(node, now) + AHEAD_MS_MAX):
             return False  # The node could not say more than that.
         suspect = self._suspects.get(node)
         told = suspect.accusers if suspect is not None and suspect.seen >= version else {}
         if accuser in told.values() or len(told) >= ACCUSERS_MAX:
             return False
         return self._index.get(accuser) is not None and not self._cries_wolf(accuser, now)
+
+    def _clock_ms(self, node: NodeId, now: float) -> float:
+        """What a node's clock says now, as far as it can be told: that of what it said last has gone on since."""
+        known = self._index.get(node)
+        ahead_ms = known.version - known.heard_at * 1000 if known is not None else 0.0
+        return now * 1000 + max(0.0, ahead_ms)
 
     def hear(self, signed: Signed[Suspicion], now: float) -> None:
         """Another node's word: the suspect has some time to refute it."""
@@ -96,6 +102,16 @@ class Suspicions:
             and self._index.get(node) is not None
             and not self._is_alive(node, suspect, now)
         ]
+
+    def why(self, node: NodeId, now: float) -> Signed[Suspicion] | None:
+        """What others have said of a node that has not refuted it yet, as far as this node knows."""
+        suspect = self._suspects.get(node)
+        return None if suspect is None or self._is_alive(node, suspect, now) else suspect.why
+
+    def latest(self, now: float, count: int) -> list[Signed[Suspicion]]:
+        """The same of the nodes that were suspected last, and of some that are dropped by now."""
+        whys = (self.why(node, now) for node in reversed(list(self._suspects)[-count:]))
+        return [why for why in whys if why is not None and why.issued_at_ms + why.lifetime_ms > now * 1000]
 
     def is_near(self, node: NodeId, now: float) -> bool:
         """Whether this node has just heard from it over a link of its own."""

@@ -298,14 +298,14 @@ def test_the_neighbours_to_tell_are_drawn() -> None:
 def test_a_new_neighbour_is_told_who_is_here_and_whoever_dialled_compares() -> None:
     ada = Ada()
     empty = Send(BOB, AdvertDigest(FIRST, LAST, ()))
-    assert ada.gossip.greet(BOB, True) == [empty], "a link that opened before the node has started"
-    assert ada.gossip.greet(BOB, False) == []
+    assert ada.gossip.greet(BOB, True, NOW) == [empty], "a link that opened before the node has started"
+    assert ada.gossip.greet(BOB, False, NOW) == []
     ada.issuer.start((), NOW)
-    [push, digest] = ada.gossip.greet(BOB, True)
+    [push, digest] = ada.gossip.greet(BOB, True, NOW)
     assert push == Send(BOB, AdvertPush((ada.issuer.advert,)))
     assert digest == Send(BOB, AdvertDigest(FIRST, LAST, (Digest(ADA, NOW_MS, 0),)))
     ada.issuer.speak(NOW + 5)
-    assert [type(effect.message) for effect in ada.gossip.greet(BOB, False)] == [Rumours, AdvertPush]
+    assert [type(effect.message) for effect in ada.gossip.greet(BOB, False, NOW)] == [Rumours, AdvertPush]
 
 
 def test_what_is_newer_here_is_told_and_what_is_newer_there_is_asked_for() -> None:

@@ -6,9 +6,10 @@ from random import Random
 import pytest
 
 from protocol.identity import Identity
-from protocol.messages import AdvertDigest, Digest, Pulse, Rumours
+from protocol.messages import AdvertDigest, Digest, Pulse, Rumours, Suspicion
 from protocol.notary import Notary
 from swarm.effects import AdvertDue
+from swarm.finding.capabilities import PRESENCE_S
 from swarm.finding.gossip import FIRST, HEARD_BURST, LAST
 from swarm.finding.suspicion import AHEAD_MS_MAX, REFUTE_MANY_S, REFUTE_S
 from tests.swarm.finding.hearing import (
@@ -172,6 +173,40 @@ def test_a_suspicion_that_its_node_could_not_refute_is_not_believed(seen: float)
     ada.feels(pulse(BOB, at=NOW + 100), at=NOW + 10)  # Its clock is wrong.
     ada.doubts(doubt(CYD, BOB, seen=NOW + 100, at=NOW + 11), at=NOW + 11)
     assert ada.gossip.bury_overdue(NOW + 20) == [BOB], "this version is known here as well"
+
+
+def test_a_node_may_have_said_what_its_own_clock_says() -> None:
+    """[ADV-10] By this node's clock, bob lives two minutes ahead; who has heard more of him than this node is no liar."""
+    ada = Ada()
+    ada.hears(of(BOB), of(CYD), of(DAN))
+    ada.feels(pulse(BOB, at=NOW + 100), at=NOW)
+    ada.doubts(doubt(CYD, BOB, seen=NOW + 105, at=NOW + 6), doubt(DAN, BOB, seen=NOW + 105, at=NOW + 6), at=NOW + 6)
+    assert ada.gossip.bury_overdue(NOW + 9) == [BOB]
+
+
+def test_whoever_comes_back_is_told_who_is_said_to_be_dead() -> None:
+    """It has missed the rumour, and nobody tells that twice."""
+    ada = Ada()
+    ada.issuer.start((), NOW)
+    ada.hears(of(BOB), of(CYD), of(DAN))
+    ada.doubts(doubt(CYD, BOB), doubt(CYD, DAN))
+    ada.feels(pulse(DAN, at=NOW + 2), at=NOW + 2)
+    assert [why.node for _, told in rumoured(ada.gossip.greet(EVE, False, NOW + 2)) for why in told] == [BOB]
+    knows = AdvertDigest(FIRST, LAST, (Digest(BOB, NOW_MS, 0), Digest(CYD, NOW_MS, 0)))
+    told = [each for _, each in rumoured(ada.gossip.compare(EVE, knows, NOW + 2))]
+    assert doubt(CYD, BOB).body in [why for each in told for why in each]
+    assert ada.gossip.bury_overdue(NOW + 5) == [BOB]
+    assert [why.node for _, told in rumoured(ada.gossip.greet(EVE, False, NOW + 5)) for why in told] == [BOB]
+    late = NOW + 9 + PRESENCE_S
+    assert not [why for _, told in rumoured(ada.gossip.greet(EVE, False, late)) for why in told if isinstance(why, Suspicion)]
+
+
+def test_a_node_that_has_just_been_started_takes_what_it_said_before_for_no_lie() -> None:
+    ada = Ada()
+    ada.hears(of(CYD))
+    ada.doubts(doubt(CYD, ADA, seen=NOW - 60))
+    ada.issuer.start((), NOW + 1)
+    assert ada.issuer.version == NOW_MS + 1000
 
 
 def test_a_node_that_was_buried_by_a_lie_comes_back_with_its_next_word() -> None:

@@ -16,7 +16,7 @@ import trio
 from node.backends import BackendError, GenerationRequest, Piece, Surroundings
 from node.backends.contract import ask, running
 from node.backends.llama_cpp import backend as backend_module
-from node.backends.llama_cpp import pipe
+from node.backends.llama_cpp import model_file, pipe
 from node.backends.llama_cpp.backend import LlamaCppBackend
 from node.backends.llama_cpp.process import REAP_S_MAX, STILL_S, Child, ChildEnded
 from protocol.parts import Capability, Sampling, Turn
@@ -300,7 +300,8 @@ async def test_loading_for_long_is_not_serving_for_long(
     nonsense: Path, surroundings: Surroundings, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
     monkeypatch.setattr(backend_module, "Child", LoadsForLong)
-    known = Capability("complete", "nonsense", b"", 512, 1.0, 1, 1, (), "")
+    digest = model_file.digest(nonsense, surroundings.logs / "digests.json", lambda: None)
+    known = Capability("complete", "nonsense", digest, 512, 1.0, 1, 1, (), "")
     backend = LlamaCppBackend(str(nonsense), replace(surroundings, measured=(known,)))
     autojump_clock.autojump_threshold = 0.1  # The file's digest is made by a thread.
     with pytest.RaisesGroup(BackendError):
