@@ -11,11 +11,13 @@ from starlette.types import ASGIApp
 from node.api import chat_requests, response_requests
 from node.api.bodies import json_response, read_json
 from node.api.chat_answers import ChatChunks, as_wanted, completion
+from node.api.chat_requests import ChatRequest
 from node.api.errors import ApiError
 from node.api.fields import unsupported
 from node.api.gathering import gather, gather_alike
-from node.api.names import AUTO, PEER_PREFIX, known_names, resolve
+from node.api.names import AUTO, PEER_PREFIX, Wanted, known_names, resolve
 from node.api.response_answers import ResponseEvents, response
+from node.api.response_requests import ResponseRequest
 from node.api.streaming import EventStream
 from node.api.tasks import Service, make_task, times
 from node.api.waiting import Awaited
@@ -28,8 +30,7 @@ async def chat_completions(service: Service, request: Request) -> ASGIApp:
     wishes = chat_requests.wishes_of(asked)
     turns = chat_requests.turns_of(asked)
     name = asked.model or AUTO
-    skill = (asked.swarm.skill if asked.swarm else None) or ""
-    task = make_task(service, resolve(service.desk, name, skill=skill), turns, wishes)
+    task = make_task(service, _wanted(service, asked), turns, wishes)
     created = int(time.time())
     if asked.stream:
         if (asked.n or 1) > 1:
@@ -52,9 +53,8 @@ async def responses(service: Service, request: Request) -> ASGIApp:
     wishes = chat_requests.wishes_of(response_requests.as_chat(asked))
     turns = response_requests.turns_of(asked)
     name = asked.model or AUTO
-    skill = (asked.swarm.skill if asked.swarm else None) or ""
     try:
-        task = make_task(service, resolve(service.desk, name, skill=skill), turns, wishes)
+        task = make_task(service, _wanted(service, asked), turns, wishes)
     except ApiError as error:
         error.param = "input" if error.param == "turns" else error.param
         raise
@@ -66,6 +66,11 @@ async def responses(service: Service, request: Request) -> ASGIApp:
         return response(asked, task, created, await gather(service.desk, task))
 
     return Awaited(whole)
+
+
+def _wanted(service: Service, asked: ChatRequest | ResponseRequest) -> Wanted:
+    skill = (asked.swarm.skill if asked.swarm else None) or ""
+    return resolve(service.desk, asked.model or AUTO, skill=skill)
 
 
 async def list_models(service: Service, request: Request) -> Response:

@@ -17,6 +17,15 @@ class Row(NamedTuple):
     wanted: bool
 
 
+RATE_FIRST = 100.0  # Rows a second, until a batch was measured.
+RATE_WEIGHT = 0.3  # Of the newest batch.
+
+
+def rate_after(rate: float, rows: int, took_s: float) -> float:
+    """How many rows a second are computed, smoothed, now that a batch has taken so long."""
+    return rate + RATE_WEIGHT * (rows / took_s - rate)
+
+
 class Batch:
     """Room for so many rows: flat memory with one store for each field, where the library's own helpers take one for each row."""
 

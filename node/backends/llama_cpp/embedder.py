@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from node.backends.llama_cpp import pipe
-from node.backends.llama_cpp.batch import Batch, Row
+from node.backends.llama_cpp.batch import RATE_FIRST, Batch, Row, rate_after
 from node.backends.llama_cpp.context import ABORTED, Aborted, AbortFlag
 from node.backends.llama_cpp.mailbox import Sink
 from node.backends.llama_cpp.model import ComputeFailed, LoadFailed, Model, TooLong
@@ -18,7 +18,6 @@ from node.vectors import rounded
 TEXTS_MAX = 16  # In one batch.
 ROWS_MAX = 2_048  # In one batch, all texts together; or one text as long as the model takes.
 BATCH_S = 0.5  # What a batch of several texts may take: whoever comes, or leaves, waits for it.
-RATE_WEIGHT = 0.3  # Of the newest batch in how fast rows are computed.
 
 Vector = npt.NDArray[np.float32]
 
@@ -54,7 +53,7 @@ class Embedder:
         self.tokens = tokens
         self._waiting: dict[int, list[int]] = {}
         self._planned: list[int] = []  # The calls of the next batch.
-        self._rows_per_s = 100.0  # Measured from the first batch on.
+        self._rows_per_s = RATE_FIRST
 
     def plan(self) -> frozenset[int]:
         self._planned = self._next()
@@ -69,8 +68,7 @@ class Embedder:
             for call in self._planned:
                 self._end(call, "failed", 0, str(error))
             return
-        took_s = perf_counter() - began
-        self._rows_per_s += RATE_WEIGHT * (sum(map(len, texts)) / took_s - self._rows_per_s)
+        self._rows_per_s = rate_after(self._rows_per_s, sum(map(len, texts)), perf_counter() - began)
         for number, call in enumerate(self._planned):
             try:
                 said = self._said(self._vector(number))

@@ -16,6 +16,12 @@ REASON_CHARACTERS_MAX = 200  # Of a bug.
 BEGIN_S = 0.05  # For requests that have come at once, before the others go on: a strange grammar may take half a second.
 
 
+def told_bug(bug: Exception) -> str:
+    """What the parent hears of a bug; where it was is in the log."""
+    traceback.print_exception(bug)
+    return f"its process met a bug: {bug!r}"[:REASON_CHARACTERS_MAX]
+
+
 class Work(Protocol):
     """What is done with the requests."""
 
@@ -97,8 +103,7 @@ class Requests:
         try:
             work.begin(request)
         except Exception as bug:  # noqa: BLE001 Whatever a request may bring about, the others go on.
-            traceback.print_exc()
-            self._sink.say(pipe.Ended(request.call, "failed", 0, 0, f"its process met a bug: {bug!r}"[:REASON_CHARACTERS_MAX]))
+            self._sink.say(pipe.Ended(request.call, "failed", 0, 0, told_bug(bug)))
             work.cancel(request.call)  # It may have begun in part. The parent has heard of its end.
 
     def _take(self, wait: bool) -> Iterator[pipe.Generate | pipe.Cancel]:

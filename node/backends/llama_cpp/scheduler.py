@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import NamedTuple
 
-from node.backends.llama_cpp.batch import Row
+from node.backends.llama_cpp.batch import RATE_FIRST, Row, rate_after
 from node.backends.llama_cpp.context import Aborted, Context, Logits
 from node.backends.llama_cpp.model import ComputeFailed
 from node.backends.llama_cpp.sampling import BrokenLogits
@@ -23,7 +23,6 @@ READ_TOGETHER = 32  # Rows up to which several prompts are read in one batch: on
 WANTED_MAX = 32  # Rows of one text in a batch whose logits are wanted: each takes as many numbers as there are tokens.
 SAVED_MIN = 8  # Tokens that a text must save by a copy, which moves a whole place, or by waiting for another one to be read.
 GAP_STEPS = 4  # Places that stay empty between others for so long are closed; before, a newcomer may take them.
-RATE_WEIGHT = 0.3  # Of the newest batch in the rate of reading.
 
 
 @dataclass(eq=False, slots=True)
@@ -83,7 +82,7 @@ class Scheduler:
         self._reads = 0
         self._read_s = 0.0  # That reading has taken since those that grow had their last token.
         self._gaps = 0  # Times in a row that some were found.
-        self._rows_per_s = 100.0  # Of reading; measured from the first batch on.
+        self._rows_per_s = RATE_FIRST  # Of reading.
 
     def add(self, text: Text) -> None:
         """It grows until it is removed. The caller sees to it that it never gets longer than `context.tokens`."""
@@ -123,7 +122,7 @@ class Scheduler:
         grown = self._compute(self._parts)
         took_s = perf_counter() - began
         self._read_s += took_s
-        self._rows_per_s += RATE_WEIGHT * (sum(count for _, count in self._parts) / took_s - self._rows_per_s)
+        self._rows_per_s = rate_after(self._rows_per_s, sum(count for _, count in self._parts), took_s)
         return grown
 
     def _patience_s(self, growing: list[Place]) -> float:

@@ -2,7 +2,6 @@
 
 import os
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from node.backends.llama_cpp.ballot import Ballot
 from node.backends.llama_cpp.context import Context
 from node.backends.llama_cpp.formats import FormatRefused, Formats
 from node.backends.llama_cpp.functions import CallFilter, ToolsRefused, forced_call, functions_of
-from node.backends.llama_cpp.mailbox import REASON_CHARACTERS_MAX, Sink
+from node.backends.llama_cpp.mailbox import Sink, told_bug
 from node.backends.llama_cpp.model import ComputeFailed, Model, TooLong
 from node.backends.llama_cpp.prompts import ChatTemplate, Refused
 from node.backends.llama_cpp.sampling import Draw, NoWayOn, Told
@@ -173,12 +172,9 @@ class Worker:
         try:
             work()
         except Exception as error:  # noqa: BLE001
-            refused = isinstance(error, BackendError)
-            if not refused:
-                traceback.print_exc()
-            reason = str(error) if refused else f"its process met a bug: {error!r}"[:REASON_CHARACTERS_MAX]
+            finish, reason = ("refused", str(error)) if isinstance(error, BackendError) else ("failed", told_bug(error))
             if call.number in self._calls:
-                self._end(call, "refused" if refused else "failed", reason)
+                self._end(call, finish, reason)
             else:
                 self._sink.say(pipe.Ended(call.number, "failed", call.tokens_in, call.tokens_out, reason))
 
