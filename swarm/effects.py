@@ -36,6 +36,11 @@ class SuspectDue:
 
 
 @dataclass(frozen=True, slots=True)
+class BurialDue:
+    """A node that is said to be dead has had its time to refute that."""
+
+
+@dataclass(frozen=True, slots=True)
 class SweepDue:
     """Time to forget what has expired, to ping the silent and to look for neighbours."""
 
@@ -131,6 +136,7 @@ Timer = (
     | AdvertDue
     | DigestDue
     | SuspectDue
+    | BurialDue
     | SweepDue
     | PongOverdue
     | AcceptOverdue

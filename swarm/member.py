@@ -37,6 +37,7 @@ from swarm.effects import (
     AcceptOverdue,
     AdvertDue,
     Announce,
+    BurialDue,
     DeadlinePassed,
     DigestDue,
     Effect,
@@ -243,9 +244,7 @@ class Member:
                 return [*self.gossip.stir(now), *found, *(effect for effects in own for effect in effects)]
             case Rumours():
                 effects, gone = self.gossip.hear_rumours(sender, message, now)
-                for node in gone:
-                    if node not in self.roster:
-                        self.contacts.forget(node)
+                self._forget_contacts(gone)
                 return [*effects, *self.gossip.stir(now)]
             case Ping(nonce):
                 return [Send(sender, Pong(nonce))]
@@ -293,6 +292,9 @@ class Member:
         match timer:
             case GossipDue():
                 return self.gossip.due(self.roster.nodes(), now)
+            case BurialDue():
+                self._forget_contacts(self.gossip.bury_overdue(now))
+                return []
             case SweepDue():
                 return self._swept(now)
             case PieceOverdue():
@@ -416,14 +418,17 @@ class Member:
         working = [*self.asking.workers(), *self.serving.requesters()]
         effects = self.roster.sweep(now, [*working, *self.reach.relays, *self.reach.carried])
         effects += [*self.reach.due(working, now), *self._moved(now)]
-        for node in (*self.index.sweep(now), *self.gossip.bury_overdue(now)):
-            if node not in self.roster:
-                self.contacts.forget(node)
+        self._forget_contacts([*self.index.sweep(now), *self.gossip.bury_overdue(now)])
         few = len(self.roster) < self._settings.neighbours_target
         if few and now - self._searched_at >= self._settings.search_period_s:
             self._searched_at = now
             effects.append(FindProviders(MEMBERSHIP))
         return [*effects, *self._dial(now), SetTimer(self._settings.sweep_period_s, SweepDue())]
+
+    def _forget_contacts(self, gone: list[NodeId]) -> None:
+        for node in gone:
+            if node not in self.roster:
+                self.contacts.forget(node)
 
     def _load_changed(self, now: float) -> list[Effect]:
         return self.issuer.load_changed(now)

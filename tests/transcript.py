@@ -53,7 +53,7 @@ from tests.swarm.small_world import EPOCH_S, Node, SmallWorld, address, capabili
 from tests.swarm.telling import Teller
 
 STEPS_MAX = 5_000  # Deliveries in one command; more is a loop between two members.
-FINDING_TIMERS = (fx.GossipDue, fx.AdvertDue, fx.SweepDue, fx.PongOverdue, fx.DigestDue, fx.SuspectDue)
+FINDING_TIMERS = (fx.GossipDue, fx.AdvertDue, fx.SweepDue, fx.PongOverdue, fx.DigestDue, fx.SuspectDue, fx.BurialDue)
 FINDING_MESSAGES = (Ping, Pong, AdvertPush, AdvertPull, AdvertDigest, AdvertWant, Rumours, ReachAsk, ReachAnswer)
 
 

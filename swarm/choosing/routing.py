@@ -187,14 +187,18 @@ class Router:
         return Routing(tuple(candidates), (), None, tuple(excluded))
 
     def _doubted(self, candidates: list[Candidate], now: float) -> list[Candidate]:
-        """Where strangers fail, nobody who was never met looks better than the best of the others: adverts are free."""
-        if not self._standings.doubts_strangers:
+        """Where strangers fail, nobody who was never met looks better than the best of the others: adverts are free.
+
+        If all are strangers, they look alike: whoever invents workers invents the best of all.
+        """
+        if not candidates or not self._standings.doubts_strangers:
             return candidates
         met: list[Candidate] = []
         unmet: list[Candidate] = []
         for found in candidates:
             (unmet if self._is_unmet(found.node, self._standings.of(found.node, now)) else met).append(found)
-        floor_s = min((found.cost_s for found in met), default=0.0) * STRANGER_COST
+        costs_s = [found.cost_s for found in met or unmet]
+        floor_s = STRANGER_COST * min(costs_s) if met else max(costs_s)
         return [*met, *(found if found.cost_s >= floor_s else replace(found, cost_s=floor_s) for found in unmet)]
 
     def _is_unmet(self, node: NodeId, standing: Standing | None) -> bool:

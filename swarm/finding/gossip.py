@@ -1,9 +1,7 @@
 """How adverts, pulses and suspicions travel: news goes to a few random neighbours at once, and digests find what was missed.
 
-Rumour mongering with a counter (Demers et al., 1987): each version is passed on to `gossip_copies` neighbours by everybody who
-hears it, and anti-entropy heals what the rumour missed. News waits a moment, so that what comes together travels together, and
-what may be told in a second is bounded: the cost per node does not grow with the swarm. In calm times the bound is far away, and
-news is told to all neighbours instead: a rumour with a counter always misses somebody, most often those with few links.
+News waits a moment, so that what comes together travels together. Which neighbours hear of it, and what may be told in a second,
+is the backlog's business; anti-entropy heals what the rumours missed (Demers et al., 1987).
 """
 
 from collections.abc import Iterable, Sequence
@@ -24,17 +22,14 @@ from protocol.messages import (
     Signed,
     Suspicion,
 )
-from swarm.effects import DigestDue, Effect, GossipDue, Send, SetTimer
+from swarm.effects import BurialDue, DigestDue, Effect, GossipDue, Send, SetTimer
+from swarm.finding.backlog import Backlog, Key, Worth
 from swarm.finding.capabilities import CapabilityIndex, Known
 from swarm.finding.issuing import JITTER, Issuer, Notary
-from swarm.finding.suspicion import Suspicions
+from swarm.finding.suspicion import TIMER_S, Suspicions
 from swarm.settings import Settings
 
-GOSSIP_BURST_S = 60.0  # What was not told in a calm time may be told at once, this many seconds of it: a swarm that begins.
-GENEROUS = 0.5  # Share of that burst that must be left for news to be told to all neighbours.
-GONE_COPIES = 6  # Of what makes others forget a node: one in 400 misses it, of other news one in 50.
-ADVERT_WEIGHT = 4  # An advert is about that many times as long as a pulse.
-TIMER_S = 0.001  # Times are sums of floats.
+CHANGED_S = 10.0  # An advert that changes again so soon is as cheap as an invented one.
 LAST_WORDS_MAX = 64  # About what goes wrong in a minute.
 HEARD_PER_S = 64.0  # News from one neighbour, each costing a check of its seal: far more than one tells.
 HEARD_BURST = 512.0  # What answers a digest comes at once.
@@ -42,8 +37,6 @@ ANSWERED_PER_S = 16.0  # Adverts and pulses told to one neighbour that asks, for
 ANSWERED_BURST = 1024.0  # brings in the busiest swarm. At once: all that a newcomer lacks, twice.
 FIRST, LAST = NodeId(bytes(NODE_ID_BYTES)), NodeId(b"\xff" * NODE_ID_BYTES)
 CROWDED, TWIN = "crowded", "own identity"
-
-_Key = tuple[NodeId, NodeId | None, type[Message]]
 
 
 class Gossip:
@@ -55,14 +48,8 @@ class Gossip:
     ) -> None:  # fmt: skip
         self._node, self._settings, self._notary, self._dice = node, settings, notary, dice
         self._index, self._issuer, self._suspicions = index, issuer, suspicions
-        # What is to be passed on and who has told it here, oldest first: what changes who is there and what they can do; how busy
-        # they are, where the oldest is told first because no later word may come; and what only renews.
-        self._news: dict[_Key, tuple[Signed[Message], list[NodeId]]] = {}
-        self._loads: dict[_Key, tuple[Signed[Message], list[NodeId]]] = {}
-        self._renewals: dict[_Key, tuple[Signed[Message], list[NodeId]]] = {}
+        self._backlog = Backlog(settings, dice)
         self._round_at = float("inf")
-        self._told_at = float("-inf")
-        self._allowance = 0.0
         self._heard: dict[NodeId, tuple[float, float]] = {}  # Neighbour to what it may still tell, and as of when.
         self._answered: dict[NodeId, tuple[float, float]] = {}  # The same of what it may be told when it asks.
         self._last_words: dict[NodeId, Signed[Message]] = {}  # Why a node was forgotten, for those who missed it.
@@ -83,14 +70,13 @@ class Gossip:
                 self._hear_of_self(signed, now, f"at {', '.join(signed.body.addresses[:2])}" if signed.body.addresses else "")
                 continue
             if not self._index.is_news(signed):
-                self._knows(sender, (signed.issuer, None, Advert), signed)
+                self._backlog.knows(sender, Key(signed.issuer, None, Advert), signed)
                 continue
             if not self._believes(sender, signed, now):
                 continue
-            known = self._index.get(signed.issuer)
-            is_renewal = known is not None and known.signed.body == signed.body
+            worth = self._worth(signed)
             self._index.learn(signed, now, first_hand, sender)
-            self._note((signed.issuer, None, Advert), signed, sender, is_renewal)
+            self._backlog.add(Key(signed.issuer, None, Advert), signed, sender, worth)
             news.append(signed)
         return news
 
@@ -108,16 +94,17 @@ class Gossip:
                     gone.append(pulse.issuer)
                     self._bury(pulse.issuer, pulse)
                     self._index.forget(pulse.issuer, pulse.issued_at_ms)
-                    self._note((pulse.issuer, None, Pulse), pulse, sender, False)
+                    self._backlog.add(Key(pulse.issuer, None, Pulse), pulse, sender, Worth.NEWS)
                     continue
                 known = self._index.get(pulse.issuer)
                 is_renewal = known is not None and _load(known.advert) == _load(pulse.body) and not is_refutation
                 has_room = known is not None or self._index.room > len(wanted)
                 if not self._index.beat(pulse, now, pulse.issuer == sender) and has_room:
                     wanted.append(pulse.issuer)
-                self._note((pulse.issuer, None, Pulse), pulse, sender, is_renewal)
+                worth = Worth.CHEAP if known is None else Worth.RENEWAL if is_renewal else Worth.LOAD
+                self._backlog.add(Key(pulse.issuer, None, Pulse), pulse, sender, worth)
             else:
-                self._knows(sender, (pulse.issuer, None, Pulse), pulse)
+                self._backlog.knows(sender, Key(pulse.issuer, None, Pulse), pulse)
                 effects += self.remind(sender, pulse.issued_at_ms) if pulse.issuer == sender else []
         for suspicion in rumours.suspicions:
             node = suspicion.body.node
@@ -130,14 +117,15 @@ class Gossip:
                         self._issuer.overtaken(round(now * 1000) + lim.CLOCK_SKEW_MS_MAX, now)
                     effects += self._issuer.speak(now)
             elif self._suspicions.is_news(suspicion, now) and self._believes(sender, suspicion, now):
-                self._suspicions.hear(suspicion, now)
+                refute_s = self._suspicions.hear(suspicion, now)
                 if self._suspicions.is_near(node, now):
                     # First-hand knowledge beats rumours. The others can hear it from the node itself alone, which may not know.
                     effects.append(Send(node, Rumours((), (suspicion,))))
                     continue
-                self._note((node, suspicion.issuer, Suspicion), suspicion, sender, False)
+                effects.append(SetTimer(refute_s, BurialDue()))
+                self._backlog.add(Key(node, suspicion.issuer, Suspicion), suspicion, sender, Worth.NEWS)
             else:
-                self._knows(sender, (node, suspicion.issuer, Suspicion), suspicion)
+                self._backlog.knows(sender, Key(node, suspicion.issuer, Suspicion), suspicion)
         if wanted:
             effects.append(Send(sender, AdvertWant(tuple(wanted[: lim.DIGESTS_MAX]))))
         return effects, gone
@@ -200,10 +188,10 @@ class Gossip:
 
     def stir(self, now: float) -> list[Effect]:
         """A round soon if there is news to tell, and in a while if there are only renewals, unless one is due by then."""
-        if not (self._news or self._loads or self._renewals):
+        if not self._backlog:
             return []
         settings = self._settings
-        period_s = settings.gossip_period_s if self._news or self._loads else settings.gossip_renewal_period_s
+        period_s = settings.gossip_period_s if self._backlog.is_urgent else settings.gossip_renewal_period_s
         if self._round_at <= now + period_s * JITTER[1]:
             return []
         wait_s = period_s * self._dice.uniform(*JITTER)
@@ -217,52 +205,17 @@ class Gossip:
     def round(self, neighbours: list[NodeId], now: float) -> list[Effect]:
         """One round: what is waiting, to a few random neighbours, within what may be told in a second."""
         self._round_at = float("inf")
-        settings = self._settings
-        earned, burst = (now - self._told_at) * settings.gossip_budget, GOSSIP_BURST_S * settings.gossip_budget
-        self._allowance = min(burst, self._allowance + max(0.0, earned))
-        self._told_at = now
-        told: dict[NodeId, list[Signed[Message]]] = {}
-        # Drawn once for all that is told now, so that it travels in few messages; the next round draws others.
-        listeners = self._dice.sample(neighbours, len(neighbours))
-        for waiting, copies, newest_first in (
-            (self._news, settings.gossip_copies, True),
-            (self._loads, settings.gossip_copies, False),
-            (self._renewals, settings.gossip_renewals, False),
-        ):
-            for key in reversed(list(waiting)) if newest_first else list(waiting):
-                if self._allowance < 1:
-                    break
-                signed, tellers = waiting.pop(key)
-                subject, accuser, kind = key
-                if kind is Advert and self._index.get(subject) is None:
-                    continue  # Forgotten since.
-                is_for_all = waiting is not self._renewals and self._allowance >= GENEROUS * burst
-                asked = listeners if is_for_all else listeners[: GONE_COPIES + 1]
-                others = [node for node in asked if node not in (subject, accuser) and node not in tellers]
-                count = len(others) if is_for_all else GONE_COPIES if _is_of_the_gone(signed.body) else copies
-                for node in others[:count]:
-                    told.setdefault(node, []).append(signed)
-                    self._allowance -= ADVERT_WEIGHT if kind is Advert else 1
+        told = self._backlog.take(neighbours, now, self._index.__contains__)
         sends = [effect for node, signed in told.items() for effect in _sends(node, signed)]
         return [*sends, *self.stir(now)]
 
-    def _note(self, key: _Key, signed: Signed[Message], sender: NodeId, is_renewal: bool) -> None:
-        was_news = self._loads.pop(key, None) is not None or self._news.pop(key, None) is not None
-        self._renewals.pop(key, None)
-        if is_renewal and not was_news:
-            waiting = self._renewals
-        else:
-            waiting = self._loads if key[2] is Pulse and not _is_of_the_gone(signed.body) else self._news
-        waiting[key] = (signed, [sender])
-        if len(waiting) > self._settings.adverts_max:
-            del waiting[next(iter(waiting))]
-
-    def _knows(self, sender: NodeId, key: _Key, signed: Signed[Message]) -> None:
-        """A neighbour has told what was known here already; it need not be told in turn."""
-        for waiting in (self._news, self._loads, self._renewals):
-            found = waiting.get(key)
-            if found is not None and found[0].issued_at_ms == signed.issued_at_ms and sender not in found[1]:
-                found[1].append(sender)
+    def _worth(self, signed: Signed[Advert]) -> Worth:
+        """Of an advert that is news."""
+        known = self._index.get(signed.issuer)
+        if known is not None and known.signed.body == signed.body:
+            return Worth.RENEWAL
+        before_ms = self._index.version(signed.issuer) if known is None else known.signed.issued_at_ms
+        return Worth.NEWS if 0 < before_ms <= signed.issued_at_ms - CHANGED_S * 1000 else Worth.CHEAP
 
     # --- Greetings, digests and questions -----------------------------------------------------------------------------
 
@@ -353,10 +306,6 @@ class Gossip:
 
 def _digest(known: Known) -> Digest:
     return Digest(known.node, known.signed.issued_at_ms, 0 if known.pulse is None else known.pulse.issued_at_ms)
-
-
-def _is_of_the_gone(told: Message) -> bool:
-    return isinstance(told, Suspicion) or (isinstance(told, Pulse) and told.leaving)
 
 
 def _load(told: Advert | Pulse) -> tuple[int, int, bool]:

@@ -20,6 +20,7 @@ REFUTE_MANY_S = 1.0  # If several say so. A refutation takes about that long thr
 ACCUSERS_MAX = 3  # Enough to tell others of; the rest say the same.
 AHEAD_MS_MAX = lim.CLOCK_SKEW_MS_MAX // 4  # Of the clock: half of what a suspect can go ahead of its own, since clocks differ.
 SUSPECTS_MAX = 256  # Remembered at once; the oldest fall out.
+TIMER_S = 0.001  # Times are sums of floats.
 REFUTED_S = 5.0  # A node that speaks so soon after it was suspected had never been away.
 FALSE_MAX = 3  # So often a node may suspect the living,
 FALSE_WINDOW_S = 600.0  # within this time, before it is not listened to.
@@ -36,6 +37,10 @@ class _Suspect:
     def __init__(self, why: Signed[Suspicion], at: float) -> None:
         self.why, self.seen, self.at = why, why.body.seen, at
         self.accusers: dict[str | NodeId, NodeId] = {}
+
+    @property
+    def refute_s(self) -> float:
+        return REFUTE_S if len(self.accusers) == 1 else REFUTE_MANY_S
 
 
 class Suspicions:
@@ -89,16 +94,17 @@ class Suspicions:
         ahead_ms = known.version - known.heard_at * 1000 if known is not None else 0.0
         return now * 1000 + max(0.0, ahead_ms)
 
-    def hear(self, signed: Signed[Suspicion], now: float) -> None:
-        """Another node's word: the suspect has some time to refute it."""
-        self._count(signed, now)
+    def hear(self, signed: Signed[Suspicion], now: float) -> float:
+        """Another node's word. Returns how long the suspect has now to refute it, in seconds."""
+        suspect = self._count(signed, now)
+        return max(0.0, suspect.at + suspect.refute_s - now)
 
     def overdue(self, now: float) -> list[tuple[NodeId, Signed[Suspicion]]]:
         """The nodes that did not refute in time what others have said of them, and what that was."""
         return [
             (node, suspect.why)
             for node, suspect in self._suspects.items()
-            if now - suspect.at >= (REFUTE_S if len(suspect.accusers) == 1 else REFUTE_MANY_S)
+            if now - suspect.at >= suspect.refute_s - TIMER_S
             and self._index.get(node) is not None
             and not self._is_alive(node, suspect, now)
         ]
@@ -138,7 +144,7 @@ class Suspicions:
                 del self._false[next(iter(self._false))]
         return True
 
-    def _count(self, signed: Signed[Suspicion], now: float) -> None:
+    def _count(self, signed: Signed[Suspicion], now: float) -> _Suspect:
         node = signed.body.node
         suspect = self._suspects.get(node)
         if suspect is None or signed.body.seen > suspect.seen:
@@ -147,6 +153,7 @@ class Suspicions:
             if len(self._suspects) > SUSPECTS_MAX:
                 del self._suspects[next(iter(self._suspects))]
         suspect.accusers.setdefault(self._witness(signed.issuer), signed.issuer)
+        return suspect
 
     def _witness(self, accuser: NodeId) -> str | NodeId:
         """A thousand identities on one network are one witness, and so are all that do not say where they are.

@@ -17,6 +17,7 @@ from protocol.messages import (
     Ping,
     Pong,
     Rumours,
+    Signed,
     Suspicion,
     TaskAccepted,
     TaskCancelled,
@@ -26,6 +27,7 @@ from protocol.parts import AttemptId
 from swarm.effects import (
     AcceptOverdue,
     AdvertDue,
+    BurialDue,
     Conclude,
     Dial,
     DigestDue,
@@ -332,6 +334,20 @@ def test_whoever_left_in_order_is_not_suspected() -> None:
     meet(member, BOB, CYD)
     member.handle(Received(BOB, Goodbye(True, "stopping")), NOW + 1)
     assert found(member.handle(NeighbourDown(BOB, "closed"), NOW + 1), SetTimer) == []
+
+
+def test_who_does_not_refute_in_time_is_forgotten_and_not_dialled() -> None:
+    """[ADV-10]"""
+    member = ada()
+    meet(member, CYD)
+    member.handle(Received(CYD, AdvertPush((signed(BOB, CHAT), signed(CYD, CHAT)))), NOW)
+    doubt = Signed(CYD, round(NOW * 1000) + 1, 60_000, Suspicion(BOB, round(NOW * 1000)), b"")
+    effects = member.handle(Received(CYD, Rumours((), (doubt,))), NOW + 1)
+    [verdict] = [effect for effect in found(effects, SetTimer) if effect.timer == BurialDue()]
+    assert member.index.get(BOB) is not None
+    member.handle(TimerFired(verdict.timer), NOW + 1 + verdict.delay_s)
+    assert member.index.get(BOB) is None
+    assert BOB not in [contact.node for contact in member.best_contacts()]
 
 
 def test_the_best_contacts_are_the_neighbours_and_those_that_were() -> None:

@@ -389,6 +389,15 @@ def test_where_strangers_fail_none_looks_better_than_those_that_were_met() -> No
     assert candidates[1].cost_s == pytest.approx(STRANGER_COST * candidates[0].cost_s)
 
 
+def test_where_strangers_fail_and_all_are_strangers_they_look_alike() -> None:
+    knowledge = Knowledge(Random(1), choosing_draws=1, exploration_share=0)
+    for number in range(10):
+        knowledge.knows(node_id(30 + number), capability(tokens_per_second=1000.0 if number else 10.0))
+    assert {knowledge.route().chosen for _ in range(100)} == {node_id(30 + number) for number in range(1, 10)}
+    unreachable(knowledge, node_id(20), node_id(21))
+    assert len({knowledge.route().chosen for _ in range(100)}) == 10, "the one that tells the truth as well"
+
+
 def test_who_has_read_the_instructions_is_cheaper_for_a_task_that_begins_with_them() -> None:
     instructions = Turn("system", "Answer as a librarian would. " * 40)
     digest, size = prefix_of("smollm2", (instructions,))

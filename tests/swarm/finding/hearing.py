@@ -9,8 +9,9 @@ from protocol.messages import Advert, AdvertPush, AdvertWant, Message, Pulse, Ru
 from protocol.notary import Notary
 from protocol.parts import Capability
 from swarm.effects import Effect, Send
+from swarm.finding.backlog import BURST_S, GENEROUS
 from swarm.finding.capabilities import CapabilityIndex
-from swarm.finding.gossip import GENEROUS, GOSSIP_BURST_S, Gossip
+from swarm.finding.gossip import Gossip
 from swarm.finding.issuing import Issuer
 from swarm.finding.roster import Roster
 from swarm.finding.suspicion import Suspicions
@@ -67,7 +68,8 @@ class Ada:
 
     def has_told_much(self, at: float = NOW) -> None:
         """So much that she must be sparing, but not silent."""
-        self.gossip._told_at, self.gossip._allowance = at, (GENEROUS / 2) * GOSSIP_BURST_S * self.settings.gossip_budget
+        backlog = self.gossip._backlog
+        backlog._told_at, backlog._allowance = at, (GENEROUS / 2) * BURST_S * self.settings.gossip_budget
 
     def round(self, *neighbours: NodeId, at: float = NOW) -> list[tuple[NodeId, list[NodeId]]]:
         """Whom a round tells about whom."""

@@ -11,7 +11,8 @@ from protocol.identity import Identity, NodeId
 from protocol.messages import AdvertDigest, AdvertPull, AdvertPush, AdvertWant, Digest, Rumours
 from protocol.notary import Notary
 from swarm.effects import GossipDue, Send
-from swarm.finding.gossip import ANSWERED_BURST, FIRST, GONE_COPIES, GOSSIP_BURST_S, JITTER, LAST
+from swarm.finding.backlog import BURST_S, GONE_COPIES, Worth
+from swarm.finding.gossip import ANSWERED_BURST, CHANGED_S, FIRST, JITTER, LAST
 from tests.swarm.finding.hearing import (
     ADA,
     BOB,
@@ -211,7 +212,7 @@ def test_nobody_is_told_about_itself_or_what_it_has_told() -> None:
 def test_what_may_be_told_in_a_second_is_bounded_and_the_newest_adverts_come_first() -> None:
     """What is told too late is found by comparing; a swarm that has just begun must still hear of what changes now."""
     ada = Ada(gossip_budget=4, gossip_copies=1)
-    burst = GOSSIP_BURST_S * 4 / 4
+    burst = BURST_S * 4 / 4
     for number in range(int(burst)):
         ada.hears(of(BOB, at=NOW + number), at=NOW + number)
         assert ada.round(node_id(9), at=NOW) == [(node_id(9), [BOB])]
@@ -223,13 +224,25 @@ def test_what_may_be_told_in_a_second_is_bounded_and_the_newest_adverts_come_fir
     assert ada.round(node_id(9), at=NOW + 9.0) == [(node_id(9), [CYD, BOB])]
 
 
+def test_what_anybody_can_make_up_is_told_in_turn_with_the_rest() -> None:
+    """A new node, a pulse without a node, and an advert that changes again and again; not one that changes now and then."""
+    ada = Ada()
+    ada.hears(of(BOB), of(CYD, at=NOW - CHANGED_S))
+    ada.round(DAN)
+    ada.hears(of(BOB, CODE, at=NOW + 1), of(CYD, CODE, at=NOW + 1), of(EVE, at=NOW + 1), at=NOW + 1)
+    ada.feels(pulse(DAN))
+    waiting = ada.gossip._backlog._waiting
+    assert [key.subject for key in waiting[Worth.NEWS]] == [CYD]
+    assert [key.subject for key in waiting[Worth.CHEAP]] == [BOB, EVE, DAN]
+
+
 def test_of_loads_the_oldest_is_told_first() -> None:
     """No later word may come of a worker that has become free."""
     ada = Ada(gossip_budget=1, gossip_copies=1)
     ada.hears(of(BOB), of(CYD), of(DAN))
     for _ in range(60):
         ada.round(node_id(9))
-    ada.gossip._allowance = 0
+    ada.gossip._backlog._allowance = 0
     ada.feels(pulse(BOB, busy=1), pulse(CYD, busy=1), at=NOW + 1)
     assert rumoured(ada.gossip.round([node_id(9)], NOW + 1)) == [(node_id(9), [pulse(BOB, busy=1).body])]
 

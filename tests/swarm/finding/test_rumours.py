@@ -8,10 +8,10 @@ import pytest
 from protocol.identity import Identity
 from protocol.messages import AdvertDigest, Digest, Pulse, Rumours, Suspicion
 from protocol.notary import Notary
-from swarm.effects import AdvertDue
+from swarm.effects import AdvertDue, BurialDue, SetTimer
 from swarm.finding.capabilities import PRESENCE_S
 from swarm.finding.gossip import FIRST, HEARD_BURST, LAST
-from swarm.finding.suspicion import AHEAD_MS_MAX, REFUTE_MANY_S, REFUTE_S
+from swarm.finding.suspicion import AHEAD_MS_MAX, REFUTE_MANY_S, REFUTE_S, TIMER_S
 from tests.swarm.finding.hearing import (
     ADA,
     BOB,
@@ -127,6 +127,21 @@ def test_two_who_have_lost_a_node_are_believed_sooner_than_one() -> None:
     behind = AdvertDigest(FIRST, LAST, (Digest(BOB, NOW_MS, 0), Digest(CYD, NOW_MS, 0), Digest(DAN, NOW_MS, 0)))
     [(_, why)] = rumoured(ada.gossip.compare(EVE, behind, NOW + 1))
     assert [told.node for told in why] == [BOB], "whoever missed it is told when it compares"
+
+
+def test_a_node_is_forgotten_as_soon_as_its_time_to_refute_is_over() -> None:
+    """Its neighbours know it by then; everybody else would still choose it."""
+    ada = Ada()
+    ada.hears(of(BOB), of(CYD), of(DAN))
+    waits_s = []
+    for accuser, later_s in ((CYD, 0.0), (DAN, 0.25)):
+        word = Rumours((), (doubt(accuser, BOB),))
+        effects, _ = ada.gossip.hear_rumours(EVE, word, NOW + 1 + later_s)
+        [timer] = [effect for effect in effects if isinstance(effect, SetTimer)]
+        assert timer.timer == BurialDue()
+        waits_s.append(timer.delay_s + later_s)
+    assert waits_s == [REFUTE_S, REFUTE_MANY_S]
+    assert ada.gossip.bury_overdue(NOW + 1 + waits_s[-1] - TIMER_S / 2) == [BOB], "times are sums of floats"
 
 
 def test_a_suspicion_that_nobody_refutes_is_believed_after_a_while() -> None:
