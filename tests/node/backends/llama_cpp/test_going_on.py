@@ -17,8 +17,8 @@ OTHER = "Tell me about the history of bread in two sentences."
 
 
 @asynccontextmanager
-async def model(path: Path, logs: Path, threads: int = 1) -> AsyncIterator[LlamaCppBackend]:
-    async with running(backend := LlamaCppBackend(str(path), Surroundings(logs, threads))):
+async def model(path: Path, surroundings: Surroundings, threads: int = 1) -> AsyncIterator[LlamaCppBackend]:
+    async with running(backend := LlamaCppBackend(str(path), replace(surroundings, threads=threads))):
         yield backend
 
 
@@ -39,11 +39,11 @@ async def joined(backend: LlamaCppBackend, request: GenerationRequest, text: str
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 async def test_an_answer_cut_after_any_token_goes_on_to_the_same_end(
-    smollm2: Path, tmp_path: Path, temperature: float
+    smollm2: Path, surroundings: Surroundings, temperature: float
 ) -> None:
     """Also when the worker that goes on has another conversation in its cache."""
     request = wanted("Why is the sky blue?", sampling=Sampling(temperature, seed=7))
-    async with model(smollm2, tmp_path) as one:
+    async with model(smollm2, surroundings) as one:
         whole = await told_in_pieces(one, request)
         for count in range(1, len(whole.tokens), 4):
             begun = await ask(one, replace(request, model=one.model, tokens_max=count))
@@ -54,9 +54,9 @@ async def test_an_answer_cut_after_any_token_goes_on_to_the_same_end(
             assert await joined(one, request, begun.text, begun.tokens) == whole.text
 
 
-async def test_text_that_is_held_back_is_neither_lost_nor_said_twice(smollm2: Path, tmp_path: Path) -> None:
+async def test_text_that_is_held_back_is_neither_lost_nor_said_twice(smollm2: Path, surroundings: Surroundings) -> None:
     request = wanted("Count from one to twenty, with commas.", tokens_max=30)
-    async with model(smollm2, tmp_path) as one:
+    async with model(smollm2, surroundings) as one:
         plain = await told_in_pieces(one, request)
         stop = plain.text[len(plain.text) // 2 :][:6]
         never = stop[:-1] + "\x00"
@@ -70,9 +70,9 @@ async def test_text_that_is_held_back_is_neither_lost_nor_said_twice(smollm2: Pa
                 assert await joined(one, asked, text, whole.tokens[:count]) == whole.text
 
 
-async def test_characters_of_several_bytes_are_put_together_again(smollm2: Path, tmp_path: Path) -> None:
+async def test_characters_of_several_bytes_are_put_together_again(smollm2: Path, surroundings: Surroundings) -> None:
     """The tokens of an emoji are parts of it; cut between them, nothing of it was delivered."""
-    async with model(smollm2, tmp_path) as one:
+    async with model(smollm2, surroundings) as one:
         request = wanted("Repeat: 🐦🐦🐦🐦🐦🐦 é 漢字 🐦🐦🐦", tokens_max=40, sampling=Sampling(0.3, seed=7))
         whole = await told_in_pieces(one, request)
         inside = 0
@@ -83,17 +83,17 @@ async def test_characters_of_several_bytes_are_put_together_again(smollm2: Path,
         assert inside, "some cut must be inside of a character"
 
 
-async def test_without_the_tokens_it_goes_on_from_the_text(smollm2: Path, tmp_path: Path) -> None:
+async def test_without_the_tokens_it_goes_on_from_the_text(smollm2: Path, surroundings: Surroundings) -> None:
     request = wanted("Why is the sky blue?")
-    async with model(smollm2, tmp_path) as one:
+    async with model(smollm2, surroundings) as one:
         begun = "The sky is blue because <|im_end|> of"
         rest = await ask(one, replace(request, model=one.model, delivered=begun))
         assert rest.text and not rest.text.startswith("The sky")
 
 
-async def test_an_answer_that_was_complete_ends_at_once(smollm2: Path, tmp_path: Path) -> None:
+async def test_an_answer_that_was_complete_ends_at_once(smollm2: Path, surroundings: Surroundings) -> None:
     request = wanted("Say hello.", tokens_max=12)
-    async with model(smollm2, tmp_path) as one:
+    async with model(smollm2, surroundings) as one:
         whole = await told_in_pieces(one, request)
         rest = await ask(
             one, replace(request, model=one.model, delivered=whole.text, delivered_tokens=whole.tokens)
@@ -104,17 +104,17 @@ async def test_an_answer_that_was_complete_ends_at_once(smollm2: Path, tmp_path:
 
 @pytest.mark.parametrize(("text", "tokens"), [("Hello", (10_000_000,)), ("", (10_000_000,)), ("Birds are", (1_000, 2_000))])
 async def test_tokens_that_do_not_make_the_text_are_left_aside(
-    smollm2: Path, tmp_path: Path, text: str, tokens: tuple[int, ...]
+    smollm2: Path, surroundings: Surroundings, text: str, tokens: tuple[int, ...]
 ) -> None:
     """A worker that told nonsense and died must not cost the user the rest of the answer."""
-    async with model(smollm2, tmp_path) as one:
+    async with model(smollm2, surroundings) as one:
         from_the_text = await joined(one, wanted("Say hello."), text, ())
         assert await joined(one, wanted("Say hello."), text, tokens) == from_the_text
         assert len(from_the_text) > len(text)
 
 
-async def test_an_end_among_the_tokens_is_the_end(smollm2: Path, tmp_path: Path) -> None:
-    async with model(smollm2, tmp_path) as one:
+async def test_an_end_among_the_tokens_is_the_end(smollm2: Path, surroundings: Surroundings) -> None:
+    async with model(smollm2, surroundings) as one:
         begun = await ask(one, wanted("Why is the sky blue?", model=one.model, tokens_max=5))
         ended = replace(wanted("Why is the sky blue?"), model=one.model, delivered=begun.text)
         rest = await ask(one, replace(ended, delivered_tokens=(*begun.tokens, END_OF_TURN)))
@@ -122,9 +122,9 @@ async def test_an_end_among_the_tokens_is_the_end(smollm2: Path, tmp_path: Path)
         assert (await ask(one, replace(ended, delivered_tokens=begun.tokens))).text
 
 
-async def test_two_processes_with_other_numbers_of_threads_compute_the_same(smollm2: Path, tmp_path: Path) -> None:
+async def test_two_processes_with_other_numbers_of_threads_compute_the_same(smollm2: Path, surroundings: Surroundings) -> None:
     request = wanted("Why is the sky blue?", tokens_max=30)
-    async with model(smollm2, tmp_path, threads=1) as one, model(smollm2, tmp_path, threads=2) as two:
+    async with model(smollm2, surroundings, threads=1) as one, model(smollm2, surroundings, threads=2) as two:
         whole = await told_in_pieces(one, request)
         for count in range(5, len(whole.tokens), 10):
             begun = await ask(one, replace(request, model=one.model, tokens_max=count))
