@@ -2,13 +2,16 @@
 
 import argparse
 import json
+import os
 import sys
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from simulations.play import play
+from simulations.play import play, play_many
 from simulations.report import Report, comparison, drifted, missed_goals, table_of
 from simulations.revisions import baselines_here, baselines_of, changes
 from simulations.scenario import BASELINES, Scenario, ScenarioError, load, names
@@ -31,6 +34,9 @@ def main(args: list[str]) -> int:
     except WorldFailure as failure:
         print(f"swarm: {failure}", file=sys.stderr)
         return FAILED
+    except BrokenProcessPool:
+        print("swarm: a process that played a scenario was killed. If memory ran out: --jobs 1", file=sys.stderr)
+        return FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=int, help="instead of the scenario's own")
     run.add_argument("--seeds", type=int, default=1, metavar="N", help="play N seeds, counting up")
     run.add_argument("--check", action="store_true", help="fail if a figure has drifted from its baseline")
+    run.add_argument("--jobs", type=int, metavar="N", help="so many at once; as many as there are cores, if it is not given")
     run.add_argument("--trace", metavar="FILE", help="write every event and effect to FILE")
     run.add_argument("--trace-hash", action="store_true", help="show the hash over the trace")
     run.add_argument("--json", action="store_true", help="reports as JSON, one a line")
@@ -66,27 +73,45 @@ def _run(chosen: argparse.Namespace) -> int:
     wanted = names() if chosen.all else chosen.scenarios
     if not wanted:
         raise ScenarioError("nothing to run. Name a scenario, or use --all; `swarm sim ls` shows what there is.")
+    runs = [
+        (scenario, seed)
+        for scenario in [load(reference) for reference in wanted]
+        for first in [scenario.seed if chosen.seed is None else chosen.seed]
+        for seed in range(first, first + chosen.seeds)
+    ]
     status = OK
-    for scenario in [load(reference) for reference in wanted]:
-        first = scenario.seed if chosen.seed is None else chosen.seed
-        for seed in range(first, first + chosen.seeds):
-            report = _played(scenario, seed, chosen)
-            baseline = _baseline_of(scenario, seed)
-            if chosen.json:
-                print(json.dumps(report.as_json()))
-            else:
-                print(table_of(report, baseline), end="\n\n")
-            complaints = missed_goals(scenario, report)
-            if chosen.check:
-                complaints += _drift(scenario, report, baseline)
-            for complaint in complaints:
-                print(f"swarm: {scenario.name}, seed {seed}: {complaint}", file=sys.stderr)
-                status = FAILED
+    for (scenario, seed), report in zip(runs, _reports(runs, chosen), strict=True):
+        baseline = _baseline_of(scenario, seed)
+        if chosen.json:
+            print(json.dumps(report.as_json()), flush=True)
+        else:
+            print(table_of(report, baseline), end="\n\n", flush=True)
+        complaints = missed_goals(scenario, report)
+        if chosen.check:
+            complaints += _drift(scenario, report, baseline)
+        for complaint in complaints:
+            print(f"swarm: {scenario.name}, seed {seed}: {complaint}", file=sys.stderr)
+            status = FAILED
     return status
 
 
-def _played(scenario: Scenario, seed: int, chosen: argparse.Namespace) -> Report:
-    print(f"{scenario.name}, seed {seed}: {scenario.about}", file=sys.stderr)
+def _reports(runs: list[tuple[Scenario, int]], chosen: argparse.Namespace) -> Iterator[Report]:
+    """Several at once, unless they are traced."""
+    is_traced = chosen.trace is not None or chosen.trace_hash
+    jobs = 1 if is_traced else min(len(runs), _cores() if chosen.jobs is None else chosen.jobs)
+    if jobs < 1:
+        raise ScenarioError(f"--jobs {jobs} plays nothing. Give 1 or more.")
+    many = play_many(runs, jobs) if jobs > 1 else None
+    for scenario, seed in runs:
+        print(f"{scenario.name}, seed {seed}: {scenario.about}", file=sys.stderr)
+        yield next(many) if many is not None else _traced(scenario, seed, chosen)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _traced(scenario: Scenario, seed: int, chosen: argparse.Namespace) -> Report:
     if chosen.trace is None:
         return play(scenario, seed, hashed=chosen.trace_hash)
     with Path(chosen.trace).open("w", encoding="utf-8") as trace:
@@ -150,8 +175,10 @@ def _report_or_run(reference: str, seed: int | None) -> dict[str, Any]:
 
 
 def _baseline(chosen: argparse.Namespace) -> int:
-    for scenario in [load(reference) for reference in chosen.scenarios]:
-        report = play(scenario, scenario.seed)
+    scenarios = [load(reference) for reference in chosen.scenarios]
+    runs = [(scenario, scenario.seed) for scenario in scenarios]
+    reports = play_many(runs, min(len(runs), _cores())) if len(runs) > 1 else (play(*run) for run in runs)
+    for scenario, report in zip(scenarios, reports, strict=True):
         path = _baseline_path(scenario)
         kept = {"scenario": scenario.name, "seed": report.seed, "figures": report.figures}
         path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")

@@ -95,6 +95,9 @@ class WorldFailure(Exception):
             f"Play it again: swarm sim run {scenario} --seed {seed}"
         )
 
+    def __reduce__(self) -> tuple[type[WorldFailure], tuple[str, int, float, str, list[str]]]:
+        return type(self), (self.scenario, self.seed, self.at, self.what, self.lines)
+
 
 class World:
     """Members, machines and everything between them. Built from a scenario and a seed; `run` moves the clock."""

@@ -1,16 +1,20 @@
 """`swarm sim` as its user sees it: what is printed where, and the exit code."""
 
 import json
+import os
+import pickle
+import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from simulations import play as play_module
 from simulations import revisions
 from simulations.command import BAD_SCENARIO, FAILED, OK, USAGE, main
 from simulations.invariants import EveryTaskEndsOnce
 from simulations.scenario import ScenarioError
-from simulations.world import Violation
+from simulations.world import Violation, WorldFailure
 
 SMALL = """
 about = "a dozen members"
@@ -52,6 +56,33 @@ def test_run_as_json_is_one_report_a_line_and_repeats_itself(small: str, capsys:
     second = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [report["trace_hash"] for report in first] == [report["trace_hash"] for report in second]
     assert first[0]["trace_hash"] != first[1]["trace_hash"]
+
+
+def test_several_are_played_at_once_and_told_of_in_order(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    told = []
+    for jobs in ("1", "3"):
+        assert main(["run", small, "--seeds", "3", "--json", "--jobs", jobs]) == OK
+        reports = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        told.append([(report["seed"], report["figures"]) for report in reports])
+    assert told[0] == told[1]
+    assert [seed for seed, _ in told[0]] == [1, 2, 3]
+
+
+def test_what_went_wrong_in_another_process_is_told_as_here() -> None:
+    failure = WorldFailure("small", 3, 1.5, "planted", ["one line"])
+    assert str(pickle.loads(pickle.dumps(failure))) == str(failure)
+
+
+def test_a_process_that_is_killed_is_told_of(
+    small: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(play_module, "play", kill_own_process)
+    assert main(["run", small, "--seeds", "2", "--jobs", "2"]) == FAILED
+    assert "was killed" in capsys.readouterr().err
+
+
+def kill_own_process(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_trace_holds_every_event_and_effect(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,6 +184,7 @@ def test_ls_names_every_scenario_and_variant(capsys: pytest.CaptureFixture[str])
         (["compare", "clam"], BAD_SCENARIO, "clam is no scenario, and no revision with baselines"),
         (["compare", "calm"], BAD_SCENARIO, "compare calm with what?"),
         (["run"], BAD_SCENARIO, "nothing to run"),
+        (["run", "calm", "--jobs", "0"], BAD_SCENARIO, "--jobs 0 plays nothing"),
         (["compare", "nowhere.json", "nowhere.json"], BAD_SCENARIO, "nowhere.json is not a report"),
         (["fly"], USAGE, "invalid choice"),
         ([], USAGE, "required"),

@@ -14,7 +14,7 @@ from node.libp2p import mends
 from tests.node.libp2p import dht_faults, host_faults, muxer_faults, scenarios
 
 FAULTY = 3
-CHILDREN_MAX = 4  # At once; they mostly wait.
+CHILDREN_MAX = 8  # At once; they mostly wait.
 MODULES = (host_faults, muxer_faults, dht_faults)  # Importing them enters their scenarios.
 
 
