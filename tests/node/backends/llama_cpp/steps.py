@@ -1,6 +1,11 @@
 """What a model's process does step by step, without the process."""
 
+from itertools import count
+
+import pytest
+
 from node.backends.llama_cpp import pipe
+from node.backends.llama_cpp import scheduler as scheduler_module
 from node.backends.llama_cpp.mailbox import Sink
 from node.backends.llama_cpp.scheduler import Grown, Scheduler
 
@@ -8,6 +13,13 @@ from node.backends.llama_cpp.scheduler import Grown, Scheduler
 def step(scheduler: Scheduler) -> list[Grown]:
     """Plan a batch and compute it, if there is anything to do."""
     return scheduler.compute() if scheduler.plan() else []
+
+
+def read_steadily(monkeypatch: pytest.MonkeyPatch, read_s: float, begun_s: float = 60.0) -> None:
+    """Every batch of reading takes as long, whatever else the machine does, and all of it may take so long."""
+    monkeypatch.setattr(scheduler_module, "READ_S", read_s)
+    monkeypatch.setattr(scheduler_module, "READ_BEGUN_S", begun_s)
+    monkeypatch.setattr(scheduler_module, "perf_counter", count(0.0, 0.1).__next__)
 
 
 class Kept(Sink):

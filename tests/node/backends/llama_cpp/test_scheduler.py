@@ -8,14 +8,13 @@ from random import Random
 import numpy as np
 import pytest
 
-from node.backends.llama_cpp import scheduler as scheduler_module
 from node.backends.llama_cpp.batch import Row
 from node.backends.llama_cpp.context import QUICK_BLOCK, Aborted, AbortFlag, Context, Logits
 from node.backends.llama_cpp.model import Model
 from node.backends.llama_cpp.sampling import BrokenLogits
 from node.backends.llama_cpp.scheduler import BEGUN_MAX, GAP_STEPS, SAVED_MIN, WANTED_MAX, Scheduler, Text
 from tests.node.backends.llama_cpp.mamba_files import tiny_mamba
-from tests.node.backends.llama_cpp.steps import step
+from tests.node.backends.llama_cpp.steps import read_steadily, step
 
 PLACES = 16
 TOKENS = 1024
@@ -179,8 +178,7 @@ def test_a_long_prompt_lets_the_others_go_on(model: Model, context: CountingCont
 def test_a_crowd_is_read_before_any_of_it_goes_on_but_not_before_others_do(
     model: Model, context: CountingContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler_module, "READ_BEGUN_S", 60.0)
-    monkeypatch.setattr(scheduler_module, "READ_S", 0.0)
+    read_steadily(monkeypatch, 0.0)
     crowd = texts(model, 5)
     scheduler = Scheduler(context)
     for text in crowd:
@@ -269,7 +267,7 @@ def test_what_is_stopped_in_a_batch_goes_on_as_if_nothing_had_happened(
 def test_prompts_that_end_early_leave_their_time_to_others(
     model: Model, context: CountingContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scheduler_module, "READ_S", 60.0)
+    read_steadily(monkeypatch, 60.0)
     growing, *newcomers = texts(model, 4)
     scheduler = Scheduler(context)
     scheduler.add(growing)

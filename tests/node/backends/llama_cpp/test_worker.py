@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from node.backends.llama_cpp import pipe
-from node.backends.llama_cpp import scheduler as scheduler_module
 from node.backends.llama_cpp.batch import Row
 from node.backends.llama_cpp.context import AbortFlag, Context
 from node.backends.llama_cpp.formats import Formats
@@ -15,7 +14,7 @@ from node.backends.llama_cpp.model import ComputeFailed, Model
 from node.backends.llama_cpp.worker import Call, Choice, Worker
 from tests.node.backends.llama_cpp.gguf_files import small_model
 from tests.node.backends.llama_cpp.spm_files import spm_vocabulary
-from tests.node.backends.llama_cpp.steps import Kept
+from tests.node.backends.llama_cpp.steps import Kept, read_steadily
 
 RESUMED = 0
 STORY = "The starlings gather over the reed bed, turn and fold like smoke, and settle all at once. "
@@ -43,8 +42,7 @@ def test_an_answer_waits_for_a_crowd_unless_it_goes_on_with_one_that_was_begun(
     worker: Worker, monkeypatch: pytest.MonkeyPatch, delivered: str
 ) -> None:
     """Its reader has been reading for a while already."""
-    monkeypatch.setattr(scheduler_module, "READ_BEGUN_S", 60.0)
-    monkeypatch.setattr(scheduler_module, "READ_S", 0.0)
+    read_steadily(monkeypatch, 0.0)
     worker.begin(request(RESUMED, delivered))
     begun = worker._calls[RESUMED].text
     had = begun.grown
