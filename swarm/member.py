@@ -244,7 +244,9 @@ class Member:
                 return [*self.gossip.stir(now), *found, *(effect for effects in own for effect in effects)]
             case Rumours():
                 effects, gone = self.gossip.hear_rumours(sender, message, now)
-                self._forget_contacts(gone)
+                for node in gone:
+                    if node not in self.roster:
+                        self.contacts.forget(node)
                 return [*effects, *self.gossip.stir(now)]
             case Ping(nonce):
                 return [Send(sender, Pong(nonce))]
@@ -293,7 +295,7 @@ class Member:
             case GossipDue():
                 return self.gossip.due(self.roster.nodes(), now)
             case BurialDue():
-                self._forget_contacts(self.gossip.bury_overdue(now))
+                self._lost(self.gossip.bury_overdue(now), now)
                 return []
             case SweepDue():
                 return self._swept(now)
@@ -418,17 +420,19 @@ class Member:
         working = [*self.asking.workers(), *self.serving.requesters()]
         effects = self.roster.sweep(now, [*working, *self.reach.relays, *self.reach.carried])
         effects += [*self.reach.due(working, now), *self._moved(now)]
-        self._forget_contacts([*self.index.sweep(now), *self.gossip.bury_overdue(now)])
+        self._lost([*self.index.sweep(now), *self.gossip.bury_overdue(now)], now)
+        effects += self.contacts.reconnection(self.index.__contains__, len(self.index), now)
         few = len(self.roster) < self._settings.neighbours_target
         if few and now - self._searched_at >= self._settings.search_period_s:
             self._searched_at = now
             effects.append(FindProviders(MEMBERSHIP))
         return [*effects, *self._dial(now), SetTimer(self._settings.sweep_period_s, SweepDue())]
 
-    def _forget_contacts(self, gone: list[NodeId]) -> None:
-        for node in gone:
+    def _lost(self, nodes: list[NodeId], now: float) -> None:
+        """Others take them for dead, or nothing is heard of them."""
+        for node in nodes:
             if node not in self.roster:
-                self.contacts.forget(node)
+                self.contacts.lose(node, now)
 
     def _load_changed(self, now: float) -> list[Effect]:
         return self.issuer.load_changed(now)

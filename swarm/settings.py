@@ -69,6 +69,8 @@ class Settings:
     """Wait after the first failed dial; doubles up to `dial_retry_max_s`, with jitter."""
     dial_retry_max_s: float = 60.0
     """The longest wait between dials of one address."""
+    reconnect_period_s: float = 30.0
+    """Between dials of former neighbours that are taken for dead, if as many are lost as are there; else more rarely (Serf)."""
     dials_max: int = 4
     """Dials under way at once. Each costs a handshake."""
     contacts_max: int = 512

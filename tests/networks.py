@@ -49,7 +49,7 @@ def _do(command: str, text: str = "") -> None:
 
 
 class Network:
-    """Places by name. Those in the world are at 5.5.5.1 and so on; each home has 192.168.N.0/24 behind a router that is there."""
+    """Places by name. Those in the world are at 5.5.N.1; each home has 192.168.N.0/24 behind a router that is there."""
 
     def __init__(self) -> None:
         self._prefix = f"sw{next(_numbers)}"
@@ -115,16 +115,16 @@ class Network:
     def _attach(self, name: str, space: str, interface: str) -> str:
         """Put a cable from a space to the world."""
         self._places[name] = space
-        address = f"5.5.5.{len(self._spaces)}"
+        address = f"5.5.{len(self._spaces)}.1"
         _do(f"ip link add {space}o type veth peer name {space}i")
         _do(f"ip link set {space}o netns {self._world}")
         _do(f"ip link set {space}i netns {space} name {interface}")
         self._in(self._world, f"ip link set {space}o master br0 up")
-        self._set_up(space, interface, address)
+        self._set_up(space, interface, address, 16)
         return address
 
-    def _set_up(self, space: str, interface: str, address: str) -> None:
-        self._in(space, f"ip addr add {address}/24 dev {interface}")
+    def _set_up(self, space: str, interface: str, address: str, bits: int = 24) -> None:
+        self._in(space, f"ip addr add {address}/{bits} dev {interface}")
         self._in(space, f"ip link set {interface} up")
 
     def _in(self, space: str, command: str, text: str = "") -> None:

@@ -1,6 +1,6 @@
 """Whom to dial next: addresses from joins, mDNS, the DHT and adverts, with back-off, until there are neighbours enough."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from random import Random
 
@@ -20,6 +20,8 @@ STRANGERS = ("advert", RECORD_SOURCE)  # Anybody at all can write into these.
 UNSIGNED = (RECORD_SOURCE, LOCAL_SOURCE)  # Who wrote what they say nobody knows.
 BEST_MAX = 64  # Contacts worth keeping over a restart.
 FAILURES_MAX = 6  # About a minute of trying.
+LOST_MAX = 64  # Former neighbours remembered that are said to be dead or do not answer.
+LOST_S = 24 * 3600.0  # Whoever was not there for so long comes back by itself, if at all. As in Serf.
 BRIEF_S = 10.0  # A link that ends so soon did not last.
 BRIEF_DOUBLINGS = 4  # Of the wait after such links: a bad network costs a quarter of a minute, not more.
 ASKED_MAX = 16  # Dials under way beyond which even a task has to wait: providers that hang hold theirs for some seconds.
@@ -72,6 +74,8 @@ class Contacts:
         self._entries: dict[_Key, _Entry] = {}
         self._dialling: dict[_Key, float] = {}  # Since when.
         self._awaited: dict[_Key, None] = {}  # The user has just asked for these.
+        self._lost: dict[NodeId, tuple[_Entry, float]] = {}  # Former neighbours, and since when they are gone.
+        self._reconnect_at = float("inf")
         self._own: tuple[str, ...] = ()
         self._crowd = Crowd()
         self.refused = 0  # Addresses that a stranger may not send this node to.
@@ -173,6 +177,25 @@ class Contacts:
             effects.append(self._entries[key].dial)
         return effects
 
+    def reconnection(self, is_known: Callable[[NodeId], bool], count: int, now: float) -> list[Effect]:
+        """Now and then, a dial to a former neighbour that is gone, as long as it is not known, as `count` nodes are.
+
+        After a cut both halves of a swarm have neighbours enough and take the others for dead: nothing else would bring them
+        together. The more are lost, the more often: about one dial in a period for each of them, from all that miss it. (Serf)
+        """
+        if not self._lost or now < self._reconnect_at:
+            return []
+        self._reconnect_at = now + self._settings.reconnect_period_s * self._dice.uniform(*JITTER)
+        for node in [node for node, (_, since) in self._lost.items() if is_known(node) or now - since >= LOST_S]:
+            del self._lost[node]
+        if len(self._lost) <= self._dice.random() * count:
+            return []
+        node = self._dice.choice(list(self._lost))
+        if node in self._dialling:
+            return []
+        self._dialling[node] = now
+        return [self._lost[node][0].dial]
+
     def is_dialling(self, node: NodeId) -> bool:
         return node in self._dialling
 
@@ -183,7 +206,8 @@ class Contacts:
 
     def best(self) -> list[Contact]:
         """The contacts that have led to a link, the latest first: worth keeping over a restart."""
-        linked = [entry for entry in self._entries.values() if entry.linked_at is not None and entry.contact.node]
+        entries = [*self._entries.values(), *(entry for entry, _ in self._lost.values())]
+        linked = [entry for entry in entries if entry.linked_at is not None and entry.contact.node]
         linked.sort(key=lambda entry: entry.linked_at or 0.0, reverse=True)
         return [entry.contact for entry in linked[:BEST_MAX]]
 
@@ -207,6 +231,10 @@ class Contacts:
     def linked(self, node: NodeId, addresses: tuple[str, ...], dialled: str, now: float) -> None:
         """A link is open: whatever led there has worked."""
         self._dialling.pop(node, None)
+        lost, _ = self._lost.pop(node, (None, 0.0))
+        if lost is not None and node not in self._entries:
+            self._entries[node] = lost
+            self._crowd.add(lost.contact.addresses)
         entry = self._entries.get(node)
         if entry is not None:
             entry.failures, entry.told, entry.linked_at = 0, False, now
@@ -252,10 +280,29 @@ class Contacts:
         return []
 
     def forget(self, node: NodeId) -> None:
+        """It has left."""
+        self._lost.pop(node, None)
         entry = self._entries.get(node)
         if entry is not None and entry.source != KEPT_SOURCE:
             self._pop(node)
             self._awaited.pop(node, None)
+
+    def lose(self, node: NodeId, now: float) -> None:
+        """It is said to be dead, or has fallen silent."""
+        entry = self._entries.get(node)
+        self.forget(node)
+        self._miss(entry, now)
+
+    def _miss(self, entry: _Entry | None, now: float) -> None:
+        """Remember it if it has ever been a neighbour."""
+        if entry is None or entry.linked_at is None or entry.contact.node is None:
+            return
+        if not self._lost:
+            self._reconnect_at = now + self._settings.reconnect_period_s * self._dice.random()
+        self._lost.pop(entry.contact.node, None)
+        self._lost[entry.contact.node] = (entry, now)
+        if len(self._lost) > LOST_MAX:
+            del self._lost[next(iter(self._lost))]
 
     def _put_off(self, key: _Key, now: float) -> _Entry | None:
         """Dial later, or never again. The entry, if it is kept."""
@@ -264,7 +311,7 @@ class Contacts:
             return None
         entry.failures += 1
         if entry.source != KEPT_SOURCE and entry.failures >= FAILURES_MAX:
-            self._pop(key)
+            self._miss(self._pop(key), now)
             return None
         entry.due_at = now + self._wait_s(entry.failures - 1)
         return entry

@@ -98,10 +98,11 @@ class Gossip:
                     continue
                 known = self._index.get(pulse.issuer)
                 is_renewal = known is not None and _load(known.advert) == _load(pulse.body) and not is_refutation
+                is_stranger = self._index.version(pulse.issuer) == 0
                 has_room = known is not None or self._index.room > len(wanted)
                 if not self._index.beat(pulse, now, pulse.issuer == sender) and has_room:
                     wanted.append(pulse.issuer)
-                worth = Worth.CHEAP if known is None else Worth.RENEWAL if is_renewal else Worth.LOAD
+                worth = Worth.CHEAP if is_stranger else Worth.RENEWAL if is_renewal else Worth.LOAD
                 self._backlog.add(Key(pulse.issuer, None, Pulse), pulse, sender, worth)
             else:
                 self._backlog.knows(sender, Key(pulse.issuer, None, Pulse), pulse)

@@ -50,7 +50,7 @@ def test_a_relay_leads_to_a_hidden_worker_until_there_is_a_direct_way(net: Netwo
     hidden = at(net, start, "hidden", net.home("hidden"), models=("echo",), join=relay.addresses[:1])
     hidden.wait_until(lambda: reach(hidden)["relays"] == ["relay"])
     [sighting] = reach(hidden)["sightings"]
-    assert (reach(hidden)["verdict"], sighting["seen"][:11], sighting["failed"]) == ("closed", "/ip4/5.5.5.", 1)
+    assert (reach(hidden)["verdict"], sighting["seen"][:9], sighting["failed"]) == ("closed", "/ip4/5.5.", 1)
     relay.wait_until(lambda: reach(relay)["carried"] == 1)
 
     home = net.home("asker")
@@ -66,7 +66,7 @@ def test_a_relay_leads_to_a_hidden_worker_until_there_is_a_direct_way(net: Netwo
     asker = RealNode(asker.home, "asker", inside=net.inside("asker"), **{"node.listen": [f"/ip4/{home}/tcp/{PORT}"]})
     start.nodes.append(asker.wait_ready())
     asker.wait_until(lambda: reach(asker)["verdict"] == "open")
-    assert any(address.startswith("/ip4/5.5.5.") for address in asker.control("GET", "status")["addresses"])
+    assert any(address.startswith("/ip4/5.5.") for address in asker.control("GET", "status")["addresses"])
     asker.wait_until(lambda: path_to(asker, "hidden") == "direct")
     relay.kill()
     text, answer = asker.ask("Still there?")
