@@ -4,8 +4,9 @@ Rumour mongering with a counter (Demers et al., 1987): each version is passed on
 hears it. What may be told in a second is bounded: the cost per node does not grow with the swarm. In calm times the bound is far
 away, and news is told to all neighbours instead: a rumour with a counter always misses somebody, most often those with few links.
 
-Names cost nothing, so anybody can tell of a thousand new nodes in a second. Words that are as cheap as that share what may be told
-with all others half and half, so that they do not silence these.
+Names cost nothing, so anybody can tell of a thousand new nodes in a second, or have a hundred of them come, change and go. So when
+not all can be told, every kind of word has a share of what can, and what one kind leaves goes to the others (start-time fair
+queueing, Goyal et al., 1996): whoever floods one of them does not silence the rest.
 """
 
 from collections.abc import Callable
@@ -14,14 +15,13 @@ from random import Random
 from typing import NamedTuple
 
 from protocol.identity import NodeId
-from protocol.messages import Advert, Message, Pulse, Signed, Suspicion
+from protocol.messages import Advert, Message, Signed
 from swarm.settings import Settings
 
 BURST_S = 60.0  # What was not told in a calm time may be told at once, this many seconds of it: a swarm that begins.
 GENEROUS = 0.5  # Share of that burst that must be left for news to be told to all neighbours.
 GONE_COPIES = 6  # Of what makes others forget a node: one in 400 misses it, of other news one in 50.
 ADVERT_WEIGHT = 4  # An advert is about that many times as long as a pulse.
-LEAD_MAX = 64.0  # By which the cheap words and the others may be ahead of each other: a few adverts, told to a few neighbours.
 
 
 class Key(NamedTuple):
@@ -33,12 +33,17 @@ class Key(NamedTuple):
 
 
 class Worth(IntEnum):
-    """Of a word: the lower is told first."""
+    """The kinds of words: among kinds that have had as much of their shares, the first is told first."""
 
-    NEWS = 0  # It changes who is there and what they can do.
-    LOAD = 1  # It says how busy somebody is.
-    RENEWAL = 2  # It says nothing new.
-    CHEAP = 3  # Anybody can make it up, as often as they like. These take turns with the others.
+    GONE = 0  # It makes others forget a node.
+    CHANGE = 1  # It changes what a node can do, or where it is.
+    LOAD = 2  # It says how busy a node is.
+    STRANGER = 3  # A node never heard of before, or one that changes again and again.
+    RENEWAL = 4  # It says nothing new.
+
+
+SHARES = {Worth.GONE: 4.0, Worth.CHANGE: 2.0, Worth.LOAD: 2.0, Worth.STRANGER: 2.0, Worth.RENEWAL: 1.0}
+NEWEST_FIRST = (Worth.GONE, Worth.CHANGE, Worth.STRANGER)  # Of the others the oldest, because no later word may come.
 
 
 class Backlog:
@@ -50,7 +55,8 @@ class Backlog:
         self._waiting: dict[Worth, dict[Key, tuple[Signed[Message], list[NodeId]]]] = {worth: {} for worth in Worth}
         self._told_at = float("-inf")
         self._allowance = 0.0
-        self._lead = 0.0  # How much more of the cheap words than of the others was told.
+        self._had = dict.fromkeys(Worth, 0.0)  # What was told of each kind, by its share,
+        self._served = 0.0  # and how much that was of the kind that was told last.
 
     def __bool__(self) -> bool:
         return any(self._waiting.values())
@@ -63,7 +69,11 @@ class Backlog:
     def add(self, key: Key, signed: Signed[Message], sender: NodeId, worth: Worth) -> None:
         """A version that replaces those before it. A renewal of what was not told yet is as much news as that."""
         before = [each for each, waiting in self._waiting.items() if waiting.pop(key, None) is not None]
-        waiting = self._waiting[before[0] if before and worth is Worth.RENEWAL else worth]
+        if before and worth is Worth.RENEWAL:
+            worth = before[0]
+        waiting = self._waiting[worth]
+        if not waiting:
+            self._had[worth] = max(self._had[worth], self._served)  # Having had nothing to tell saves nothing.
         waiting[key] = (signed, [sender])
         if len(waiting) > self._settings.adverts_max:
             del waiting[next(iter(waiting))]
@@ -94,31 +104,22 @@ class Backlog:
             asked = listeners if is_for_all else listeners[: GONE_COPIES + 1]
             others = [node for node in asked if node not in key and node not in tellers]
             copies = settings.gossip_renewals if worth is Worth.RENEWAL else settings.gossip_copies
-            count = len(others) if is_for_all else GONE_COPIES if is_of_the_gone(signed.body) else copies
-            for node in others[:count]:
+            listening = others if is_for_all else others[: GONE_COPIES if worth is Worth.GONE else copies]
+            for node in listening:
                 told.setdefault(node, []).append(signed)
-            cost = len(others[:count]) * (ADVERT_WEIGHT if key.kind is Advert else 1)
+            cost = len(listening) * (ADVERT_WEIGHT if key.kind is Advert else 1)
             self._allowance -= cost
-            lead = self._lead + (cost if worth is Worth.CHEAP else -cost)
-            self._lead = max(-LEAD_MAX, min(LEAD_MAX, lead))
+            self._served = self._had[worth]
+            self._had[worth] += cost / SHARES[worth]
         return told
 
     def _next(self) -> Worth | None:
-        """What is told next: news before all, and what is cheap in turn with the rest."""
+        """The kind whose turn it is."""
         waiting = [worth for worth in Worth if self._waiting[worth]]
-        if not waiting:
-            return None
-        is_turn = self._lead <= 0 and waiting[0] is not Worth.NEWS
-        return waiting[-1] if waiting[-1] is Worth.CHEAP and is_turn else waiting[0]
+        return min(waiting, key=lambda worth: (self._had[worth], worth)) if waiting else None
 
     def _pop(self, worth: Worth) -> tuple[Key, Signed[Message], list[NodeId]]:
-        """The newest of what is news. Of loads the oldest, because no later word may come."""
         waiting = self._waiting[worth]
-        key = next(reversed(waiting)) if worth in (Worth.NEWS, Worth.CHEAP) else next(iter(waiting))
+        key = next(reversed(waiting)) if worth in NEWEST_FIRST else next(iter(waiting))
         signed, tellers = waiting.pop(key)
         return key, signed, tellers
-
-
-def is_of_the_gone(told: Message) -> bool:
-    """Whether it makes others forget a node."""
-    return isinstance(told, Suspicion) or (isinstance(told, Pulse) and told.leaving)

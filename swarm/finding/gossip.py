@@ -29,7 +29,7 @@ from swarm.finding.issuing import JITTER, Issuer, Notary
 from swarm.finding.suspicion import TIMER_S, Suspicions
 from swarm.settings import Settings
 
-CHANGED_S = 10.0  # An advert that changes again so soon is as cheap as an invented one.
+CHANGED_S = 10.0  # An advert that changes again so soon is worth no more than that of a stranger.
 LAST_WORDS_MAX = 64  # About what goes wrong in a minute.
 HEARD_PER_S = 64.0  # News from one neighbour, each costing a check of its seal: far more than one tells.
 HEARD_BURST = 512.0  # What answers a digest comes at once.
@@ -94,7 +94,7 @@ class Gossip:
                     gone.append(pulse.issuer)
                     self._bury(pulse.issuer, pulse)
                     self._index.forget(pulse.issuer, pulse.issued_at_ms)
-                    self._backlog.add(Key(pulse.issuer, None, Pulse), pulse, sender, Worth.NEWS)
+                    self._backlog.add(Key(pulse.issuer, None, Pulse), pulse, sender, Worth.GONE)
                     continue
                 known = self._index.get(pulse.issuer)
                 is_renewal = known is not None and _load(known.advert) == _load(pulse.body) and not is_refutation
@@ -102,7 +102,7 @@ class Gossip:
                 has_room = known is not None or self._index.room > len(wanted)
                 if not self._index.beat(pulse, now, pulse.issuer == sender) and has_room:
                     wanted.append(pulse.issuer)
-                worth = Worth.CHEAP if is_stranger else Worth.RENEWAL if is_renewal else Worth.LOAD
+                worth = Worth.STRANGER if is_stranger else Worth.RENEWAL if is_renewal else Worth.LOAD
                 self._backlog.add(Key(pulse.issuer, None, Pulse), pulse, sender, worth)
             else:
                 self._backlog.knows(sender, Key(pulse.issuer, None, Pulse), pulse)
@@ -124,7 +124,7 @@ class Gossip:
                     effects.append(Send(node, Rumours((), (suspicion,))))
                     continue
                 effects.append(SetTimer(refute_s, BurialDue()))
-                self._backlog.add(Key(node, suspicion.issuer, Suspicion), suspicion, sender, Worth.NEWS)
+                self._backlog.add(Key(node, suspicion.issuer, Suspicion), suspicion, sender, Worth.GONE)
             else:
                 self._backlog.knows(sender, Key(node, suspicion.issuer, Suspicion), suspicion)
         if wanted:
@@ -216,7 +216,7 @@ class Gossip:
         if known is not None and known.signed.body == signed.body:
             return Worth.RENEWAL
         before_ms = self._index.version(signed.issuer) if known is None else known.signed.issued_at_ms
-        return Worth.NEWS if 0 < before_ms <= signed.issued_at_ms - CHANGED_S * 1000 else Worth.CHEAP
+        return Worth.CHANGE if 0 < before_ms <= signed.issued_at_ms - CHANGED_S * 1000 else Worth.STRANGER
 
     # --- Greetings, digests and questions -----------------------------------------------------------------------------
 

@@ -224,7 +224,7 @@ def test_what_may_be_told_in_a_second_is_bounded_and_the_newest_adverts_come_fir
     assert ada.round(node_id(9), at=NOW + 9.0) == [(node_id(9), [CYD, BOB])]
 
 
-def test_what_anybody_can_make_up_is_told_in_turn_with_the_rest() -> None:
+def test_what_anybody_can_make_up_is_kept_apart_from_what_changes() -> None:
     """A new node, a pulse without a node, and an advert that changes again and again; not one that changes now and then."""
     ada = Ada()
     ada.hears(of(BOB), of(CYD, at=NOW - CHANGED_S))
@@ -232,8 +232,8 @@ def test_what_anybody_can_make_up_is_told_in_turn_with_the_rest() -> None:
     ada.hears(of(BOB, CODE, at=NOW + 1), of(CYD, CODE, at=NOW + 1), of(EVE, at=NOW + 1), at=NOW + 1)
     ada.feels(pulse(DAN))
     waiting = ada.gossip._backlog._waiting
-    assert [key.subject for key in waiting[Worth.NEWS]] == [CYD]
-    assert [key.subject for key in waiting[Worth.CHEAP]] == [BOB, EVE, DAN]
+    assert [key.subject for key in waiting[Worth.CHANGE]] == [CYD]
+    assert [key.subject for key in waiting[Worth.STRANGER]] == [BOB, EVE, DAN]
 
 
 def test_of_loads_the_oldest_is_told_first() -> None:
