@@ -3,29 +3,16 @@
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.networks import Network, can_make_networks, network
-from tests.processes import ROOT, RealNode, Starter, real_nodes
+from tests.networks import Network, can_make_networks
+from tests.processes import ROOT, RealNode, Starter
 
 pytestmark = pytest.mark.skipif(not can_make_networks(), reason="network namespaces need Linux, root, iproute2 and nftables")
 
 PORT = 4976
-
-
-@pytest.fixture
-def net() -> Iterator[Network]:
-    with network() as made:
-        yield made
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Starter]:
-    with real_nodes(tmp_path) as starter:
-        yield starter
 
 
 def at(net: Network, start: Starter, name: str, address: str, **settings: Any) -> RealNode:

@@ -1,13 +1,11 @@
 """A network that is cut in two for a while, with real nodes in network namespaces."""
 
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.networks import Network, can_make_networks, network
-from tests.processes import RealNode, Starter, real_nodes
+from tests.networks import Network, can_make_networks
+from tests.processes import RealNode, Starter
 
 pytestmark = [
     pytest.mark.slow,
@@ -16,18 +14,6 @@ pytestmark = [
 
 EACH = 9  # Nodes on each side: with eight neighbours nobody looks for more.
 CUT_S = 20.0
-
-
-@pytest.fixture
-def net() -> Iterator[Network]:
-    with network() as made:
-        yield made
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Starter]:
-    with real_nodes(tmp_path) as starter:
-        yield starter
 
 
 def known(node: RealNode) -> set[str]:

@@ -1,7 +1,6 @@
 """What a request may demand, through real nodes: only a worker that can do it is asked."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from tests.node.backends.llama_cpp.bert_files import RANK, tiny_bert
 from tests.node.backends.llama_cpp.gguf_files import SMOLLM2
-from tests.processes import RealNode, Starter, real_nodes
+from tests.processes import RealNode, Starter
 
 PERSON = {
     "type": "object",
@@ -18,12 +17,6 @@ PERSON = {
     "required": ["name", "age"],
     "additionalProperties": False,
 }
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Starter]:
-    with real_nodes(tmp_path) as starter:
-        yield starter
 
 
 def client(node: RealNode) -> openai.OpenAI:

@@ -5,19 +5,11 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.processes import ROOT, ControlError, RealNode, Starter, real_nodes
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Starter]:
-    with real_nodes(tmp_path) as starter:
-        yield starter
+from tests.processes import ROOT, ControlError, RealNode, Starter
 
 
 def run(node: RealNode, *arguments: str) -> str:

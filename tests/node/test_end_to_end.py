@@ -6,20 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.node.libp2p.strangers import free_port
-from tests.processes import ROOT, ControlError, RealNode, Starter, StartFailed, real_nodes
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Starter]:
-    with real_nodes(tmp_path) as starter:
-        yield starter
+from tests.processes import ROOT, ControlError, RealNode, Starter, StartFailed
 
 
 def test_peer_answers_and_the_reasons_are_told(start: Starter) -> None:

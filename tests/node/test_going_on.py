@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
 import trio
 from trio.testing import MockClock
 
@@ -15,15 +14,9 @@ from node.backends import Surroundings
 from node.backends.echo import EchoBackend
 from node.desk import AskEnded, AskRouted, AskText
 from tests.node.memory_swarm import memory_swarm, task
-from tests.processes import RealNode, Starter, real_nodes, server_sent_events
+from tests.processes import RealNode, Starter, server_sent_events
 
 SENTENCE = "Every evening the starlings gather over the reed bed, turn and fold like smoke,\nand settle: all at once 🐦!"
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Starter]:
-    with real_nodes(tmp_path) as starter:
-        yield starter
 
 
 async def test_each_worker_in_turn_dies_and_the_user_sees_one_answer(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -2,8 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from node import idle
-from tests.processes import ControlError, Starter, real_nodes
+from tests.processes import ControlError, Starter
 
 
 class Machine:
@@ -59,12 +57,6 @@ async def test_only_changes_are_told(monkeypatch: pytest.MonkeyPatch, autojump_c
         await trio.sleep(120)
         nursery.cancel_scope.cancel()
     assert told == [(12, True), (72, False)]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Starter]:
-    with real_nodes(tmp_path) as starter:
-        yield starter
 
 
 def test_a_node_of_an_owner_at_work_answers_its_owner_alone(start: Starter) -> None:

@@ -3,25 +3,17 @@
 import re
 import signal
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import psutil
 import pytest
 
-from tests.processes import ControlError, RealNode, Starter, real_nodes
+from tests.processes import ControlError, RealNode, Starter
 from tests.relays import Relay
 
 SENTENCE = "Nobody leads the flock and yet it turns as one"
 HELD = re.compile(r"^(swarm_connections|swarm_streams) (\d+)$", re.MULTILINE)
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Starter]:
-    with real_nodes(tmp_path) as starter:
-        yield starter
 
 
 def names(node: RealNode) -> set[str]:

@@ -1,21 +1,12 @@
 """More models than memory, in a real node: who is asked for is loaded, and who was not leaves."""
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
-import pytest
 
 from node.memory import model_memory, process_bytes
 from tests.node.backends.llama_cpp.gguf_files import SMOLLM2
-from tests.processes import RealNode, Starter, real_nodes
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Starter]:
-    with real_nodes(tmp_path) as starter:
-        yield starter
+from tests.processes import RealNode, Starter
 
 
 def states(node: RealNode) -> dict[str, str]:

@@ -1,20 +1,10 @@
 """Instructions that several programs send are read once, and everybody knows where, through real nodes."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.processes import RealNode, Starter, real_nodes
+from tests.processes import RealNode, Starter
 
 INSTRUCTIONS = "Answer as a librarian would, in two sentences, and name the shelf. " * 20
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Starter]:
-    with real_nodes(tmp_path) as starter:
-        yield starter
 
 
 def asked(question: str, instructions: str = INSTRUCTIONS) -> list[dict[str, str]]:

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,7 @@ import pytest
 
 from node.exits import ExitCode
 from tests.node.cli.conftest import Run
-from tests.processes import ROOT, RealNode, Starter, real_nodes
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Starter]:
-    with real_nodes(tmp_path) as starter:
-        yield starter
+from tests.processes import ROOT, RealNode, Starter
 
 
 def results(out: str) -> dict[str, dict[str, Any]]:
