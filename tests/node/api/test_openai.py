@@ -1,11 +1,9 @@
 """OpenAI's own client, unmodified and validating strictly, against every route and failure it can meet."""
 
-from collections.abc import AsyncIterator
 from functools import partial
 
 import openai
 import pytest
-import pytest_trio
 import trio
 
 from node.desk import AskText
@@ -22,15 +20,6 @@ pytestmark = [
 ]
 
 HELLO = [{"role": "user", "content": "one two three"}]
-
-
-@pytest_trio.trio_fixture
-async def client(api: Served) -> AsyncIterator[openai.AsyncOpenAI]:
-    """The asynchronous client on trio."""
-    async with openai.AsyncOpenAI(
-        base_url=f"{api.url}/v1", api_key=KEY, max_retries=0, timeout=20, _strict_response_validation=True
-    ) as made:
-        yield made
 
 
 async def test_models_are_listed_and_found(api: Served, client: openai.AsyncOpenAI) -> None:

@@ -31,17 +31,15 @@ A_BIRD = (
 
 
 @pytest_trio.trio_fixture
-async def client(api: Served) -> AsyncIterator[openai.AsyncOpenAI]:
+async def client(api: Served, client: openai.AsyncOpenAI) -> openai.AsyncOpenAI:
+    """Of a swarm with such workers as well."""
     api.desk.offers += [
         offer("complete", "smollm2-135m", HERON, "heron"),
         offer("embed", "minilm", HERON, "heron"),
         offer("embed", "minilm", WREN, "wren"),
         offer("rerank", "judge", HERON, "heron"),
     ]
-    async with openai.AsyncOpenAI(
-        base_url=f"{api.url}/v1", api_key=KEY, max_retries=0, timeout=20, _strict_response_validation=True
-    ) as made:
-        yield made
+    return client
 
 
 @pytest_trio.trio_fixture

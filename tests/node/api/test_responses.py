@@ -1,12 +1,10 @@
 """/v1/responses, by OpenAI's own client, unmodified and validating strictly."""
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import openai
 import pytest
-import pytest_trio
 import trio
 
 from node.desk import AskEnded, AskText
@@ -14,7 +12,7 @@ from node.views import CallView
 from protocol import errors as codes
 from protocol.parts import Alternative, Demands, FunctionCall, Logprob, Sampling, Turn
 from swarm.values import Task
-from tests.node.api.raw_http import KEY, Served
+from tests.node.api.raw_http import Served
 from tests.node.api.scripted_desk import HERON, Step, done, failed, routed
 
 # The client leaves its own generators to the garbage collector, which says so under trio.
@@ -24,14 +22,6 @@ pytestmark = [
 ]
 
 TIME = {"type": "function", "name": "get_time", "parameters": {"type": "object"}, "strict": None}
-
-
-@pytest_trio.trio_fixture
-async def client(api: Served) -> AsyncIterator[openai.AsyncOpenAI]:
-    async with openai.AsyncOpenAI(
-        base_url=f"{api.url}/v1", api_key=KEY, max_retries=0, timeout=20, _strict_response_validation=True
-    ) as made:
-        yield made
 
 
 def calls_for_the_time(task: Task) -> list[Step]:
