@@ -43,7 +43,7 @@ class Worth(IntEnum):
 
 
 # While there is more of every kind than may be told. With fewer for changes gossip.toml tells them in 1.8 s instead of 0.9 (p95).
-SHARES = {Worth.GONE: 16.0, Worth.CHANGE: 16.0, Worth.LOAD: 4.0, Worth.STRANGER: 4.0, Worth.RENEWAL: 0.5}
+SHARES = {Worth.GONE: 16.0, Worth.CHANGE: 16.0, Worth.LOAD: 4.0, Worth.STRANGER: 12.0, Worth.RENEWAL: 0.5}
 NEWEST_FIRST = (Worth.GONE, Worth.CHANGE, Worth.STRANGER)  # Of the others the oldest, because no later word may come.
 
 
