@@ -1,16 +1,14 @@
 """`swarm sim` as its user sees it: what is printed where, and the exit code."""
 
 import json
-import os
 import pickle
-import signal
 import subprocess
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 
-from simulations import play as play_module
-from simulations import revisions
+from simulations import command, revisions
 from simulations.command import BAD_SCENARIO, FAILED, OK, USAGE, main
 from simulations.invariants import EveryTaskEndsOnce
 from simulations.scenario import ScenarioError
@@ -76,13 +74,12 @@ def test_what_went_wrong_in_another_process_is_told_as_here() -> None:
 def test_a_process_that_is_killed_is_told_of(
     small: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(play_module, "play", kill_own_process)
+    def broken(*_: object) -> None:
+        raise BrokenProcessPool
+
+    monkeypatch.setattr(command, "play_many", broken)
     assert main(["run", small, "--seeds", "2", "--jobs", "2"]) == FAILED
     assert "was killed" in capsys.readouterr().err
-
-
-def kill_own_process(*_: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_trace_holds_every_event_and_effect(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
