@@ -15,10 +15,10 @@ def step(scheduler: Scheduler) -> list[Grown]:
     return scheduler.compute() if scheduler.plan() else []
 
 
-def read_steadily(monkeypatch: pytest.MonkeyPatch, read_s: float, begun_s: float = 60.0) -> None:
-    """Every batch of reading takes as long, whatever else the machine does, and all of it may take so long."""
+def read_steadily(monkeypatch: pytest.MonkeyPatch, read_s: float) -> None:
+    """Every batch of reading takes as long, whatever the machine does; beside texts that go on, all of it may take `read_s`."""
     monkeypatch.setattr(scheduler_module, "READ_S", read_s)
-    monkeypatch.setattr(scheduler_module, "READ_BEGUN_S", begun_s)
+    monkeypatch.setattr(scheduler_module, "READ_BEGUN_S", 60.0)
     monkeypatch.setattr(scheduler_module, "perf_counter", count(0.0, 0.1).__next__)
 
 
