@@ -2,16 +2,15 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from simulations.play import play, play_many
+from simulations.play import play
+from simulations.processes import ProcessKilled, cores, play_many
 from simulations.report import Report, comparison, drifted, missed_goals, table_of
 from simulations.revisions import baselines_here, baselines_of, changes
 from simulations.scenario import BASELINES, Scenario, ScenarioError, load, names
@@ -34,7 +33,7 @@ def main(args: list[str]) -> int:
     except WorldFailure as failure:
         print(f"swarm: {failure}", file=sys.stderr)
         return FAILED
-    except BrokenProcessPool:
+    except ProcessKilled:
         print("swarm: a process that played a scenario was killed. If memory ran out: --jobs 1", file=sys.stderr)
         return FAILED
 
@@ -98,17 +97,13 @@ def _run(chosen: argparse.Namespace) -> int:
 def _reports(runs: list[tuple[Scenario, int]], chosen: argparse.Namespace) -> Iterator[Report]:
     """Several at once, unless they are traced."""
     is_traced = chosen.trace is not None or chosen.trace_hash
-    jobs = 1 if is_traced else min(len(runs), _cores() if chosen.jobs is None else chosen.jobs)
+    jobs = 1 if is_traced else min(len(runs), cores() if chosen.jobs is None else chosen.jobs)
     if jobs < 1:
         raise ScenarioError(f"--jobs {jobs} plays nothing. Give 1 or more.")
     many = play_many(runs, jobs) if jobs > 1 else None
     for scenario, seed in runs:
         print(f"{scenario.name}, seed {seed}: {scenario.about}", file=sys.stderr)
         yield next(many) if many is not None else _traced(scenario, seed, chosen)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _traced(scenario: Scenario, seed: int, chosen: argparse.Namespace) -> Report:
@@ -177,7 +172,7 @@ def _report_or_run(reference: str, seed: int | None) -> dict[str, Any]:
 def _baseline(chosen: argparse.Namespace) -> int:
     scenarios = [load(reference) for reference in chosen.scenarios]
     runs = [(scenario, scenario.seed) for scenario in scenarios]
-    reports = play_many(runs, min(len(runs), _cores())) if len(runs) > 1 else (play(*run) for run in runs)
+    reports = play_many(runs, min(len(runs), cores())) if len(runs) > 1 else (play(*run) for run in runs)
     for scenario, report in zip(scenarios, reports, strict=True):
         path = _baseline_path(scenario)
         kept = {"scenario": scenario.name, "seed": report.seed, "figures": report.figures}

@@ -1,10 +1,7 @@
 """Plays scenarios, each with one seed, from the start to the report."""
 
 import gc
-import multiprocessing
-import signal
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from time import process_time
@@ -38,26 +35,6 @@ def play(
     """The report of a run in which every invariant held. Raises WorldFailure, which says how to see it again."""
     with _without_collections():
         return _played(scenario, seed, make_member, hashed, trace)
-
-
-def play_many(runs: Iterable[tuple[Scenario, int]], jobs: int) -> Iterator[Report]:
-    """The reports of scenarios with their seeds, in order, `jobs` at once, each in a process of its own. Raises WorldFailure.
-
-    Raises BrokenProcessPool if one of the processes is killed.
-    """
-    # One process for each run gives back its memory, and spawned ones take nothing over that could make runs differ.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, context, signal.signal, (signal.SIGINT, signal.SIG_IGN), max_tasks_per_child=1) as pool:
-        reports = [pool.submit(play, scenario, seed) for scenario, seed in runs]
-        try:
-            for report in reports:
-                yield report.result()
-        except BaseException:
-            # Whoever has seen a failure, or has had enough, does not wait for the others.
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in multiprocessing.active_children():
-                child.terminate()
-            raise
 
 
 def _played(scenario: Scenario, seed: int, make_member: MakeMember, hashed: bool, trace: TextIO | None) -> Report:

@@ -33,12 +33,17 @@ PURE = {
 PURE_OUTSIDE = {"protocol": {"msgpack", "nacl"}, "swarm": set[str]()}
 PURE_NAMES = {"random": {"Random"}, "nacl": {"exceptions", "public", "signing", "bindings"}}
 
-# What would make two runs with one seed differ. The report of a simulation may say how long it took, and what it was before.
+# What would make two runs with one seed differ. The report of a simulation may say how long it took, and what it was before;
+# several may be played at once.
 WORLDLY = {
     "asyncio", "concurrent", "datetime", "multiprocessing", "os", "secrets", "select", "signal", "socket", "ssl",
     "subprocess", "tempfile", "threading", "time", "trio", "uuid",
 }  # fmt: skip
-OUTSIDE_OF_RUNS = {"simulations/play.py": {"time"}, "simulations/revisions.py": {"subprocess"}}
+OUTSIDE_OF_RUNS = {
+    "simulations/play.py": {"time"},
+    "simulations/processes.py": {"concurrent", "multiprocessing", "os", "signal"},
+    "simulations/revisions.py": {"subprocess"},
+}
 
 ENGINE = tuple(f"node/backends/llama_cpp/{name}.py" for name in ("model", "context", "batch", "embedder"))
 IN_CHILD = ("child", "worker", "answer", "scheduler", "context", "embedder", "formats", "mailbox", "sampling", "ballot", "tuning")

@@ -3,7 +3,6 @@
 import json
 import pickle
 import subprocess
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from simulations import command, revisions
 from simulations.command import BAD_SCENARIO, FAILED, OK, USAGE, main
 from simulations.invariants import EveryTaskEndsOnce
+from simulations.processes import ProcessKilled
 from simulations.scenario import ScenarioError
 from simulations.world import Violation, WorldFailure
 
@@ -75,7 +75,7 @@ def test_a_process_that_is_killed_is_told_of(
     small: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
-        raise BrokenProcessPool
+        raise ProcessKilled
 
     monkeypatch.setattr(command, "play_many", broken)
     assert main(["run", small, "--seeds", "2", "--jobs", "2"]) == FAILED

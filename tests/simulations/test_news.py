@@ -55,7 +55,8 @@ def test_what_nobody_tells_is_counted_as_never_heard() -> None:
     Faults(world, news)
     world.run(12.0)
     for process in [machine.process for machine in world.machines]:
-        process.member.gossip._news.clear()
+        for waiting in process.member.gossip._backlog._waiting.values():
+            waiting.clear()
         process.links.clear()
     world.run(80.0)
     assert max(news.told) >= PATIENCE_S
