@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from simulations.play import play
-from simulations.processes import ProcessKilled, cores, play_many
+from simulations.processes import ProcessEnded, cores, play_many
 from simulations.report import Report, comparison, drifted, missed_goals, table_of
 from simulations.revisions import baselines_here, baselines_of, changes
 from simulations.scenario import BASELINES, Scenario, ScenarioError, load, names
@@ -33,8 +33,8 @@ def main(args: list[str]) -> int:
     except WorldFailure as failure:
         print(f"swarm: {failure}", file=sys.stderr)
         return FAILED
-    except ProcessKilled:
-        print("swarm: a process that played a scenario was killed. If memory ran out: --jobs 1", file=sys.stderr)
+    except ProcessEnded as ended:
+        print(f"swarm: {ended}. If it has not said why, memory may have run out: try --jobs 1", file=sys.stderr)
         return FAILED
 
 

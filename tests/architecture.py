@@ -41,7 +41,7 @@ WORLDLY = {
 }  # fmt: skip
 OUTSIDE_OF_RUNS = {
     "simulations/play.py": {"time"},
-    "simulations/processes.py": {"concurrent", "multiprocessing", "os", "signal"},
+    "simulations/processes.py": {"multiprocessing", "os", "signal"},
     "simulations/revisions.py": {"subprocess"},
 }
 

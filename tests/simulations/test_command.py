@@ -10,7 +10,7 @@ import pytest
 from simulations import command, revisions
 from simulations.command import BAD_SCENARIO, FAILED, OK, USAGE, main
 from simulations.invariants import EveryTaskEndsOnce
-from simulations.processes import ProcessKilled
+from simulations.processes import ProcessEnded
 from simulations.scenario import ScenarioError
 from simulations.world import Violation, WorldFailure
 
@@ -71,15 +71,15 @@ def test_what_went_wrong_in_another_process_is_told_as_here() -> None:
     assert str(pickle.loads(pickle.dumps(failure))) == str(failure)
 
 
-def test_a_process_that_is_killed_is_told_of(
+def test_a_process_that_ends_too_soon_is_told_of(
     small: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
-        raise ProcessKilled
+        raise ProcessEnded("the process that played small ended too soon")
 
     monkeypatch.setattr(command, "play_many", broken)
     assert main(["run", small, "--seeds", "2", "--jobs", "2"]) == FAILED
-    assert "was killed" in capsys.readouterr().err
+    assert "ended too soon. If it has not said why" in capsys.readouterr().err
 
 
 def test_a_trace_holds_every_event_and_effect(small: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,12 +5,14 @@ import os
 
 import pytest
 
-from simulations.processes import ProcessKilled, play_many
+from simulations.processes import ProcessEnded, play_many
 from tests.simulations.small import scenario
 
 
 class Deadly:
     """A scenario whose process ends while it reads it."""
+
+    name = "deadly"
 
     def __reduce__(self) -> tuple[object, tuple[int]]:
         return os._exit, (9,)
@@ -18,7 +20,7 @@ class Deadly:
 
 def test_a_process_that_is_killed_is_told_of() -> None:
     runs = [(Deadly(), 1), (scenario(seconds=30.0), 1)]
-    with pytest.raises(ProcessKilled):
+    with pytest.raises(ProcessEnded, match="deadly, seed 1, ended too soon"):
         list(play_many(runs, 2))
     assert multiprocessing.active_children() == []
 
