@@ -23,12 +23,13 @@ from node.backends import Surroundings
 from node.backends.references import open_backend, without_secrets
 from node.clock import Clock
 from node.cores import model_threads
-from node.desk import Desk, JoinError, Nameplate, contact_of
+from node.desk import Desk, Nameplate
 from node.driver import Driver
 from node.exits import ExitCode, Failure, first_error
 from node.idle import watch
 from node.libp2p.transport import Libp2pTransport
 from node.logs import configure
+from node.meeting import JoinError, contact_of
 from node.memory import model_memory
 from node.models import Models
 from node.recording import Recorder

@@ -13,25 +13,27 @@ import psutil
 import trio
 
 from node.answers import answer_view, route_view, unfinished_view
+from node.driver import UserEffect
+from node.meeting import Meetings
 from node.metrics import Measures, Tallies
 from node.models import Models
-from node.neighbourhood import path_to, peer_views, reach_view, skill_views
+from node.neighbourhood import peer_views, reach_view, skill_views
 from node.recording import Recorder
 from node.transport import Counts
 from node.views import (
     AnswerView,
     ModelView,
     PeerView,
-    PingView,
     RouteView,
     SkillView,
     StatusView,
 )
 from protocol import errors
 from protocol.errors import ErrorCode
-from protocol.identity import NodeId, node_from_text, node_text
+from protocol.identity import node_text
 from protocol.parts import Logprob, TaskId
 from swarm.effects import (
+    Assigned,
     AttemptFailed,
     Conclude,
     JoinFailed,
@@ -41,19 +43,17 @@ from swarm.effects import (
     PeerLost,
     PingAnswered,
     PingFailed,
+    PlanConcluded,
     Reply,
     Routed,
+    StepAdvanced,
     WorkerAccepted,
 )
-from swarm.events import AskCancelled, Asked, ContactsFound, Event, PingAsked
+from swarm.events import AskCancelled, Asked, Event, PlanAsked, PlanCancelled
 from swarm.member import Member
-from swarm.values import MEMBERSHIP, Contact, Task
+from swarm.values import PlanId, PlanOutcome, Task
 
 log = logging.getLogger(__name__)
-
-JOIN_LIMIT_S = 15.0  # A dial tries every address once; the slowest transport gives up after 8 s.
-PING_LIMIT_S = 10.0  # A dial, and the answer of a neighbour that is about to be given up.
-
 
 @dataclass(frozen=True, slots=True)
 class AskText:
@@ -81,14 +81,29 @@ class AskEnded:
 AskItem = AskText | AskRouted | AskEnded
 
 
-class JoinError(Exception):
-    """An address does not lead to a node of this swarm. The message names it and the next step."""
+@dataclass(frozen=True, slots=True)
+class TaskEnded:
+    """A task of a plan has ended: the only one of its step, or the one for an element."""
+
+    step: str
+    index: int
+    answer: AnswerView
+
+
+@dataclass(frozen=True, slots=True)
+class PlanEnded:
+    """The last item."""
+
+    outcome: PlanOutcome
+
+
+PlanItem = StepAdvanced | TaskEnded | PlanEnded
 
 
 @dataclass(slots=True)
 class _Ask:
     task: Task
-    items: trio.MemorySendChannel[AskItem]
+    listen: Callable[[AskItem], None]
     routes: list[RouteView] = field(default_factory=list)
     said_at: float | None = None
     gap_s: float | None = None  # The longest silence between two texts.
@@ -96,27 +111,13 @@ class _Ask:
 
     def tell(self, item: AskItem) -> None:
         if not self.left:
-            self.items.send_nowait(item)
+            self.listen(item)
 
 
-@dataclass(eq=False, slots=True)
-class _Join:
-    contact: Contact
-    ended: trio.Event = field(default_factory=trio.Event)
-    node: NodeId | None = None
-    cause: str = ""
-
-
-class PingError(Exception):
-    """A node does not answer. The message names it and the cause."""
-
-
-@dataclass(eq=False, slots=True)
-class _Ping:
-    node: NodeId
-    ended: trio.Event = field(default_factory=trio.Event)
-    rtt_s: float | None = None
-    cause: str = ""
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    tell: Callable[[PlanItem], None]
+    batch: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +149,10 @@ class Desk:
         self._tallies = Tallies()
         self._member, self._models, self._clock, self._post = member, models, clock, post
         self._counts, self._stop = counts, stop
-        self._pings: list[_Ping] = []
+        self._meetings = Meetings(member, clock, post)
+        self.join, self.ping = self._meetings.join, self._meetings.ping
         self._asks: dict[TaskId, _Ask] = {}
-        self._joins: list[_Join] = []
+        self._plans: dict[PlanId, _Plan] = {}
         self._process = psutil.Process(os.getpid())
         self._began = clock()
         self.state = "starting"
@@ -168,7 +170,13 @@ class Desk:
         await self._recorder.wait_room()
         # Unbounded here, because the member bounds the answer (`answer_bytes_max`) and the attempts.
         sending, receiving = trio.open_memory_channel[AskItem](math.inf)
-        ask = self._asks[task.id] = _Ask(task, sending)
+
+        def listen(item: AskItem) -> None:
+            sending.send_nowait(item)
+            if isinstance(item, AskEnded):
+                sending.close()
+
+        ask = self._asks[task.id] = _Ask(task, listen)
         log.info("task %s: %s asked for", task.id.hex(), task.skill, extra={"prompt": task.turns[-1].text})
         recorded = self._recorder.begin(task)
         self._post(Asked(task))
@@ -188,9 +196,34 @@ class Desk:
         """Who would answer this task now; sends nothing."""
         return route_view(task.skill, self._member.route(task))
 
-    def tell(self, effect: Reply | Conclude | Notify) -> None:
+    @asynccontextmanager
+    async def plan(self, asked: PlanAsked, batch: str = "") -> AsyncIterator[trio.MemoryReceiveChannel[PlanItem]]:
+        """Hand a plan in; the channel yields its items, PlanEnded last. Leaving the block early cancels the plan.
+
+        Its tasks are in the journal like others, under `batch`.
+        """
+        # Unbounded here, because a plan has so many tasks and no more.
+        sending, receiving = trio.open_memory_channel[PlanItem](math.inf)
+        self._plans[asked.id] = _Plan(sending.send_nowait, batch)
+        log.info("plan %s: %d steps", asked.id.hex(), len(asked.plan.steps))
+        self._post(asked)
+        try:
+            yield receiving
+        finally:
+            if self._plans.pop(asked.id, None) is not None:
+                self._post(PlanCancelled(asked.id))
+            sending.close()
+            receiving.close()
+
+    def tell(self, effect: UserEffect) -> None:
         """The member's word to its users. Never blocks."""
         match effect:
+            case Assigned():
+                self._assigned(effect)
+            case PlanConcluded(plan, plan_outcome):
+                planned = self._plans.pop(plan, None)
+                if planned is not None:
+                    planned.tell(PlanEnded(plan_outcome))
             case Reply(task, text, logprobs):
                 ask = self._asks.get(task)
                 if ask is not None:
@@ -207,12 +240,26 @@ class Desk:
                     self._recorder.ended(ask.task, answer)
                     self._tallies.concluded(answer)
                     ask.tell(AskEnded(outcome.code, answer))
-                    ask.items.close()
             case Notify(notice):
                 self._notice(notice)
 
+    def _assigned(self, effect: Assigned) -> None:
+        """Nobody waits for the texts of a plan's task; the plan hears of its end."""
+        planned = self._plans.get(effect.plan)
+
+        def listen(item: AskItem) -> None:
+            if isinstance(item, AskEnded) and planned is not None:
+                planned.tell(TaskEnded(effect.step, effect.index, item.answer))
+
+        self._asks[effect.task.id] = _Ask(effect.task, listen)
+        self._recorder.begin(effect.task, batch=planned.batch if planned else "", item=effect.key)
+
     def _notice(self, notice: Notice) -> None:
         match notice:
+            case StepAdvanced(plan):
+                planned = self._plans.get(plan)
+                if planned is not None:
+                    planned.tell(notice)
             case Routed(task, routing):
                 ask = self._asks.get(task)
                 if ask is not None:
@@ -221,89 +268,20 @@ class Desk:
                     ask.tell(AskRouted(ask.routes[-1]))
             case PeerJoined(node, name):
                 log.info("%s is here (%s)", name, node_text(node))
-                self._settle_joins(node)
+                self._meetings.heard(notice)
             case PeerLost(node, name, cause):
                 log.info("%s is gone (%s): %s", name, node_text(node), cause)
-            case JoinFailed(address, cause):
+            case JoinFailed(_, cause):
                 log.warning("cannot join: %s", cause)
-                for join in self._joins:
-                    if address in join.contact.addresses:
-                        join.cause = cause
-                        join.ended.set()
-            case PingAnswered(node, rtt_s):
-                for ping in self._pings:
-                    if ping.node == node:
-                        ping.rtt_s = rtt_s
-                        ping.ended.set()
-            case PingFailed(node, cause):
-                for ping in self._pings:
-                    if ping.node == node:
-                        ping.cause = cause
-                        ping.ended.set()
+                self._meetings.heard(notice)
+            case PingAnswered() | PingFailed():
+                self._meetings.heard(notice)
             case WorkerAccepted(task, _, name, model, ahead):
                 log.info("task %s: %s took it on with %s, %d ahead", task.hex(), name, model, ahead)
             case AttemptFailed(task, _, name, _, reason):
                 log.info("task %s: %s did not answer: %s", task.hex(), name, reason)
 
     # --- The swarm ----------------------------------------------------------------------------------------------------
-
-    async def join(self, address: str) -> PeerView:
-        """Dial an address; raises JoinError with a sentence for people if it is not a node of this swarm."""
-        contact = contact_of(address)
-        if contact.node == self._member.node:
-            raise JoinError(f"{address} is this node itself")
-        join = _Join(contact, node=self._neighbour_at(contact))
-        self._joins.append(join)
-        try:
-            if join.node is None:
-                self._post(ContactsFound("join", MEMBERSHIP, (contact,)))
-                with trio.move_on_after(JOIN_LIMIT_S):
-                    await join.ended.wait()
-        finally:
-            self._joins.remove(join)
-        if join.node is None:
-            raise JoinError(join.cause or f"{address} has not answered within {JOIN_LIMIT_S:.0f} s")
-        node = node_text(join.node)
-        found = next((view for view in self.peers() if view.node == node), None)
-        if found is None:
-            raise JoinError(f"{address} was reached, and has left again")
-        return found
-
-    async def ping(self, node: NodeId) -> PingView:
-        """How far away a node is, dialling it if there is no link; raises PingError with a sentence for people."""
-        known = self._member.index.get(node)
-        name = known.advert.name if known is not None else node_text(node)
-        if node == self._member.node:
-            raise PingError(f"{name} is this node itself")
-        ping = _Ping(node)
-        self._pings.append(ping)
-        try:
-            self._post(PingAsked(node))
-            with trio.move_on_after(PING_LIMIT_S):
-                await ping.ended.wait()
-        finally:
-            self._pings.remove(ping)
-        neighbour = self._member.roster.get(node)
-        if ping.rtt_s is None or neighbour is None:
-            raise PingError(f"{name} does not answer: {ping.cause or f'not a word for {PING_LIMIT_S:.0f} s'}")
-        rtt_ms = round(ping.rtt_s * 1000, 1)
-        return PingView(node_text(node), neighbour.name, rtt_ms, path_to(self._member, neighbour), neighbour.dialled)
-
-    def _neighbour_at(self, contact: Contact) -> NodeId | None:
-        """Who of the neighbours can be reached there: a dial to somebody linked already has no other end."""
-        for neighbour in self._member.roster:
-            places = [address.partition("/p2p/")[0] for address in (neighbour.dialled, *neighbour.addresses)]
-            if contact.node == neighbour.node or (contact.node is None and contact.addresses[0] in places):
-                return neighbour.node
-        return None
-
-    def _settle_joins(self, node: NodeId) -> None:
-        neighbour = self._member.roster.get(node)
-        for join in self._joins:
-            dialled = neighbour.dialled if neighbour else ""
-            if join.contact.node == node or (join.contact.node is None and dialled in join.contact.addresses):
-                join.node = node
-                join.ended.set()
 
     def peers(self) -> list[PeerView]:
         """Every known node, this one first, then the neighbours, then those heard of."""
@@ -384,16 +362,3 @@ class Desk:
     def stop(self) -> None:
         """Begin a clean shutdown of the daemon."""
         self._stop()
-
-
-def contact_of(address: str) -> Contact:
-    """The contact that a multiaddr names; without `/p2p/…` whoever answers there. Raises JoinError."""
-    head, _, peer = address.partition("/p2p/")
-    if not head.startswith("/"):
-        raise JoinError(f'"{address}" is not a multiaddr; write it like /ip4/192.168.1.20/tcp/4976')
-    if not peer:
-        return Contact(None, (address,))
-    try:
-        return Contact(node_from_text(peer), (address,))
-    except ValueError as error:
-        raise JoinError(f'"{address}": {error}') from None

@@ -15,6 +15,7 @@ from node.transport import Transport
 from protocol.parts import AttemptId
 from swarm.effects import (
     Announce,
+    Assigned,
     Conclude,
     Dial,
     DialBack,
@@ -23,6 +24,7 @@ from swarm.effects import (
     FindProviders,
     Generate,
     Notify,
+    PlanConcluded,
     Provide,
     Reply,
     Send,
@@ -38,7 +40,7 @@ LATE_CHECK_S = 0.5  # Between looks at how late this loop runs.
 LATE_S = 0.25  # Later than this, silence of others may be our own deafness (Lifeguard).
 LATE_S_MAX = 60.0  # Told of it. A laptop that has slept for hours has heard everybody again long before.
 
-UserEffect = Reply | Conclude | Notify
+UserEffect = Reply | Conclude | Assigned | PlanConcluded | Notify
 
 
 class Driver:
@@ -103,7 +105,7 @@ class Driver:
         match effect:
             case Send(to, message):
                 self._transport.send(to, message)
-            case Reply() | Conclude() | Notify():
+            case Reply() | Conclude() | Assigned() | PlanConcluded() | Notify():
                 self._tell_user(effect)
             case SetTimer(delay_s, timer):
                 self._set_timer(delay_s, timer)

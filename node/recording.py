@@ -236,6 +236,14 @@ class Recorder:
                 return opened.entry
         return found
 
+    async def answers(self, batch: str) -> dict[str, str]:
+        """What was answered under a batch, by item, as far as texts are kept. Raises JournalError."""
+        if self._journal is None:
+            return {}
+        journal = self._journal
+        await self._flush()
+        return await self._in_thread(lambda: journal.answers(batch))
+
     async def left_open(self) -> list[Entry]:
         """What an earlier run of the node has not finished; those that were not detached are interrupted by this.
 

@@ -1,6 +1,7 @@
 """What a node tells its user: the JSON of the control API, of `--json`, and what the CLI draws. Node ids are peer id text."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +208,59 @@ class AnswerView:
     worker_first_token_s: float | None = None  # As the worker's own model saw it, from when it took the attempt up.
     worker_s: float | None = None
     calls: list[CallView] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class SettledView:
+    """So many tasks of a plan's step are settled, of so many."""
+
+    step: str
+    settled: int
+    of: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTaskView:
+    """How a task of a plan ended: the only one of its step, or the one for an element. `code` is empty if it was answered."""
+
+    step: str
+    index: int
+    task: str
+    code: str
+    reason: str
+    name: str
+    model: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStepView:
+    """How far a step has come that asks. Of `asked` tasks `answered` are, `known` of them from an earlier run.
+
+    `values` are the answers, null where there is none; they are told only of a plan that has failed.
+    """
+
+    step: str
+    asked: int
+    answered: int
+    known: int
+    failed: int
+    reason: str  # Why the latest failed.
+    values: list[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """What came of a plan. `state` is `done` or `failed`; `tasks` were asked now."""
+
+    plan: str
+    state: str
+    reason: str
+    value: Any
+    steps: list[PlanStepView]
+    tasks: int
+    seconds: float
+    schema: str = "swarm.plan/1"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from simulations.network import WAITING_MAX
 from simulations.workers import answer_tokens, piece_text
 from simulations.world import Violation, World
 from swarm.choosing.standing import WORKERS_MAX
-from swarm.effects import Conclude, Generate, Reply
+from swarm.effects import Assigned, Conclude, Generate, Reply
 from swarm.events import Asked, GenerationFailed, GenerationFinished, LoopLate
 from swarm.member import Member
 from swarm.values import Task
@@ -60,7 +60,7 @@ class EveryTaskEndsOnce:
         self.orphaned = 0  # Their node crashed, and with it went who asked.
 
     def watches(self) -> dict[type, Callable[[Process, Any], None]]:
-        return {Asked: self._asked, Reply: self._replied, Conclude: self._concluded, LoopLate: self._late}
+        return {Asked: self._asked, Assigned: self._asked, Reply: self._replied, Conclude: self._concluded, LoopLate: self._late}
 
     def look(self, world: World) -> None:
         now = world.agenda.now
@@ -77,7 +77,7 @@ class EveryTaskEndsOnce:
             if waiting.process.frozen_at is None:
                 raise Violation(f"a task without an end: {waiting.task.id.hex()} asked at {waiting.asked_at:.3f} s")
 
-    def _asked(self, process: Process, event: Asked) -> None:
+    def _asked(self, process: Process, event: Asked | Assigned) -> None:
         self._waiting[event.task.id] = _Waiting(process, event.task, self._world.agenda.now)
 
     def _replied(self, process: Process, effect: Reply) -> None:

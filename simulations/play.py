@@ -10,6 +10,7 @@ from typing import TextIO
 from simulations.faults import Faults
 from simulations.invariants import LOOK_S, EveryTaskEndsOnce, Invariant, QueuesAreBounded, WorkersKeepTheirSlots
 from simulations.news import News
+from simulations.plans import EveryPlanEndsRight
 from simulations.report import Report, Tally, report_of
 from simulations.scenario import Scenario
 from simulations.shares import Shares
@@ -45,7 +46,7 @@ def _played(scenario: Scenario, seed: int, make_member: MakeMember, hashed: bool
     Spam(world)
     Slander(world)
     ends, truth, shares = EveryTaskEndsOnce(world), Truth(world), Shares(world)
-    invariants: list[Invariant] = [ends, WorkersKeepTheirSlots(), QueuesAreBounded()]
+    invariants: list[Invariant] = [ends, WorkersKeepTheirSlots(), QueuesAreBounded(), EveryPlanEndsRight(world)]
     world.watch(tally)
     world.watch(truth)
     world.watch(shares)

@@ -15,11 +15,11 @@ from simulations.truth import Truth
 from simulations.world import World
 from swarm.doing.asking import OVERTAKEN
 from swarm.doing.moving import CROWDED
-from swarm.effects import Conclude
+from swarm.effects import Assigned, Conclude, PlanConcluded
 from swarm.events import Asked, GenerationFinished
 from swarm.finding.gossip import TWIN
 from swarm.finding.places import is_relayed
-from swarm.values import Outcome
+from swarm.values import Outcome, PlanOutcome
 
 SCHEMA = "swarm.simulation/1"
 
@@ -31,6 +31,7 @@ TOLERANCES: dict[str, tuple[float, float]] = {
     "first_piece_p99_s": (0.25, 0.1),  # A hundredth of the tasks decides it.
     "first_piece_p999_s": (0.5, 0.5),
     "end_p99_s": (0.25, 0.1),
+    "plan_p99_s": (0.25, 0.5),
     "end_p999_s": (0.5, 0.5),  # A thousandth: mostly one task.
     "load_max_over_fair": (0.25, 0.0),  # One machine decides it.
     "crowded_s": (0.5, 1.0),
@@ -78,15 +79,22 @@ class Tally:
     asked: int = 0
     ends: list[Outcome] = field(default_factory=list)
     busy_s: dict[int, float] = field(default_factory=dict)  # By machine.
+    plans: list[PlanOutcome] = field(default_factory=list)  # Those that have ended.
 
     def watches(self) -> dict[type, Callable[[Process, Any], None]]:
-        return {Asked: self._asked, Conclude: self._concluded, GenerationFinished: self._finished}
+        return {
+            Asked: self._asked, Assigned: self._asked, Conclude: self._concluded, GenerationFinished: self._finished,
+            PlanConcluded: self._plan_concluded,
+        }
 
-    def _asked(self, process: Process, event: Asked) -> None:
+    def _asked(self, process: Process, event: Asked | Assigned) -> None:
         self.asked += 1
 
     def _concluded(self, process: Process, effect: Conclude) -> None:
         self.ends.append(effect.outcome)
+
+    def _plan_concluded(self, process: Process, effect: PlanConcluded) -> None:
+        self.plans.append(effect.outcome)
 
     def _finished(self, process: Process, event: GenerationFinished) -> None:
         index = process.machine.index
@@ -151,6 +159,7 @@ def report_of(
         "led_to_share": _led_to(world),
         "refused_links": float(sum(world.network.refused.values())),
         "twins_told": _twins_told(world),
+        **_plans(tally.plans),
         "orphaned": float(orphaned),
         "unasked": float(unasked),
         **{f"{name}_held": mean for name, mean in _held(world).items()},
@@ -165,6 +174,19 @@ def report_of(
         {kind.__name__: count for kind, count in sorted(world.network.sent.items(), key=lambda item: item[0].KIND)},
         dict(sorted(faults.items())),
     )  # fmt: skip
+
+
+def _plans(ended: Sequence[PlanOutcome]) -> dict[str, float]:
+    """Only where plans were asked for."""
+    seconds = [outcome.seconds for outcome in ended if not outcome.failure]
+    if not ended:
+        return {}
+    return {
+        "plans": float(len(ended)),
+        "plans_done_share": len(seconds) / len(ended),
+        "plan_p50_s": percentile(seconds, 50),
+        "plan_p99_s": percentile(seconds, 99),
+    }
 
 
 def _held(world: World) -> dict[str, float]:

@@ -125,6 +125,8 @@ class WorkloadTable(Table, frozen=True, kw_only=True):
     prefix_bytes: Whole = 6_000
     """come before each input, and are so long."""
     deadline_s: Annotated[float, Meta(gt=0)] = 30.0
+    items: tuple[Whole, Whole] = (0, 0)
+    """With other than 0, plans over so many items are asked for instead of tasks: see `simulations/plans.py`."""
     cancelled: Share = 0.0
     """Share of tasks whose user loses patience after a while."""
     patience_s: Range = (0.1, 5.0)

@@ -20,7 +20,7 @@ from simulations.machines import Machine, Process
 from simulations.workload import capacity, offered_load
 from simulations.world import World
 from swarm.doing.moving import CROWDED
-from swarm.effects import Conclude, Generate
+from swarm.effects import Assigned, Conclude, Generate
 from swarm.events import Asked, GenerationFailed, GenerationFinished
 from swarm.values import Task
 
@@ -52,7 +52,7 @@ class Shares:
 
     def watches(self) -> dict[type, Callable[[Process, Any], None]]:
         return {
-            Asked: self._asked, Conclude: self._concluded, Generate: self._generates,
+            Asked: self._asked, Assigned: self._asked, Conclude: self._concluded, Generate: self._generates,
             GenerationFinished: self._ended, GenerationFailed: self._ended,
         }  # fmt: skip
 
@@ -95,7 +95,7 @@ class Shares:
         begin = max((table.from_s for table in tables), default=0.0)
         return begin, min((table.until_s or end_s for table in tables), default=0.0)
 
-    def _asked(self, process: Process, event: Asked) -> None:
+    def _asked(self, process: Process, event: Asked | Assigned) -> None:
         self._tasks[event.task.id] = event.task
 
     def _concluded(self, process: Process, effect: Conclude) -> None:

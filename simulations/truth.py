@@ -15,7 +15,7 @@ from protocol.messages import TaskCancelled, TaskRequest
 from protocol.parts import Capability, TaskId
 from simulations.machines import Machine, Process
 from simulations.world import World
-from swarm.effects import Notify, Routed
+from swarm.effects import Assigned, Notify, Routed
 from swarm.events import Asked, GenerationFailed, GenerationFinished, Received
 from swarm.values import Task
 
@@ -45,7 +45,7 @@ class Truth:
 
     def watches(self) -> dict[type, Callable[[Process, Any], None]]:
         return {
-            Asked: self._ask, Notify: self._notify, Received: self._received,
+            Asked: self._ask, Assigned: self._ask, Notify: self._notify, Received: self._received,
             GenerationFinished: self._changes, GenerationFailed: self._changes,
         }  # fmt: skip
 
@@ -69,7 +69,7 @@ class Truth:
         """Share of attempts that went to a broken worker, after each requester's first tasks."""
         return self.broken / self.late_choices if self.late_choices else 0.0
 
-    def _ask(self, process: Process, event: Asked) -> None:
+    def _ask(self, process: Process, event: Asked | Assigned) -> None:
         index = process.machine.index
         self._tasks[event.task.id] = event.task
         self._asked[index] = self._asked.get(index, 0) + 1

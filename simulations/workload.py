@@ -7,9 +7,10 @@ from typing import Any
 
 from protocol.parts import Demands, Sampling, TaskId, Turn
 from simulations.machines import Machine
+from simulations.plans import plan_over
 from simulations.scenario import WorkloadTable
 from simulations.world import World
-from swarm.events import AskCancelled, Asked
+from swarm.events import AskCancelled, Asked, PlanAsked, PlanCancelled
 from swarm.values import Privacy, Task
 
 DEMANDS: dict[str, Any] = {
@@ -64,15 +65,18 @@ class Workload:
             worker=None,
             demands=Demands(**{feature: DEMANDS[feature] for feature in table.demands}),
         )
+        event: Asked | PlanAsked = Asked(task)
+        if table.items[1]:
+            event = PlanAsked(task.id, plan_over(dice.randint(*table.items), table.skills, task), {})
         impatient, patience_s = dice.random() < table.cancelled, dice.uniform(*table.patience_s)
         process = machine.process
         if process is None or process.frozen_at is not None:
             self.unasked += 1
             return
-        self._world.handle(process, Asked(task))
+        self._world.handle(process, event)
         if impatient:
-            self._world.agenda.post(patience_s, process, AskCancelled(task.id))
-
+            leaving = PlanCancelled(task.id) if table.items[1] else AskCancelled(task.id)
+            self._world.agenda.post(patience_s, process, leaving)
 
     def _instructions(self, table: WorkloadTable, dice: Random) -> tuple[Turn, ...]:
         """Those of one of the programs."""

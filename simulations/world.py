@@ -29,6 +29,7 @@ from simulations.wire import Wire
 from simulations.workers import Workers
 from swarm.effects import (
     Announce,
+    Assigned,
     Conclude,
     Dial,
     DialBack,
@@ -37,6 +38,7 @@ from swarm.effects import (
     FindProviders,
     Generate,
     Notify,
+    PlanConcluded,
     Provide,
     Reply,
     Send,
@@ -131,6 +133,8 @@ class World:
             FindProviders: lambda process, effect: self.registry.find(process, effect.subject),
             Reply: _watched_only,
             Conclude: _watched_only,
+            Assigned: _watched_only,
+            PlanConcluded: _watched_only,
             Notify: _watched_only,
         }
         self._schedule_starts(self.dice("starts"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from protocol.identity import NodeId
 from protocol.messages import Message, TaskRequest
 from protocol.parts import AttemptId, Logprob, TaskId
-from swarm.values import AttemptWhy, Contact, Outcome, Routing, Subject
+from swarm.values import AttemptWhy, Contact, Outcome, PlanId, PlanOutcome, Routing, Subject, Task
 
 # --- Timers: data, never cancelled. One that has lost its reason finds nothing when it fires. ------------------------
 
@@ -131,6 +131,13 @@ class ServiceDeadlinePassed:
     attempt: AttemptId
 
 
+@dataclass(frozen=True, slots=True)
+class PlanOverdue:
+    """The plan's time is over."""
+
+    plan: PlanId
+
+
 Timer = (
     GossipDue
     | AdvertDue
@@ -149,6 +156,7 @@ Timer = (
     | LeadOverdue
     | DeadlinePassed
     | ServiceDeadlinePassed
+    | PlanOverdue
 )
 
 # --- Notices: what is worth showing to people ------------------------------------------------------------------------
@@ -226,7 +234,19 @@ class PingFailed:
     cause: str
 
 
-Notice = PeerJoined | PeerLost | JoinFailed | Routed | WorkerAccepted | AttemptFailed | PingAnswered | PingFailed
+@dataclass(frozen=True, slots=True)
+class StepAdvanced:
+    """So many tasks of a plan's step are settled, of so many."""
+
+    plan: PlanId
+    step: str
+    settled: int
+    of: int
+
+
+Notice = (
+    PeerJoined | PeerLost | JoinFailed | Routed | WorkerAccepted | AttemptFailed | PingAnswered | PingFailed | StepAdvanced
+)
 
 # --- Effects ----------------------------------------------------------------------------------------------------------
 
@@ -325,6 +345,28 @@ class Conclude:
 
 
 @dataclass(frozen=True, slots=True)
+class Assigned:
+    """A task of a plan begins now: the only one of its step, or the one for an element. It ends in Conclude as all do.
+
+    `key` is the same for the same question only, whenever the plan is carried out.
+    """
+
+    plan: PlanId
+    step: str
+    index: int
+    key: str
+    task: Task
+
+
+@dataclass(frozen=True, slots=True)
+class PlanConcluded:
+    """The plan has ended. Exactly one for each PlanAsked."""
+
+    plan: PlanId
+    outcome: PlanOutcome
+
+
+@dataclass(frozen=True, slots=True)
 class Provide:
     """Tell the DHT that this node provides these, besides membership, and nothing else any more."""
 
@@ -357,6 +399,8 @@ Effect = (
     | StopGenerating
     | Reply
     | Conclude
+    | Assigned
+    | PlanConcluded
     | Provide
     | FindProviders
     | Notify

@@ -1,12 +1,14 @@
 """All that can happen to a member. Events are past; the driver of either world makes them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from protocol.identity import NodeId
 from protocol.messages import Message
 from protocol.parts import AttemptId, Capability, Logprob, TaskId
 from swarm.effects import Timer
-from swarm.values import Contact, Subject, Task, Usage
+from swarm.plans import Plan
+from swarm.values import Contact, PlanId, Subject, Task, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,22 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class PlanAsked:
+    """A user of this node asks for a plan. `known`: answers of an earlier run, by the keys that Assigned told."""
+
+    id: PlanId
+    plan: Plan
+    known: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanCancelled:
+    """The user is no longer interested."""
+
+    plan: PlanId
+
+
+@dataclass(frozen=True, slots=True)
 class PingAsked:
     """A user wants to know how far away a node is. PingAnswered or PingFailed follows, if the node answers or cannot be reached."""
 
@@ -205,6 +223,8 @@ Event = (
     | Undelivered
     | TimerFired
     | Asked
+    | PlanAsked
+    | PlanCancelled
     | PingAsked
     | AskCancelled
     | CapabilitiesChanged

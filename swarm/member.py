@@ -31,36 +31,34 @@ from protocol.messages import (
 )
 from swarm.choosing.routing import Router
 from swarm.choosing.standing import Standings
+from swarm.doing import timing
 from swarm.doing.asking import Asking
 from swarm.doing.serving import Serving
+from swarm.doing.timing import TaskTimer
 from swarm.effects import (
-    AcceptOverdue,
     AdvertDue,
     Announce,
     BurialDue,
-    DeadlinePassed,
+    Conclude,
     DigestDue,
     Effect,
     FindProviders,
     GossipDue,
-    HedgeDue,
     LeadOverdue,
     LeadsDue,
     Notify,
     PeerJoined,
     PeerLost,
-    PieceOverdue,
     PingFailed,
+    PlanOverdue,
     PongOverdue,
-    RetryDue,
-    SearchOverdue,
+    Reply,
     Send,
     ServiceDeadlinePassed,
     SetTimer,
     SuspectDue,
     SweepDue,
     Timer,
-    WatchDue,
 )
 from swarm.events import (
     AddressesChanged,
@@ -79,6 +77,8 @@ from swarm.events import (
     NeighbourUp,
     PieceGenerated,
     PingAsked,
+    PlanAsked,
+    PlanCancelled,
     Received,
     RelayChanged,
     Reserved,
@@ -88,7 +88,7 @@ from swarm.events import (
     Undelivered,
 )
 from swarm.finding.capabilities import CapabilityIndex
-from swarm.finding.contacts import BEST_MAX, RECORD_SOURCE, Contacts
+from swarm.finding.contacts import RECORD_SOURCE, Contacts
 from swarm.finding.gossip import Gossip
 from swarm.finding.issuing import Issuer, Notary
 from swarm.finding.leads import SILENT, Leads
@@ -96,6 +96,7 @@ from swarm.finding.places import public_place
 from swarm.finding.reach import Reach
 from swarm.finding.roster import Roster
 from swarm.finding.suspicion import Suspicions
+from swarm.leading.leading import Leading
 from swarm.settings import Settings
 from swarm.values import MEMBERSHIP, Contact, Routing, Subject, Task
 
@@ -125,6 +126,7 @@ class Member:
         self.asking = Asking(
             settings, dice, self._router.route, self._reach, self._seek, self.standings, self.roster, self._router.remember
         )
+        self.leading = Leading(settings, self.asking.begin, self.asking.cancel)
         self.leads = Leads(node, self.index, self.roster, self.contacts, self.asking.is_seeking)
         self._searched_at = float("-inf")
         self._addresses: tuple[str, ...] = ()  # As others are told.
@@ -135,26 +137,26 @@ class Member:
         """What this member wants done about an event. `now`: seconds since the epoch on a clock that never steps back."""
         self._now = now
         effects = self._handle(event, now)
-        # What a member sends to itself never leaves it, and takes the same way as what comes from others.
+        # What a member sends to itself never leaves it, and takes the same way as what comes from others. Answers to the tasks of a
+        # plan bring others about.
         outward: list[Effect] = []
         while effects:
             inward: list[Effect] = []
             for effect in effects:
                 if isinstance(effect, Send) and effect.to == self.node:
                     inward += self._received(self.node, effect.message, now)
-                else:
-                    outward.append(effect)
+                    continue
+                outward.append(effect)
+                if isinstance(effect, Reply) and effect.task in self.leading:
+                    self.leading.said(effect.task, effect.text)
+                elif isinstance(effect, Conclude) and effect.task in self.leading:
+                    inward += self.leading.concluded(effect.task, effect.outcome, now)
             effects = inward
         return outward
 
     def best_contacts(self) -> tuple[Contact, ...]:
         """Where to begin after a restart: the neighbours, the oldest link first, then those that were neighbours."""
-        found = {known.node: Contact(known.node, known.addresses) for known in self.roster.oldest() if known.addresses}
-        for contact in self.contacts.best():
-            if contact.node is not None:
-                known = found.setdefault(contact.node, contact)
-                found[contact.node] = contact if contact.addresses else known
-        return tuple(found.values())[:BEST_MAX]
+        return self.contacts.best([Contact(known.node, known.addresses) for known in self.roster.oldest()])
 
     def refused(self) -> dict[str, int]:
         """How often what others told was not believed, by where it came from and reason."""
@@ -189,6 +191,10 @@ class Member:
             case Asked(task):
                 self.index.seek(task.skill)
                 return self.asking.begin(task, now)
+            case PlanAsked():
+                return self.leading.begin(event, now)
+            case PlanCancelled(plan):
+                return self.leading.cancel(plan, now)
             case PingAsked(node):
                 return self._ping_asked(node, now)
             case AskCancelled(task_id):
@@ -291,6 +297,8 @@ class Member:
         raise AssertionError(f"a message that no part handles: {type(message).__name__}")
 
     def _fired(self, timer: Timer, now: float) -> list[Effect]:
+        if isinstance(timer, TaskTimer):
+            return timing.fired(self.asking, timer, now)
         match timer:
             case GossipDue():
                 return self.gossip.due(self.roster.nodes(), now)
@@ -299,24 +307,12 @@ class Member:
                 return []
             case SweepDue():
                 return self._swept(now)
-            case PieceOverdue():
-                return self.asking.piece_overdue(timer, now)
-            case AcceptOverdue():
-                return self.asking.accept_overdue(timer, now)
             case PongOverdue():
                 return self.roster.pong_overdue(timer, now)
-            case DeadlinePassed():
-                return self.asking.deadline_passed(timer, now)
             case ServiceDeadlinePassed():
                 return self.serving.deadline_passed(timer, now)
-            case HedgeDue():
-                return self.asking.hedge_due(timer, now)
-            case WatchDue():
-                return self.asking.watch_due(timer, now)
-            case RetryDue():
-                return self.asking.retry_due(timer, now)
-            case SearchOverdue():
-                return self.asking.search_overdue(timer, now)
+            case PlanOverdue():
+                return self.leading.overdue(timer, now)
             case LeadsDue():
                 return self.leads.due(timer, now)
             case LeadOverdue():
@@ -443,7 +439,7 @@ class Member:
             neighbour.used_at = now
 
     def _stop(self, now: float) -> list[Effect]:
-        effects = self.serving.drain() + self.asking.stop(now) + self.issuer.leave(now)
+        effects = self.serving.drain() + self.leading.stop(now) + self.asking.stop(now) + self.issuer.leave(now)
         for neighbour in self.roster:
             effects.append(Send(neighbour.node, Goodbye(True, "stopping")))
         return effects

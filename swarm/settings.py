@@ -108,6 +108,12 @@ class Settings:
     tokens_expected: int = 128
     """Length of an answer that costs are compared at, if the task allows as many."""
 
+    # --- Leading ------------------------------------------------------------------------------------------------------
+    plans_max: int = 16
+    """Plans of this node's own users under way; more are refused."""
+    plan_tasks_at_once: int = 16
+    """Tasks of one plan under way. With 16 plans they come to `tasks_max`."""
+
     # --- Doing, as requester ------------------------------------------------------------------------------------------
     tasks_max: int = 256
     """Tasks of this node's own users under way; more are refused."""

@@ -1,14 +1,20 @@
 """The nouns that the parts of a member share: tasks, attempts' results, candidates and their scores."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+from typing import Literal, TypeAlias
 
+from protocol import limits as lim
 from protocol.errors import ErrorCode
 from protocol.identity import NodeId
 from protocol.parts import Capability, Demands, FunctionCall, Sampling, TaskId, Turn
+from swarm.expressions import Value
 
 READING_SHOWN_S = 0.05  # Less decides nothing.
+# What a TaskRequest carries besides its turns: ids, skill, model, stops and numbers come to less than 600 bytes.
+PROMPT_BYTES_MAX = lim.BODY_BYTES_MAX - 1024
+TURN_OVERHEAD_BYTES = 24  # A role of at most 9 bytes and the msgpack headers of the turn and its fields; `Turn.size` has its calls.
 HALF_DONE = 0.5  # Of the attempts that are at work, the part of one that has no more to be waited for, on the average.
 
 
@@ -43,6 +49,19 @@ class Task:
     def bytes_in(self) -> int:
         """About how many bytes its input has."""
         return sum(turn.size for turn in self.turns) + self.demands.size
+
+
+def too_long(turns: Sequence[Turn], more: int) -> str:
+    """What of a conversation no TaskRequest can carry, for people; empty if it can. `more` bytes go into the same message."""
+    if len(turns) > lim.TURNS_MAX:
+        return f"{len(turns)} turns, {lim.TURNS_MAX} allowed"
+    total = more
+    for number, turn in enumerate(turns):
+        size = len(turn.text.encode())
+        if size > lim.TURN_BYTES_MAX:
+            return f"turn {number} has {size} bytes, {lim.TURN_BYTES_MAX} allowed"
+        total += turn.size + TURN_OVERHEAD_BYTES
+    return f"{total} bytes, {PROMPT_BYTES_MAX} allowed" if total > PROMPT_BYTES_MAX else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,3 +239,36 @@ class Contact:
 
     node: NodeId | None
     addresses: tuple[str, ...]
+
+
+PlanId: TypeAlias = bytes
+"""Sixteen bytes, drawn by whoever asks for the plan."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """How far a step that asks has come. Of `asked` tasks `answered` are, `known` of them from an earlier run; `failed` are lost,
+    the latest for `reason`. `values` are the answers in order, null where there is none.
+    """
+
+    step: str
+    asked: int
+    answered: int
+    known: int
+    failed: int
+    reason: str
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanOutcome:
+    """How a plan ended. `failure` is empty if `value` is what it was asked for; else the steps tell what there is.
+
+    `tasks` were given out. Seconds count from when the plan was asked for.
+    """
+
+    failure: str
+    value: Value
+    steps: tuple[StepOutcome, ...]
+    tasks: int
+    seconds: float

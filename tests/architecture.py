@@ -27,7 +27,8 @@ PARTS = {"finding": {"finding"}, "choosing": {"choosing", "finding"}, "doing": {
 # All that the pure folders may know of the standard library: no clock, no I/O, no threads, no async, no log, no entropy.
 PURE = {
     "abc", "array", "base64", "binascii", "bisect", "collections", "copy", "dataclasses", "enum", "fractions", "functools",
-    "hashlib", "heapq", "hmac", "ipaddress", "itertools", "math", "numbers", "operator", "random", "re", "statistics",
+    "graphlib", "hashlib", "heapq", "hmac", "ipaddress", "itertools", "json", "math",
+    "numbers", "operator", "random", "re", "statistics",
     "string", "struct", "types", "typing", "unicodedata",
 }  # fmt: skip
 PURE_OUTSIDE = {"protocol": {"msgpack", "nacl"}, "swarm": set[str]()}

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from node.api.app import ROUTES, ApiRoute
+from node.api.plans import STEPS, ConditionBody, plan_body
 from node.cli.program import COMMANDS
 from node.exits import MEANINGS, ExitCode
 from node.settings import load
 from node.store.home import find_home
+from swarm.plans import FUNCTIONS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -47,6 +49,18 @@ def test_every_setting_is_documented_with_its_default(tmp_path: Path) -> None:
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
 def test_every_route_is_documented(route: ApiRoute) -> None:
     assert route.path.replace(":path}", "}") in README
+
+
+def test_the_plan_of_the_readme_is_one_and_every_kind_of_step_is_explained() -> None:
+    shown = re.search(r"```json\n(.*?)```", README, re.DOTALL)
+    assert shown
+    for text in (shown.group(1), (ROOT / "tools" / "demo_plan.json").read_text(encoding="utf-8")):
+        body = plan_body(text.encode())
+        assert [step.id for step in body.steps] == ["language", "english", "summary", "news"]
+    operations = re.findall(r"^\| `([a-z]+)` \| ", README.partition("| `op` | its value |")[2].partition("\n\n")[0], re.MULTILINE)
+    assert operations == [kind.__struct_config__.tag for kind in STEPS]
+    for word in (*FUNCTIONS, *ConditionBody.__struct_encode_fields__):
+        assert f"`{word}`" in README, word
 
 
 @pytest.mark.parametrize("code", list(ExitCode))

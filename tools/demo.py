@@ -1,4 +1,4 @@
-"""`make demo`: three real nodes on this machine form a swarm, two of them answer, and nothing is left running.
+"""`make demo`: three real nodes on this machine form a swarm, two of them answer and share a plan, and nothing is left running.
 
 Everything here is what a user would type; the demo only types it, in three homes of its own under a temporary folder.
 """
@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PLAN = ROOT / "tools" / "demo_plan.json"
 LOOPBACK = ["--offline", "--listen", "/ip4/127.0.0.1/tcp/0", "--api", "127.0.0.1:0"]
 NOTICE = (
     "The town library is closed next week because its old heating is being replaced. Books that are due in that week can be "
@@ -42,6 +43,8 @@ class Demo:
         self.swarm("asker", "ask", "--skill", "summarize", "--why", NOTICE, shown='"…"')
         say("And a question that a small language model gets wrong, and a smaller specialist right:")
         self.swarm("asker", "ask", "--skill", "classify:language", "--why", QUESTION)
+        say("Four messages in three languages; what do those in English say? Nobody here can do that. A plan shares it out:")
+        self.swarm("asker", "plan", str(PLAN), shown=str(PLAN.relative_to(ROOT)))
 
     def up(self, node: str, *arguments: str) -> None:
         self._started.append(node)

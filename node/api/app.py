@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from node.api import completions, control, embeddings, openai, past, rerank
+from node.api import completions, control, embeddings, openai, past, plans, rerank
 from node.api.access import AccessRules, Guard
 from node.api.edge import Edge
 from node.api.errors import ApiError, error_response, speaks_openai
@@ -55,6 +55,7 @@ ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute("GET", "/swarm/v1/tasks", "what was asked before, the newest first", past.list_tasks),
     ApiRoute("POST", "/swarm/v1/tasks", "one task that nobody waits for; on the disk before the answer", past.detach),
     ApiRoute("GET", "/swarm/v1/tasks/{id}", "what became of one task; `wait_s` waits for its end", past.get_task),
+    ApiRoute("POST", "/swarm/v1/plans", "a larger task in steps, as events: step, task, end", plans.plan),
     ApiRoute("POST", "/swarm/v1/join", "dial an address of a swarm", control.join),
     ApiRoute("POST", "/swarm/v1/ping", "how far away a node is, and by which way", control.ping),
     ApiRoute("POST", "/swarm/v1/shutdown", "stop this node cleanly", control.shutdown),

@@ -26,7 +26,8 @@ from node.api.names import resolve, worker_of
 from node.api.streaming import EventStream, Headers
 from node.api.tasks import Service, Wishes, make_task
 from node.api.waiting import Awaited
-from node.desk import AskEnded, AskItem, AskRouted, AskText, JoinError, PingError
+from node.desk import AskEnded, AskItem, AskRouted, AskText
+from node.meeting import JoinError, PingError
 from node.metrics import exposition
 from node.models import UnknownModel
 from protocol.parts import Logprob, TaskId, Turn

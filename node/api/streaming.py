@@ -19,7 +19,7 @@ KEEP_ALIVE = b": keep-alive\n\n"
 
 Headers = list[tuple[bytes, bytes]]
 
-_HEADERS: Headers = [
+EVENT_STREAM: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
@@ -98,7 +98,7 @@ class EventStream:
     async def _start(self, held: Sequence[AskItem], send: Send) -> None:
         if not self._started:
             self._started = True
-            headers = _HEADERS + self._dialect.headers(held)
+            headers = EVENT_STREAM + self._dialect.headers(held)
             await send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def _break(self, error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:

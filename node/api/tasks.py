@@ -11,17 +11,13 @@ from node.detached import Detached
 from node.recording import Recorder
 from protocol import limits as lim
 from protocol.parts import Demands, Sampling, TaskId, Turn
-from swarm.values import Privacy, Task
+from swarm.values import Privacy, Task, too_long
 
 TOKENS_DEFAULT = 512  # A long answer of a small model; more is asked for by name.
 TEMPERATURE_DEFAULT = 0.7  # Of free talk. Guess: small models wander at OpenAI's 1.0.
 FREE_SKILLS = ("chat", "complete")  # For all others the likeliest answer is the best.
 DEADLINE_S_MAX = lim.DEADLINE_MS_MAX / 1000
 SEED_MAX = 2**32 - 1
-
-# What a TaskRequest carries besides its turns: ids, skill, model, stops and numbers come to less than 600 bytes.
-PROMPT_BYTES_MAX = lim.BODY_BYTES_MAX - 1024
-TURN_OVERHEAD_BYTES = 24  # A role of at most 9 bytes and the msgpack headers of the turn and its fields; `Turn.size` has its calls.
 
 DrawBytes = Callable[[int], bytes]
 _Value = TypeVar("_Value", int, float)
@@ -124,17 +120,6 @@ def _check_turns(turns: Sequence[Turn], more: int) -> None:
     """`more` bytes go into the same message."""
     if not turns:
         raise bad_request("The conversation is empty.", "turns")
-    if len(turns) > lim.TURNS_MAX:
-        raise _too_long(f"{len(turns)} turns, {lim.TURNS_MAX} allowed")
-    total = more
-    for number, turn in enumerate(turns):
-        size = len(turn.text.encode())
-        if size > lim.TURN_BYTES_MAX:
-            raise _too_long(f"turn {number} has {size} bytes, {lim.TURN_BYTES_MAX} allowed")
-        total += turn.size + TURN_OVERHEAD_BYTES
-    if total > PROMPT_BYTES_MAX:
-        raise _too_long(f"{total} bytes, {PROMPT_BYTES_MAX} allowed")
-
-
-def _too_long(found: str) -> ApiError:
-    return ApiError(400, "too_long", f"The conversation is too long for one task: {found}.", param="turns")
+    excess = too_long(turns, more)
+    if excess:
+        raise ApiError(400, "too_long", f"The conversation is too long for one task: {excess}.", param="turns")

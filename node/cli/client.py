@@ -14,7 +14,7 @@ CONNECT_S = 5.0
 ANSWER_S = 30.0  # Everything but loading a model and asking is answered from memory.
 SILENCE_S = 90.0  # A stream that works sends keep-alives more often than this.
 _ANSWER_BYTES_MAX = 16_000_000  # A thousand peers with all their addresses are about 2 MB.
-_LINE_BYTES_MAX = 1_000_000  # One event: a routing decision with a thousand candidates is about 300 kB.
+_LINE_BYTES_MAX = _ANSWER_BYTES_MAX  # One event: a routing with a thousand candidates is 300 kB, the end of a plan may be more.
 _EVENT_LINES_MAX = 1_000
 _HINTS = {
     "no_capable_peer": "See what there is with: swarm skills",

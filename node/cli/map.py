@@ -20,14 +20,13 @@ import click
 from node.cli.client import ControlClient
 from node.cli.history import wait_ended
 from node.cli.options import Verb, pass_terminal
-from node.cli.task import turns_of, wish_options, wishes_of
+from node.cli.task import batch_of, turns_of, wish_options, wishes_of
 from node.cli.terminal import Terminal, plain
 from node.exits import ExitCode, Failure
 
 LINE_BYTES_MAX = 200_000  # A task has at most 96 kB; JSON may write each byte as two.
 AT_ONCE = 8
 AT_ONCE_MAX = 64  # As many as the node runs.
-BATCH_CHARACTERS_MAX = 256
 _ENDS_ALL = ("not_running", "connection_lost", "not_answering", "timeout", "journal_unreadable", "not_detached")
 
 
@@ -53,8 +52,7 @@ def command(
     """
     defaults = {"system": system, **wishes_of(**wishes)}
     with _opened(file) as lines:
-        name = batch or ("stdin" if file == "-" else os.path.abspath(file))
-        work = _Work(terminal, lines, _short(name), defaults)
+        work = _Work(terminal, lines, batch_of(batch, file), defaults)
         return work.run(at_once)
 
 
@@ -65,10 +63,6 @@ def _opened(file: str) -> BinaryIO:
         return open(file, "rb")
     except OSError as error:
         raise Failure("no_such_file", f"{file} cannot be read: {error.strerror}") from None
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= BATCH_CHARACTERS_MAX else hashlib.sha256(name.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

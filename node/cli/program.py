@@ -28,6 +28,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str]]] = {
     "Ask": {
         "ask": ("node.cli.ask", "Ask the swarm, and print the answer as it comes."),
         "map": ("node.cli.map", "Ask many tasks, one for each line of a file."),
+        "plan": ("node.cli.plan", "Carry out a plan: a larger task in steps for several workers."),
         "route": ("node.cli.route", "Show who would answer, and why; sends nothing."),
         "history": ("node.cli.history", "Show what was asked before, or the answer to one task."),
         "trace": ("node.cli.trace", "Show what happened to a task, and where the time went."),

@@ -1,6 +1,8 @@
 """What a task is made of on the command line: its text from arguments, files and stdin, and its wishes."""
 
+import hashlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO, TypeVar
@@ -10,6 +12,8 @@ import click
 from node.cli.options import DURATION
 from node.exits import Failure
 from protocol.limits import TURN_BYTES_MAX
+
+BATCH_CHARACTERS_MAX = 256  # As the node takes them.
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -71,6 +75,12 @@ def wish_options(function: _Function) -> _Function:
 def body_of(*, text: tuple[str, ...], files: tuple[str, ...], system: str | None, **wishes: Any) -> dict[str, Any]:
     """The body of a request to ask or route. What the user left open is left to the node."""
     return {"turns": turns_of(_gathered(text, files), system), **wishes_of(**wishes)}
+
+
+def batch_of(name: str | None, file: str) -> str:
+    """What answers are found by when the same command runs again: the name that the user gave, or where the file is."""
+    batch = name or ("stdin" if file == "-" else os.path.abspath(file))
+    return batch if len(batch) <= BATCH_CHARACTERS_MAX else hashlib.sha256(batch.encode()).hexdigest()
 
 
 def turns_of(text: str, system: str | None) -> list[dict[str, str]]:

@@ -166,6 +166,12 @@ class Journal:
         found = self._read(f"SELECT {_LIST} FROM tasks {which}", (batch, item))
         return found[0] if found else None
 
+    def answers(self, batch: str) -> dict[str, str]:
+        """The answers under a batch whose texts are kept, by item: the latest of each."""
+        which = "WHERE batch = ? AND batch <> '' AND state = 'done' AND length(request) > 0"
+        query = f"SELECT item, text FROM tasks {which} ORDER BY asked_at_ms, rowid"
+        return dict(self._do(lambda db: db.execute(query, (batch,)).fetchall()))
+
     def _read(self, query: str, values: tuple[object, ...] = ()) -> list[Entry]:
         return [_entry(row) for row in self._do(lambda db: db.execute(query, values).fetchall())]
 

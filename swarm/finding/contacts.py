@@ -204,12 +204,17 @@ class Contacts:
         self._give_up(now)
         return max(0, ASKED_MAX - len(self._dialling))
 
-    def best(self) -> list[Contact]:
-        """The contacts that have led to a link, the latest first: worth keeping over a restart."""
+    def best(self, neighbours: Iterable[Contact] = ()) -> tuple[Contact, ...]:
+        """Worth keeping over a restart: the neighbours, then those that have led to a link, the latest first."""
         entries = [*self._entries.values(), *(entry for entry, _ in self._lost.values())]
         linked = [entry for entry in entries if entry.linked_at is not None and entry.contact.node]
         linked.sort(key=lambda entry: entry.linked_at or 0.0, reverse=True)
-        return [entry.contact for entry in linked[:BEST_MAX]]
+        found = {contact.node: contact for contact in neighbours if contact.addresses}
+        for entry in linked:
+            # What has led to it is better than what it says of itself.
+            place = found.setdefault(entry.contact.node, entry.contact)
+            found[entry.contact.node] = entry.contact if entry.contact.addresses else place
+        return tuple(found.values())[:BEST_MAX]
 
     def _others(self, due: list[_Key], have: dict[NodeId, None]) -> list[_Key]:
         """Those that nobody asked for, in the order in which to dial them: what was saved first, and one place after another."""

@@ -6,9 +6,10 @@ import pytest
 import trio
 import trio.testing
 
-from node import daemon
+from node import daemon, meeting
 from node.backends import BackendError, Generated, GenerationRequest
-from node.desk import AskText, JoinError
+from node.desk import AskText
+from node.meeting import JoinError
 from protocol.identity import node_text
 from swarm.effects import SweepDue
 from swarm.events import TimerFired
@@ -196,7 +197,7 @@ async def test_peer_that_leaves_as_it_is_joined_is_told_of(
         await swarm.start("bob")
         ada = await swarm.start("ada", knows=("bob",))
         await trio.sleep(3)
-        monkeypatch.setattr(ada.desk, "peers", list)
+        monkeypatch.setattr(meeting, "peer_views", lambda member, now: [])
         with pytest.raises(JoinError, match="has left again"):
             await ada.desk.join("/memory/bob")
 

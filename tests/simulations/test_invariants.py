@@ -16,6 +16,7 @@ from swarm.finding.gossip import Notary
 from swarm.member import Member
 from swarm.settings import Settings
 from tests.simulations.small import askers, scenario
+from tests.simulations.tampering import mutant, twice, without
 
 SLOW = """
 [[members]]
@@ -24,40 +25,6 @@ count = 6
 skills = ["chat"]
 tokens_per_second = [2, 4]
 """ + askers(deadline_s=8)
-
-Tamper = Callable[[Event, list[Effect]], list[Effect]]
-
-
-def mutant(tamper: Tamper) -> Callable[..., Member]:
-    """A class of members whose effects are tampered with."""
-
-    class Mutant(Member):
-        def handle(self, event: Event, now: float) -> list[Effect]:
-            return tamper(event, super().handle(event, now))
-
-    return Mutant
-
-
-def without(kind: type, every: int = 5) -> Tamper:
-    """Leave out each fifth effect of a kind."""
-    count = 0
-
-    def tamper(event: Event, effects: list[Effect]) -> list[Effect]:
-        nonlocal count
-        kept = []
-        for effect in effects:
-            count += isinstance(effect, kind)
-            if not isinstance(effect, kind) or count % every:
-                kept.append(effect)
-        return kept
-
-    return tamper
-
-
-def twice(kind: type) -> Tamper:
-    """Every effect of a kind two times."""
-    return lambda event, effects: [copy for effect in effects for copy in [effect] * (1 + isinstance(effect, kind))]
-
 
 def without_deadlines(event: Event, effects: list[Effect]) -> list[Effect]:
     return [

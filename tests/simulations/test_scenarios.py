@@ -37,6 +37,7 @@ def quick(name: str, share: float, seconds: float) -> Scenario:
         ("observer", 0.3, 50.0, 1),
         ("liars", 0.3, 50.0, 1),
         ("slander", 0.3, 50.0, 1),
+        ("plans", 0.3, 60.0, 1),
         *(("storm", 1.0, 40.0, seed) for seed in range(6)),
     ],
 )

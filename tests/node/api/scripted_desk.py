@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import trio
 
-from node.desk import AskEnded, AskItem, AskRouted, AskText, JoinError
+from node.desk import AskEnded, AskItem, AskRouted, AskText
 from node.detached import Detached
+from node.meeting import JoinError
 from node.metrics import Measures, Tallies
 from node.recording import Recorder
 from node.transport import Counts

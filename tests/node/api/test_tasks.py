@@ -6,12 +6,12 @@ import pytest
 
 from node.api.errors import ApiError
 from node.api.names import Wanted
-from node.api.tasks import PROMPT_BYTES_MAX, TURN_OVERHEAD_BYTES, Service, Wishes, make_task
+from node.api.tasks import Service, Wishes, make_task
 from protocol import limits as lim
 from protocol.codec import encode
 from protocol.messages import TaskRequest
 from protocol.parts import AttemptId, Demands, FunctionCall, Sampling, Turn
-from swarm.values import Privacy, Task
+from swarm.values import PROMPT_BYTES_MAX, TURN_OVERHEAD_BYTES, Privacy, Task
 from tests.node.api.scripted_desk import ScriptedDesk, without_journal
 
 CHAT = Wanted("chat", "", None)

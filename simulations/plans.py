@@ -1,0 +1,111 @@
+"""Plans in a virtual world: what is asked for, and whether what comes of it is right.
+
+Of each item the first skill is asked. Those whose answer has a fourth piece are kept, the last skill is asked of each of them, and
+the result is the list of these answers. Virtual models answer the same task alike whoever and wherever they are, so that the result
+can be worked out without any swarm.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from protocol.parts import Turn
+from simulations.invariants import EPSILON_S
+from simulations.machines import Process
+from simulations.workers import answer_tokens, piece_text
+from simulations.world import Violation, World
+from swarm.effects import Assigned, PlanConcluded
+from swarm.events import LoopLate, PlanAsked
+from swarm.expressions import Condition, Reference, Template, Value
+from swarm.leading.progress import task_id
+from swarm.plans import Ask, Filter, Map, Plan
+from swarm.values import PlanId, Task
+
+KEPT = Condition(contains=piece_text(3).strip())
+
+
+def plan_over(items: int, skills: Sequence[str], task: Task) -> Plan:
+    """A plan over so many items, whose tasks are like `task`."""
+    texts: list[Value] = [f"{index} {task.turns[-1].text}" for index in range(items)]
+    asks = [Ask(_like(task, skill), (Template((Reference("item"),)),)) for skill in (skills[0], skills[-1])]
+    steps = (
+        Map("first", Reference("items"), asks[0]),
+        Filter("kept", Reference("items"), KEPT, Reference("first")),
+        Map("last", Reference("kept"), asks[1]),
+    )
+    return Plan(steps, {"items": texts}, Reference("last"), 2 * items, task.deadline_s)
+
+
+def _like(task: Task, skill: str) -> Task:
+    return Task(
+        task.id, skill, (Turn("user", "${item}"),), "", task.tokens_max, task.sampling, (), task.deadline_s, task.privacy, None,
+        task.demands,
+    )  # fmt: skip
+
+
+class EveryPlanEndsRight:
+    """Each plan has exactly one end, in time; one that is done has the right result, and has asked for nothing twice."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._waiting: dict[PlanId, tuple[Process, Plan, float]] = {}
+        self._assigned: dict[PlanId, list[tuple[str, int]]] = {}
+
+    def watches(self) -> dict[type, Callable[[Process, Any], None]]:
+        return {PlanAsked: self._asked, Assigned: self._gave_out, PlanConcluded: self._concluded, LoopLate: self._late}
+
+    def look(self, world: World) -> None:
+        now = world.agenda.now
+        for plan, (process, _, over_at) in list(self._waiting.items()):
+            if not process.open:
+                del self._waiting[plan], self._assigned[plan]
+            elif process.frozen_at is None and now > over_at + EPSILON_S:
+                raise Violation(f"a plan without an end: {plan.hex()}")
+
+    def finish(self, world: World) -> None:
+        self.look(world)
+        if any(process.frozen_at is None for process, _, _ in self._waiting.values()):
+            raise Violation("a plan without an end")
+
+    def _asked(self, process: Process, event: PlanAsked) -> None:
+        self._waiting[event.id] = process, event.plan, self._world.agenda.now + event.plan.deadline_s
+        self._assigned[event.id] = []
+
+    def _gave_out(self, process: Process, effect: Assigned) -> None:
+        if effect.plan not in self._waiting:
+            raise Violation("a task of a plan that has ended")
+        self._assigned[effect.plan].append((effect.step, effect.index))
+
+    def _concluded(self, process: Process, effect: PlanConcluded) -> None:
+        if effect.plan not in self._waiting or self._waiting[effect.plan][0] is not process:
+            raise Violation("a second end of a plan")
+        _, plan, over_at = self._waiting.pop(effect.plan)
+        assigned = self._assigned.pop(effect.plan)
+        if self._world.agenda.now > over_at + EPSILON_S:
+            raise Violation("a plan ends after its deadline")
+        if len(set(assigned)) < len(assigned):
+            raise Violation("a plan has asked for the same twice")
+        if effect.outcome.failure:
+            return
+        value, asked = self._worked_out(effect.plan, plan)
+        if effect.outcome.value != value:
+            raise Violation(f"a plan came to {effect.outcome.value!r} where {value!r} is right")
+        if len(assigned) != asked:
+            raise Violation(f"a plan has asked {len(assigned)} tasks where {asked} do")
+
+    def _late(self, process: Process, event: LoopLate) -> None:
+        for plan, (waiting, asked, over_at) in self._waiting.items():
+            if waiting is process:
+                self._waiting[plan] = waiting, asked, over_at + event.late_s
+
+    def _worked_out(self, plan_id: PlanId, plan: Plan) -> tuple[list[str], int]:
+        """The result, and how many tasks it takes."""
+        items = plan.inputs["items"]
+        assert isinstance(items, list)
+        kept = [index for index in range(len(items)) if KEPT.holds(self._answer(plan_id, plan, "first", index))]
+        return [self._answer(plan_id, plan, "last", index) for index in range(len(kept))], len(items) + len(kept)
+
+    def _answer(self, plan_id: PlanId, plan: Plan, step: str, index: int) -> str:
+        found = plan.by_id[step]
+        assert isinstance(found, Map)
+        tokens = answer_tokens(task_id(plan_id, step, index), found.ask.task.tokens_max)
+        return "".join(map(piece_text, range(min(self._world.scenario.pieces_max, tokens)))).strip()

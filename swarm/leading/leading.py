@@ -1,0 +1,133 @@
+"""Leads the plans of this node's users: gives out their tasks, so many at once, and gathers the answers.
+
+The requester leads its own plans. Each task takes the way of any other: it is placed, hedged and gone on with elsewhere as those
+are, so the death of a worker is no matter of the plan.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from protocol.parts import TaskId
+from swarm.effects import Assigned, Effect, Notify, PlanConcluded, PlanOverdue, SetTimer, StepAdvanced
+from swarm.events import PlanAsked
+from swarm.expressions import StepFailed, Value
+from swarm.leading.progress import Progress, Unit
+from swarm.settings import Settings
+from swarm.values import Outcome, PlanId, PlanOutcome, StepOutcome, Task
+
+STOPPED = "this node is stopping"
+LEFT = "whoever asked has left"
+
+
+@dataclass(slots=True)
+class _Led:
+    progress: Progress
+    begun_at: float
+    open: dict[TaskId, tuple[Unit, list[str]]] = field(default_factory=dict)  # With what has been answered so far.
+
+
+class Leading:
+    """The plans under way. `ask` and `cancel` are what any task of this node goes through."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        ask: Callable[[Task, float], list[Effect]],
+        cancel: Callable[[TaskId, float], list[Effect]],
+    ) -> None:
+        self._settings, self._ask, self._cancel = settings, ask, cancel
+        self._plans: dict[PlanId, _Led] = {}
+        self._tasks: dict[TaskId, _Led] = {}
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def __contains__(self, task: object) -> bool:
+        """Whether it is a task of a plan."""
+        return task in self._tasks
+
+    def begin(self, asked: PlanAsked, now: float) -> list[Effect]:
+        led = _Led(Progress(asked.id, asked.plan, asked.known), now)
+        if self._stopping or len(self._plans) >= self._settings.plans_max:
+            led.progress.failure = STOPPED if self._stopping else f"{len(self._plans)} plans are under way, no more are begun"
+            return [PlanConcluded(asked.id, _outcome(led, now))]
+        self._plans[asked.id] = led
+        return [SetTimer(asked.plan.deadline_s, PlanOverdue(asked.id)), *self._go_on(led, now)]
+
+    def said(self, task: TaskId, text: str) -> None:
+        """More of the answer to a task."""
+        self._tasks[task].open[task][1].append(text)
+
+    def concluded(self, task: TaskId, outcome: Outcome, now: float) -> list[Effect]:
+        """A task of a plan has ended."""
+        led = self._tasks.pop(task)
+        unit, texts = led.open.pop(task)
+        if outcome.code is None:
+            led.progress.answered(unit, "".join(texts))
+        else:
+            led.progress.failed(unit, outcome.reason or outcome.code.meaning)
+        return [_advanced(led, unit.step), *self._go_on(led, now)]
+
+    def overdue(self, timer: PlanOverdue, now: float) -> list[Effect]:
+        return self._give_up(timer.plan, "its deadline has passed", now)
+
+    def cancel(self, plan: PlanId, now: float) -> list[Effect]:
+        return self._give_up(plan, LEFT, now)
+
+    def stop(self, now: float) -> list[Effect]:
+        """The node is stopping: every plan ends now, and none begins any more."""
+        self._stopping = True
+        return [effect for plan in list(self._plans) for effect in self._give_up(plan, STOPPED, now)]
+
+    def _give_up(self, plan: PlanId, why: str, now: float) -> list[Effect]:
+        led = self._plans.get(plan)
+        if led is None:
+            return []
+        led.progress.failure = why
+        return self._end(led, now)
+
+    def _go_on(self, led: _Led, now: float) -> list[Effect]:
+        """Give out what can be asked now. The deadline of each task is the plan's at the latest."""
+        progress, effects = led.progress, list[Effect]()
+        before = len(progress.steps)
+        progress.advance()
+        effects += [_advanced(led, step) for step in list(progress.steps)[before:]]
+        left_s = led.begun_at + progress.plan.deadline_s - now
+        while len(led.open) < self._settings.plan_tasks_at_once and left_s > 0:
+            unit = progress.take()
+            if unit is None:
+                break
+            task = replace(unit.task, deadline_s=min(unit.task.deadline_s, left_s))
+            led.open[task.id] = (unit, [])
+            self._tasks[task.id] = led
+            effects += [Assigned(progress.id, unit.step, unit.index, unit.key, task), *self._ask(task, now)]
+        return effects + (self._end(led, now) if progress.is_done or progress.failure else [])
+
+    def _end(self, led: _Led, now: float) -> list[Effect]:
+        del self._plans[led.progress.id]
+        effects: list[Effect] = []
+        for task in led.open:
+            del self._tasks[task]
+            effects += self._cancel(task, now)
+        return [*effects, PlanConcluded(led.progress.id, _outcome(led, now))]
+
+
+def _advanced(led: _Led, step: str) -> Notify:
+    state = led.progress.steps[step]
+    return Notify(StepAdvanced(led.progress.id, step, len(state.results) - state.left, len(state.results)))
+
+
+def _outcome(led: _Led, now: float) -> PlanOutcome:
+    progress = led.progress
+    value: Value = None
+    if progress.is_done:
+        try:
+            value = progress.value()
+        except StepFailed as wrong:
+            progress.failure = f"out: {wrong}"
+    steps = tuple(
+        StepOutcome(name, len(state.results), state.answered, state.known, state.failed, state.reason, tuple(state.results))
+        for name, state in progress.steps.items()
+    )
+    return PlanOutcome(progress.failure, value, steps, progress.tasks, now - led.begun_at)
