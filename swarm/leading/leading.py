@@ -24,6 +24,17 @@ class _Led:
     progress: Progress
     begun_at: float
     open: dict[TaskId, tuple[Unit, list[str]]] = field(default_factory=dict)  # With what has been answered so far.
+    told: dict[str, int] = field(default_factory=dict)  # Of each step how many tasks are settled, as was told last.
+
+    def advanced(self) -> list[Effect]:
+        """News of the steps that have come further."""
+        news: list[Effect] = []
+        for name, state in self.progress.steps.items():
+            settled = len(state.results) - state.left
+            if self.told.get(name) != settled:
+                self.told[name] = settled
+                news.append(Notify(StepAdvanced(self.progress.id, name, settled, len(state.results))))
+        return news
 
 
 class Leading:
@@ -67,7 +78,7 @@ class Leading:
             led.progress.answered(unit, "".join(texts))
         else:
             led.progress.failed(unit, outcome.reason or outcome.code.meaning)
-        return [_advanced(led, unit.step), *self._go_on(led, now)]
+        return self._go_on(led, now)
 
     def overdue(self, timer: PlanOverdue, now: float) -> list[Effect]:
         return self._give_up(timer.plan, "its deadline has passed", now)
@@ -89,10 +100,7 @@ class Leading:
 
     def _go_on(self, led: _Led, now: float) -> list[Effect]:
         """Give out what can be asked now. The deadline of each task is the plan's at the latest."""
-        progress, effects = led.progress, list[Effect]()
-        before = len(progress.steps)
-        progress.advance()
-        effects += [_advanced(led, step) for step in list(progress.steps)[before:]]
+        progress, assigned = led.progress, list[Effect]()
         left_s = led.begun_at + progress.plan.deadline_s - now
         while len(led.open) < self._settings.plan_tasks_at_once and left_s > 0:
             unit = progress.take()
@@ -101,8 +109,9 @@ class Leading:
             task = replace(unit.task, deadline_s=min(unit.task.deadline_s, left_s))
             led.open[task.id] = (unit, [])
             self._tasks[task.id] = led
-            effects += [Assigned(progress.id, unit.step, unit.index, unit.key, task), *self._ask(task, now)]
-        return effects + (self._end(led, now) if progress.is_done or progress.failure else [])
+            assigned += [Assigned(progress.id, unit.step, unit.index, unit.key, task), *self._ask(task, now)]
+        ended = self._end(led, now) if progress.is_done or progress.failure else []
+        return [*led.advanced(), *assigned, *ended]
 
     def _end(self, led: _Led, now: float) -> list[Effect]:
         del self._plans[led.progress.id]
@@ -111,11 +120,6 @@ class Leading:
             del self._tasks[task]
             effects += self._cancel(task, now)
         return [*effects, PlanConcluded(led.progress.id, _outcome(led, now))]
-
-
-def _advanced(led: _Led, step: str) -> Notify:
-    state = led.progress.steps[step]
-    return Notify(StepAdvanced(led.progress.id, step, len(state.results) - state.left, len(state.results)))
 
 
 def _outcome(led: _Led, now: float) -> PlanOutcome:

@@ -27,10 +27,11 @@ class Unit:
 
 @dataclass(slots=True)
 class StepState:
-    """A step that asks. `results` has a place for each element; `left` of them are not settled yet."""
+    """A step that asks. `results` has a place for each element of `items`; `left` of them are not settled yet."""
 
     ask: Ask
     is_map: bool
+    items: list[Value]
     results: list[Value]
     left: int
     answered: int = 0
@@ -40,7 +41,7 @@ class StepState:
 
 
 class Progress:
-    """One plan under way. `advance` works out all that needs nobody; `take` gives what to ask next."""
+    """One plan under way: `take` gives what to ask next, `answered` and `failed` say what came of it."""
 
     def __init__(self, plan_id: PlanId, plan: Plan, known: Mapping[str, str]) -> None:
         """`known`: answers of an earlier run, by `Unit.key`."""
@@ -50,7 +51,7 @@ class Progress:
         self.failure = ""  # Why it can go no further, for people.
         self._known = known
         self._steps = plan.by_id
-        self._waiting: deque[Unit] = deque()
+        self._waiting: deque[tuple[str, int]] = deque()  # Steps and places. Texts are made when they are asked: they may be large.
         self.tasks = 0  # Taken so far.
         self._characters = 0
 
@@ -62,28 +63,27 @@ class Progress:
         """What it has come to. Raises StepFailed if that has no such part."""
         return self.plan.out.of(self.values)
 
-    def advance(self) -> None:
-        """Do every step whose values are there, and prepare what those ask that can."""
-        while not self.failure and not self.is_done:
-            ready = self._ready()
-            if not ready:
-                return
-            for step in ready:
-                try:
-                    self._do(step)
-                except StepFailed as wrong:
-                    self.failure = f"step {step.id}: {wrong}"
-                    return
-
     def take(self) -> Unit | None:
-        """The next task to ask, or None while there is none. Counts it; one too many is the end of the plan."""
+        """The next task to ask, with all done before that needs nobody. None while there is none, or if the plan has ended.
+
+        What is asked counts; one too many is the end of the plan.
+        """
+        self._advance()
         while self._waiting and not self.failure:
-            if self.tasks >= self.plan.tasks_max:
-                self.failure = f"its budget of {self.plan.tasks_max} tasks is used up"
-                return None
-            unit = self._waiting.popleft()
-            self.tasks += 1
-            return unit
+            step, index = self._waiting.popleft()
+            state = self.steps[step]
+            task = self._task(step, index, state)
+            if isinstance(task, str):
+                self._fail(step, index, task)
+            else:
+                unit = Unit(step, index, _key(step, index, task), task)
+                known = self._known.get(unit.key)
+                if known is None:
+                    return self._counted(unit)
+                state.known += 1
+                self.answered(unit, known)
+            if not state.left:
+                self._advance()
         return None
 
     def answered(self, unit: Unit, text: str) -> None:
@@ -104,7 +104,27 @@ class Progress:
         """There is no answer."""
         self._fail(unit.step, unit.index, reason)
 
+    def _counted(self, unit: Unit) -> Unit | None:
+        if self.tasks >= self.plan.tasks_max:
+            self.failure = f"its budget of {self.plan.tasks_max} tasks is used up"
+            return None
+        self.tasks += 1
+        return unit
+
     # --- What can be done now -----------------------------------------------------------------------------------------
+
+    def _advance(self) -> None:
+        """Do every step whose values are there, and let those wait that ask."""
+        while not self.failure and not self.is_done:
+            ready = self._ready()
+            if not ready:
+                return
+            for step in ready:
+                try:
+                    self._do(step)
+                except StepFailed as wrong:
+                    self.failure = f"step {step.id}: {wrong}"
+                    return
 
     def _ready(self) -> list[Step]:
         """The steps that the result needs, whose values are there, and that have not begun."""
@@ -139,8 +159,8 @@ class Progress:
     def _do(self, step: Step) -> None:
         match step:
             case Call():
-                self.steps[step.id] = StepState(step.ask, False, [None], 1)
-                self._prepare(step.id, 0, step.ask, {})
+                self.steps[step.id] = StepState(step.ask, False, [None], [None], 1)
+                self._waiting.append((step.id, 0))
             case Map():
                 self._begin_map(step)
             case Filter():
@@ -163,12 +183,12 @@ class Progress:
 
     def _begin_map(self, step: Map) -> None:
         items = self._list(step.over)
-        self.steps[step.id] = StepState(step.ask, True, [None] * len(items), len(items))
+        self.steps[step.id] = StepState(step.ask, True, items, [None] * len(items), len(items))
         for index, item in enumerate(items):
             if item is None:
                 self._settle(step.id, index, None)
             else:
-                self._prepare(step.id, index, step.ask, {"item": item, "index": index})
+                self._waiting.append((step.id, index))
         if not items:
             self.values[step.id] = []
 
@@ -182,21 +202,17 @@ class Progress:
 
     # --- What is asked ------------------------------------------------------------------------------------------------
 
-    def _prepare(self, step: str, index: int, ask: Ask, own: dict[str, Value]) -> None:
-        values = {**self.values, **own}
-        texts = [text.of(values) for text in ask.texts]
-        turns = tuple(replace(turn, text=text) for turn, text in zip(ask.task.turns, texts, strict=True))
-        excess = too_long(turns, ask.task.demands.size)
-        if excess:
-            return self._fail(step, index, f"too long for one task: {excess}")
-        task = replace(ask.task, id=task_id(self.id, step, index), turns=turns)
-        unit = Unit(step, index, _key(step, index, task), task)
-        known = self._known.get(unit.key)
-        if known is None:
-            self._waiting.append(unit)
-            return None
-        self.steps[step].known += 1
-        return self.answered(unit, known)
+    def _task(self, step: str, index: int, state: StepState) -> Task | str:
+        """The task for one place, or why there can be none."""
+        values = {**self.values, "item": state.items[index], "index": index} if state.is_map else self.values
+        wanted = state.ask.task
+        try:
+            texts = [text.of(values) for text in state.ask.texts]
+        except StepFailed as wrong:
+            return str(wrong)
+        turns = tuple(replace(turn, text=text) for turn, text in zip(wanted.turns, texts, strict=True))
+        excess = too_long(turns, wanted.demands.size)
+        return f"too long for one task: {excess}" if excess else replace(wanted, id=task_id(self.id, step, index), turns=turns)
 
     def _fail(self, step: str, index: int, reason: str) -> None:
         state = self.steps[step]

@@ -52,7 +52,6 @@ class Played:
         self.progress = Progress(PLAN, made, dict(known))
         self.asked: list[str] = []
         self.keys: dict[str, str] = {}
-        self.progress.advance()
         while (unit := self.progress.take()) is not None:
             text = unit.task.turns[-1].text
             self.asked.append(text)
@@ -62,7 +61,6 @@ class Played:
             else:
                 self.keys[unit.key] = said
                 self.progress.answered(unit, said)
-            self.progress.advance()
 
     @property
     def value(self) -> Value:

@@ -88,6 +88,14 @@ def test_a_step_may_go_on_without_those_that_failed() -> None:
     assert (played.progress.steps["a"].failed, played.progress.steps["a"].answered) == (1, 2)
 
 
+def test_an_element_that_makes_no_text_is_one_that_failed() -> None:
+    items = [{"name": "x"}, {}, {"name": "y" * 200_000}, "text"]
+    played = Played(plan(over("a", "${list}", "say ${item.name}", null_if_failed=True), list=items))
+    assert (played.asked, played.value) == (["say x"], ["SAY X", None, None, None])
+    assert (played.progress.steps["a"].failed, played.progress.tasks) == (3, 1)
+    assert Played(plan(over("a", "${list}", "say ${item.name}"), list=items)).failure.startswith("step a, element 1: ")
+
+
 @pytest.mark.parametrize(
     ("steps", "why"),
     [
@@ -165,7 +173,6 @@ def test_the_result_does_not_depend_on_which_answer_comes_first(seed: int) -> No
         over("d", "${c}", "d ${item}"), reduce("e", "${d}", "join"), compose("f", "${e} ${a}"),
     )  # fmt: skip
     found = progress.Progress(PLAN, plan(*steps, list=list("xyzx")), {})
-    found.advance()
     under_way = []
     while True:
         while (unit := found.take()) is not None:
@@ -174,5 +181,4 @@ def test_the_result_does_not_depend_on_which_answer_comes_first(seed: int) -> No
             break
         unit = under_way.pop(dice.randrange(len(under_way)))
         found.answered(unit, unit.task.turns[-1].text.upper())
-        found.advance()
     assert found.value() == 'D X\nD X ["X","Y","Z","X"]'
