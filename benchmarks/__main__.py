@@ -8,7 +8,9 @@ from pathlib import Path
 from benchmarks.figures import Figure, show
 
 MANY = ("rendezvous", "gossip", "liveness", "losses", "attempts")  # Nodes; each takes some minutes.
-NAMES = ("latency", "journal", "throughput", "startup", "failover", "midstream", "resume", "idle", "wire", "crowd", *MANY)
+NAMES = (
+    "latency", "journal", "throughput", "startup", "failover", "midstream", "resume", "idle", "wire", "crowd", "specialists", *MANY,
+)  # fmt: skip
 OTHERS = ("engine",)  # Need a program that the project does not have: `make bench-engine`.
 
 

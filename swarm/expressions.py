@@ -68,16 +68,31 @@ class Condition:
 
     Texts are compared without regard to case and to white space around them, since models differ in these. `above` and `below` are
     for numbers, also those in a text; a text that is no number fulfils neither. `field` is the way into a value that has parts.
+    What it is compared with may name values, too.
     """
 
     field: tuple[str, ...] = ()
-    one_of: tuple[Value, ...] | None = None
-    contains: str | None = None
+    one_of: "tuple[Value | Template, ...] | None" = None
+    contains: str | Template | None = None
     above: float | None = None
     below: float | None = None
     unless: "Condition | None" = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        compared = [part for part in (*(self.one_of or ()), self.contains) if isinstance(part, Template)]
+        own = tuple(name for part in compared for name in part.names)
+        return own if self.unless is None else own + self.unless.names
+
+    def of(self, values: Values) -> "Condition":
+        """The same with values in place of their names. Raises StepFailed."""
+        one_of = None if self.one_of is None else tuple(_filled(part, values) for part in self.one_of)
+        contains = text_of(_filled(self.contains, values)) if isinstance(self.contains, Template) else self.contains
+        unless = None if self.unless is None else self.unless.of(values)
+        return Condition(self.field, one_of, contains, self.above, self.below, unless)
+
     def holds(self, value: Value) -> bool:
+        """Of one that names no values any more."""
         for part in self.field:
             try:
                 value = _inside(value, part, part)
@@ -87,7 +102,7 @@ class Condition:
             return False
         if self.one_of is not None and _same(value) not in [_same(other) for other in self.one_of]:
             return False
-        if self.contains is not None and self.contains.casefold() not in text_of(value).casefold():
+        if isinstance(self.contains, str) and self.contains.casefold() not in text_of(value).casefold():
             return False
         if self.above is not None or self.below is not None:
             number = number_of(value)
@@ -186,7 +201,16 @@ def number_of(value: Value) -> float | int | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _same(value: Value) -> Value:
+def _filled(part: "Value | Template", values: Values) -> Value:
+    """A text that is nothing but a reference is the value itself."""
+    if not isinstance(part, Template):
+        return part
+    if len(part.parts) == 1 and isinstance(part.parts[0], Reference):
+        return part.parts[0].of(values)
+    return part.of(values)
+
+
+def _same(value: "Value | Template") -> "Value | Template":
     """What two values have in common that count as the same."""
     return value.strip().casefold() if isinstance(value, str) else value
 

@@ -67,7 +67,7 @@ class Filter:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return (self.over.name,) if self.by is None else (self.over.name, self.by.name)
+        return (self.over.name, *(() if self.by is None else (self.by.name,)), *self.where.names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class Reduce:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        return (self.over.name,)
+        return (self.over.name, *(() if self.where is None else self.where.names))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,13 @@ class Branch:
     otherwise: Reference
 
     @property
+    def to_choose(self) -> tuple[str, ...]:
+        """What is needed to know the way."""
+        return (self.on.name, *self.where.names)
+
+    @property
     def needs(self) -> tuple[str, ...]:
-        return (self.on.name, self.then.name, self.otherwise.name)
+        return (*self.to_choose, self.then.name, self.otherwise.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +185,7 @@ class Plan:
             if step is None:
                 continue
             count += self._tasks_of(step)
-            for name in (step.on.name,) if isinstance(step, Branch) else step.needs:
+            for name in step.to_choose if isinstance(step, Branch) else step.needs:
                 if name not in seen:
                     seen[name] = None
                     needed.append(name)

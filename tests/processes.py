@@ -124,11 +124,21 @@ class RealNode:
                 return "".join(parts), data
         raise AssertionError("the stream ended without an end")
 
+    def plan(self, body: dict[str, Any]) -> dict[str, Any]:
+        """How a plan ended."""
+        for event, data in self._events("plans", body):
+            if event == "end":
+                found: dict[str, Any] = data
+                return found
+        raise AssertionError("the stream ended without an end")
+
     def stream(self, text: str | None, **wishes: object) -> Iterator[tuple[str, dict[str, Any]]]:
         """The events of one task as they come."""
+        return self._events("ask", {"text": text, **wishes})
+
+    def _events(self, path: str, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
         connection = _UnixConnection(self.home / "control.sock")
-        body = json.dumps({"text": text, **wishes})
-        connection.request("POST", "/swarm/v1/ask", body, {"content-type": "application/json"})
+        connection.request("POST", f"/swarm/v1/{path}", json.dumps(body), {"content-type": "application/json"})
         try:
             response = connection.getresponse()
             if response.status != 200:

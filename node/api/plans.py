@@ -20,7 +20,7 @@ from node.desk import PlanEnded, PlanItem, TaskEnded
 from node.store.journal import JournalError
 from node.views import PlanStepView, PlanTaskView, PlanView, SettledView
 from swarm.events import PlanAsked
-from swarm.expressions import Condition, PlanError, Value, reference_of, template_of
+from swarm.expressions import Condition, PlanError, reference_of, template_of
 from swarm.plans import STEPS_MAX, TASKS_MAX, Ask, Branch, Call, Compose, Filter, Map, Plan, Reduce, Step
 from swarm.values import PlanOutcome
 
@@ -233,11 +233,21 @@ def _ask(service: Service, body: AskingBody) -> Ask:
 
 
 def _condition(body: ConditionBody) -> Condition:
-    choices: list[Value] | None = body.one_of
+    choices: list[Any] | None = body.one_of
     if body.same is not _NOT_GIVEN:
         choices = [body.same, *(choices or [])]
     if (choices, body.contains, body.above, body.below, body.unless) == (None, None, None, None, None):
         raise PlanError("where: nothing is asked of the value; give is, in, contains, above, below or not")
     field = tuple(part for part in body.field.split(".") if part)
     unless = None if body.unless is None else _condition(body.unless)
-    return Condition(field, None if choices is None else tuple(choices), body.contains, body.above, body.below, unless)
+    one_of = None if choices is None else tuple(map(_compared, choices))
+    contains = None if body.contains is None else _compared(body.contains)
+    return Condition(field, one_of, contains, body.above, body.below, unless)
+
+
+def _compared(value: Any) -> Any:
+    """A text with references stays one; all else is a value."""
+    if not isinstance(value, str):
+        return value
+    template = template_of(value)
+    return template if template.names else "".join(part for part in template.parts if isinstance(part, str))

@@ -149,12 +149,12 @@ class Progress:
         """Of a branch only the way that is taken, once that is known."""
         if not isinstance(step, Branch):
             return step.needs
-        if step.on.name not in self.values:
-            return (step.on.name,)
+        if any(name not in self.values for name in step.to_choose):
+            return step.to_choose
         return (self._way(step).name,)
 
     def _way(self, step: Branch) -> Reference:
-        return step.then if step.where.holds(step.on.of(self.values)) else step.otherwise
+        return step.then if step.where.of(self.values).holds(step.on.of(self.values)) else step.otherwise
 
     def _do(self, step: Step) -> None:
         match step:
@@ -168,10 +168,10 @@ class Progress:
                 by = over if step.by is None else self._list(step.by)
                 if len(by) != len(over):
                     raise StepFailed(f"{step.over} has {len(over)} elements and {step.by} has {len(by)}")
-                kept: list[Value] = [item for item, other in zip(over, by, strict=True) if step.where.holds(other)]
-                self.values[step.id] = kept
+                kept = step.where.of(self.values)
+                self.values[step.id] = [item for item, other in zip(over, by, strict=True) if kept.holds(other)]
             case Reduce():
-                where = step.where
+                where = None if step.where is None else step.where.of(self.values)
                 items = [item for item in self._list(step.over) if where is None or where.holds(item)]
                 self.values[step.id] = reduced(step.function, items)
             case Branch():

@@ -80,6 +80,16 @@ def test_what_fulfils_a_condition(condition: Condition, holding: list[Value], fa
     assert [value for value in failing if condition.holds(value)] == []
 
 
+def test_a_value_can_be_compared_with_others() -> None:
+    condition = Condition(
+        one_of=(template_of("${list}"), template_of("x ${name}"), "y"), contains=template_of("${name}"),
+        unless=Condition(one_of=(template_of("${none}"),)),
+    )  # fmt: skip
+    assert condition.names == ("list", "name", "name", "none")
+    filled = condition.of({"list": ["wren", 1], "name": "wren", "none": "X WREN"})
+    assert [filled.holds(value) for value in (["wren", 1], "x wren", "x", "y")] == [True, False, False, False]
+
+
 def test_what_is_not_there_fulfils_neither_a_condition_nor_its_contrary() -> None:
     contrary = Condition(unless=Condition(contains="x"))
     assert not contrary.holds(None)

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from swarm.expressions import Condition
+from swarm.expressions import Condition, template_of
 from swarm.leading import progress
 from swarm.plans import ITEMS_MAX, Step
 from tests.swarm.leading.planning import PLAN, Played, branch, call, compose, keep, over, plan, reduce
@@ -68,6 +68,21 @@ def test_an_answer_in_json_is_a_value_with_parts() -> None:
     played = Played(plan(call("a", "who?", is_json=True), compose("b", "${a.name.0}")), lambda text: '{"name": ["wren"]}')
     assert played.value == "wren"
     assert "not JSON" in Played(plan(call("a", "who?", is_json=True)), lambda text: "{").failure
+
+
+def test_steps_wait_for_what_they_compare_with() -> None:
+    """The odd one out: whatever the others are."""
+    common = Condition(one_of=(template_of("${common}"),))
+    steps = (
+        keep("odd", "${list}", Condition(unless=common), "${kinds}"),
+        over("kinds", "${list}", "kind of ${item}"),
+        reduce("common", "${kinds}", "mode"),
+        reduce("first", "${odd}", "first"),
+        reduce("others", "${kinds}", "count", common),
+        branch("b", "${others}", Condition(one_of=(template_of("${two}"),)), "${first}", "${list}"),
+    )
+    kinds = {"kind of a": "vowel", "kind of b": "consonant", "kind of c": "consonant"}
+    assert Played(plan(*steps, list=list("bac"), two=2), kinds.__getitem__).value == "a"
 
 
 # --- What fails -----------------------------------------------------------------------------------------------------------
