@@ -212,11 +212,12 @@ class AnswerView:
 
 @dataclass(frozen=True, slots=True)
 class SettledView:
-    """So many tasks of a plan's step are settled, of so many."""
+    """So many tasks of a plan's step are settled, of so many; `known` of them from an earlier run."""
 
     step: str
     settled: int
     of: int
+    known: int
 
 
 @dataclass(frozen=True, slots=True)

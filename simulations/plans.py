@@ -8,15 +8,14 @@ can be worked out without any swarm.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from protocol.parts import Turn
+from protocol.parts import TaskId, Turn
 from simulations.invariants import EPSILON_S
 from simulations.machines import Process
 from simulations.workers import answer_tokens, piece_text
 from simulations.world import Violation, World
-from swarm.effects import Assigned, PlanConcluded
+from swarm.effects import Assigned, Conclude, PlanConcluded
 from swarm.events import LoopLate, PlanAsked
 from swarm.expressions import Condition, Reference, Template, Value
-from swarm.leading.progress import task_id
 from swarm.plans import Ask, Filter, Map, Plan
 from swarm.values import PlanId, Task
 
@@ -32,7 +31,7 @@ def plan_over(items: int, skills: Sequence[str], task: Task) -> Plan:
         Filter("kept", Reference("items"), KEPT, Reference("first")),
         Map("last", Reference("kept"), asks[1]),
     )
-    return Plan(steps, {"items": texts}, Reference("last"), 2 * items, task.deadline_s)
+    return Plan(steps, {"items": texts}, Reference("last"), 8 * items, task.deadline_s)
 
 
 def _like(task: Task, skill: str) -> Task:
@@ -43,15 +42,19 @@ def _like(task: Task, skill: str) -> Task:
 
 
 class EveryPlanEndsRight:
-    """Each plan has exactly one end, in time; one that is done has the right result, and has asked for nothing twice."""
+    """Each plan has exactly one end, in time; one that is done has the right result, and has asked again only what had failed."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._waiting: dict[PlanId, tuple[Process, Plan, float]] = {}
-        self._assigned: dict[PlanId, list[tuple[str, int]]] = {}
+        self._assigned: dict[PlanId, dict[tuple[str, int], TaskId]] = {}
+        self._failed: dict[TaskId, None] = {}
 
     def watches(self) -> dict[type, Callable[[Process, Any], None]]:
-        return {PlanAsked: self._asked, Assigned: self._gave_out, PlanConcluded: self._concluded, LoopLate: self._late}
+        return {
+            PlanAsked: self._asked, Assigned: self._gave_out, Conclude: self._ended, PlanConcluded: self._concluded,
+            LoopLate: self._late,
+        }  # fmt: skip
 
     def look(self, world: World) -> None:
         now = world.agenda.now
@@ -68,12 +71,19 @@ class EveryPlanEndsRight:
 
     def _asked(self, process: Process, event: PlanAsked) -> None:
         self._waiting[event.id] = process, event.plan, self._world.agenda.now + event.plan.deadline_s
-        self._assigned[event.id] = []
+        self._assigned[event.id] = {}
 
     def _gave_out(self, process: Process, effect: Assigned) -> None:
         if effect.plan not in self._waiting:
             raise Violation("a task of a plan that has ended")
-        self._assigned[effect.plan].append((effect.step, effect.index))
+        assigned, place = self._assigned[effect.plan], (effect.step, effect.index)
+        if place in assigned and assigned[place] not in self._failed:
+            raise Violation("a plan has asked for the same twice")
+        assigned[place] = effect.task.id
+
+    def _ended(self, process: Process, effect: Conclude) -> None:
+        if effect.outcome.code is not None:
+            self._failed[effect.task] = None
 
     def _concluded(self, process: Process, effect: PlanConcluded) -> None:
         if effect.plan not in self._waiting or self._waiting[effect.plan][0] is not process:
@@ -82,11 +92,9 @@ class EveryPlanEndsRight:
         assigned = self._assigned.pop(effect.plan)
         if self._world.agenda.now > over_at + EPSILON_S:
             raise Violation("a plan ends after its deadline")
-        if len(set(assigned)) < len(assigned):
-            raise Violation("a plan has asked for the same twice")
         if effect.outcome.failure:
             return
-        value, asked = self._worked_out(effect.plan, plan)
+        value, asked = self._worked_out(assigned, plan)
         if effect.outcome.value != value:
             raise Violation(f"a plan came to {effect.outcome.value!r} where {value!r} is right")
         if len(assigned) != asked:
@@ -97,15 +105,15 @@ class EveryPlanEndsRight:
             if waiting is process:
                 self._waiting[plan] = waiting, asked, over_at + event.late_s
 
-    def _worked_out(self, plan_id: PlanId, plan: Plan) -> tuple[list[str], int]:
+    def _worked_out(self, assigned: dict[tuple[str, int], TaskId], plan: Plan) -> tuple[list[str], int]:
         """The result, and how many tasks it takes."""
         items = plan.inputs["items"]
         assert isinstance(items, list)
-        kept = [index for index in range(len(items)) if KEPT.holds(self._answer(plan_id, plan, "first", index))]
-        return [self._answer(plan_id, plan, "last", index) for index in range(len(kept))], len(items) + len(kept)
+        kept = sum(KEPT.holds(self._answer(assigned["first", index], plan)) for index in range(len(items)))
+        return [self._answer(assigned["last", index], plan) for index in range(kept)], len(items) + kept
 
-    def _answer(self, plan_id: PlanId, plan: Plan, step: str, index: int) -> str:
-        found = plan.by_id[step]
-        assert isinstance(found, Map)
-        tokens = answer_tokens(task_id(plan_id, step, index), found.ask.task.tokens_max)
+    def _answer(self, task: TaskId, plan: Plan) -> str:
+        step = plan.steps[0]
+        assert isinstance(step, Map)
+        tokens = answer_tokens(task, step.ask.task.tokens_max)
         return "".join(map(piece_text, range(min(self._world.scenario.pieces_max, tokens)))).strip()

@@ -138,6 +138,15 @@ class PlanOverdue:
     plan: PlanId
 
 
+@dataclass(frozen=True, slots=True)
+class PlanRetryDue:
+    """A task of a plan that came to nothing may be asked again."""
+
+    plan: PlanId
+    step: str
+    index: int
+
+
 Timer = (
     GossipDue
     | AdvertDue
@@ -157,6 +166,7 @@ Timer = (
     | DeadlinePassed
     | ServiceDeadlinePassed
     | PlanOverdue
+    | PlanRetryDue
 )
 
 # --- Notices: what is worth showing to people ------------------------------------------------------------------------
@@ -236,12 +246,13 @@ class PingFailed:
 
 @dataclass(frozen=True, slots=True)
 class StepAdvanced:
-    """So many tasks of a plan's step are settled, of so many."""
+    """So many tasks of a plan's step are settled, of so many; `known` of them from an earlier run."""
 
     plan: PlanId
     step: str
     settled: int
     of: int
+    known: int
 
 
 Notice = (
@@ -348,7 +359,8 @@ class Conclude:
 class Assigned:
     """A task of a plan begins now: the only one of its step, or the one for an element. It ends in Conclude as all do.
 
-    `key` is the same for the same question only, whenever the plan is carried out.
+    If that is no answer, another task may be given out for the same place later. `key` is the same for the same question only,
+    whenever the plan is carried out.
     """
 
     plan: PlanId

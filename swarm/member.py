@@ -51,6 +51,7 @@ from swarm.effects import (
     PeerLost,
     PingFailed,
     PlanOverdue,
+    PlanRetryDue,
     PongOverdue,
     Reply,
     Send,
@@ -313,6 +314,8 @@ class Member:
                 return self.serving.deadline_passed(timer, now)
             case PlanOverdue():
                 return self.leading.overdue(timer, now)
+            case PlanRetryDue():
+                return self.leading.retry_due(timer, now)
             case LeadsDue():
                 return self.leads.due(timer, now)
             case LeadOverdue():

@@ -109,10 +109,14 @@ class Settings:
     """Length of an answer that costs are compared at, if the task allows as many."""
 
     # --- Leading ------------------------------------------------------------------------------------------------------
-    plans_max: int = 16
+    plans_max: int = 8
     """Plans of this node's own users under way; more are refused."""
     plan_tasks_at_once: int = 16
-    """Tasks of one plan under way. With 16 plans they come to `tasks_max`."""
+    """Tasks of one plan under way. With 8 plans they come to half of `tasks_max`."""
+    plan_tries_max: int = 4
+    """How often a task of a plan is asked that comes to nothing for want of workers."""
+    plan_retry_s: float = 2.0
+    """From such an end until it is asked again; doubles each time."""
 
     # --- Doing, as requester ------------------------------------------------------------------------------------------
     tasks_max: int = 256

@@ -181,7 +181,7 @@ class PlanStream:
                 item.step, item.index, answer.task, answer.code, answer.reason, answer.name, answer.model, answer.seconds
             )
             return b"event: task\ndata: " + _encode(told) + b"\n\n"
-        return b"event: step\ndata: " + _encode(SettledView(item.step, item.settled, item.of)) + b"\n\n"
+        return b"event: step\ndata: " + _encode(SettledView(item.step, item.settled, item.of, item.known)) + b"\n\n"
 
     def _broken(self, error: ApiError) -> Message:
         self._finished = True

@@ -66,8 +66,8 @@ def _carried_out(terminal: Terminal, body: dict[str, Any]) -> dict[str, Any]:
             ends.setdefault(data["step"], Counter())["failed" if data["code"] else f"by {data['name']}"] += 1
         elif name == "step" and data["settled"] == data["of"]:
             ended = ends.get(data["step"], Counter())
-            known = data["of"] - ended.total()
-            parts = [f"{count} {what}" for what, count in ended.most_common()] + ([f"{known} known before"] if known else [])
+            ended["known before"] = data["known"]
+            parts = [f"{count} {what}" for what, count in ended.most_common() if count]
             terminal.say(plain(f"{data['step']}: {', '.join(parts) or 'nothing to ask'}"))
         elif name == "error":
             raise task_failure(str(data["error"]["code"]), str(data["error"]["message"]))

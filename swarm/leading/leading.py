@@ -7,14 +7,19 @@ are, so the death of a worker is no matter of the plan.
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+from protocol import errors
 from protocol.parts import TaskId
-from swarm.effects import Assigned, Effect, Notify, PlanConcluded, PlanOverdue, SetTimer, StepAdvanced
+from swarm.effects import Assigned, Effect, Notify, PlanConcluded, PlanOverdue, PlanRetryDue, SetTimer, StepAdvanced
 from swarm.events import PlanAsked
 from swarm.expressions import StepFailed, Value
 from swarm.leading.progress import Progress, Unit
 from swarm.settings import Settings
 from swarm.values import Outcome, PlanId, PlanOutcome, StepOutcome, Task
 
+# What time may heal: somebody able comes back, or there is room again. Everything else is an end.
+AGAIN = (
+    errors.NO_CAPABLE_PEER, errors.TOO_MANY_TASKS, errors.EXHAUSTED, errors.STREAM_BROKEN, errors.BACKEND_FAILED,
+)  # fmt: skip
 STOPPED = "this node is stopping"
 LEFT = "whoever asked has left"
 
@@ -24,6 +29,7 @@ class _Led:
     progress: Progress
     begun_at: float
     open: dict[TaskId, tuple[Unit, list[str]]] = field(default_factory=dict)  # With what has been answered so far.
+    resting: dict[tuple[str, int], Unit] = field(default_factory=dict)  # Until they are asked again.
     told: dict[str, int] = field(default_factory=dict)  # Of each step how many tasks are settled, as was told last.
 
     def advanced(self) -> list[Effect]:
@@ -33,7 +39,7 @@ class _Led:
             settled = len(state.results) - state.left
             if self.told.get(name) != settled:
                 self.told[name] = settled
-                news.append(Notify(StepAdvanced(self.progress.id, name, settled, len(state.results))))
+                news.append(Notify(StepAdvanced(self.progress.id, name, settled, len(state.results), state.known)))
         return news
 
 
@@ -76,8 +82,20 @@ class Leading:
         unit, texts = led.open.pop(task)
         if outcome.code is None:
             led.progress.answered(unit, "".join(texts))
+        elif outcome.code in AGAIN and unit.tries < self._settings.plan_tries_max:
+            led.resting[unit.step, unit.index] = unit
+            wait_s = self._settings.plan_retry_s * 2 ** (unit.tries - 1)
+            return [SetTimer(wait_s, PlanRetryDue(led.progress.id, unit.step, unit.index)), *self._go_on(led, now)]
         else:
             led.progress.failed(unit, outcome.reason or outcome.code.meaning)
+        return self._go_on(led, now)
+
+    def retry_due(self, timer: PlanRetryDue, now: float) -> list[Effect]:
+        led = self._plans.get(timer.plan)
+        unit = led.resting.pop((timer.step, timer.index), None) if led is not None else None
+        if led is None or unit is None:
+            return []
+        led.progress.again(unit)
         return self._go_on(led, now)
 
     def overdue(self, timer: PlanOverdue, now: float) -> list[Effect]:

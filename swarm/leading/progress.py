@@ -17,12 +17,16 @@ ANSWERS_CHARACTERS_MAX = 4_000_000  # Of all answers of a plan, which are held u
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One task of a plan: the only one of its step, or the one for an element. `key` is the same for the same question only."""
+    """One task of a plan: the only one of its step, or the one for an element. `key` is the same for the same question only.
+
+    `tries` counts this one.
+    """
 
     step: str
     index: int
     key: str
     task: Task
+    tries: int
 
 
 @dataclass(slots=True)
@@ -52,6 +56,7 @@ class Progress:
         self._known = known
         self._steps = plan.by_id
         self._waiting: deque[tuple[str, int]] = deque()  # Steps and places. Texts are made when they are asked: they may be large.
+        self._tries: dict[tuple[str, int], int] = {}  # Of what was asked before in vain.
         self.tasks = 0  # Taken so far.
         self._characters = 0
 
@@ -76,7 +81,7 @@ class Progress:
             if isinstance(task, str):
                 self._fail(step, index, task)
             else:
-                unit = Unit(step, index, _key(step, index, task), task)
+                unit = Unit(step, index, _key(step, index, task), task, self._tries.get((step, index), 0) + 1)
                 known = self._known.get(unit.key)
                 if known is None:
                     return self._counted(unit)
@@ -101,8 +106,13 @@ class Progress:
         self._settle(unit.step, unit.index, value)
 
     def failed(self, unit: Unit, reason: str) -> None:
-        """There is no answer."""
+        """There is no answer, and none will be asked for any more."""
         self._fail(unit.step, unit.index, reason)
+
+    def again(self, unit: Unit) -> None:
+        """There was no answer; the same is asked next, as another task."""
+        self._tries[unit.step, unit.index] = unit.tries
+        self._waiting.appendleft((unit.step, unit.index))
 
     def _counted(self, unit: Unit) -> Unit | None:
         if self.tasks >= self.plan.tasks_max:
@@ -212,7 +222,9 @@ class Progress:
             return str(wrong)
         turns = tuple(replace(turn, text=text) for turn, text in zip(wanted.turns, texts, strict=True))
         excess = too_long(turns, wanted.demands.size)
-        return f"too long for one task: {excess}" if excess else replace(wanted, id=task_id(self.id, step, index), turns=turns)
+        if excess:
+            return f"too long for one task: {excess}"
+        return replace(wanted, id=task_id(self.id, step, index, self._tries.get((step, index), 0)), turns=turns)
 
     def _fail(self, step: str, index: int, reason: str) -> None:
         state = self.steps[step]
@@ -232,9 +244,9 @@ class Progress:
             self.values[step] = state.results if state.is_map else state.results[0]
 
 
-def task_id(plan: PlanId, step: str, index: int) -> TaskId:
-    """Of a task of a plan. Whoever leads the plan gives it the same one."""
-    return TaskId(hashlib.sha256(b"starlings plan task\x00" + plan + f"{index} {step}".encode()).digest()[:16])
+def task_id(plan: PlanId, step: str, index: int, tries: int) -> TaskId:
+    """Of a task of a plan that was asked so often before. Whoever leads the plan gives it the same one."""
+    return TaskId(hashlib.sha256(b"starlings plan task\x00" + plan + f"{tries} {index} {step}".encode()).digest()[:16])
 
 
 def _key(step: str, index: int, task: Task) -> str:

@@ -120,20 +120,41 @@ def test_whoever_leaves_takes_the_tasks_along(
 def test_what_fails_is_told_with_what_there_is(
     swarm: Run, start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = start.start("node", models=("echo:", "echo:skills=broken,model=broken,fail_after=1"))
-    here(node, monkeypatch)
-    steps = [mapped("a", "${texts}", "chat"), mapped("b", "${a}", "broken")]
-    plan = written(tmp_path, steps, inputs={"texts": ["one two", "three four"]}, budget={"deadline_s": 20})
+    here(start.start("node", models=("echo:",)), monkeypatch)
+    steps = [mapped("a", "${texts}", "chat"), mapped("b", "${a}", "chat", "${item.name}")]
+    plan = written(tmp_path, steps, inputs={"texts": ["one two", "three four"]})
     ran = swarm("plan", plan)
     assert (ran.code, ran.out) == (ExitCode.FAILED, "")
-    assert "the plan came to no result: step b, element" in ran.err
+    assert "the plan came to no result: step b, element 0: ${item.name}: 'one two' has no name" in ran.err
     told = swarm("plan", plan, "--json").json
     assert (told["state"], told["value"]) == ("failed", None)
     assert told["steps"][0]["values"] == ["one two", "three four"]
     steps[1]["on_fail"] = "null"
     ran = swarm("plan", written(tmp_path, steps, inputs={"texts": ["one two", "three four"]}))
     assert (ran.code, json.loads(ran.out)) == (ExitCode.DONE, [None, None])
-    assert "2 failed" in ran.err
+    assert "2 known, 2 failed" in ran.err
+
+
+def test_a_plan_waits_for_the_only_worker_to_come_back(
+    swarm: Run, start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asker = start.start("asker")
+    here(asker, monkeypatch)
+    worker = start.start("worker", models=("echo:delay_ms=60,slots=2",), join=asker.addresses)
+    asker.wait_for("chat")
+    plan = written(tmp_path, [mapped("told", "${texts}", "chat")], inputs={"texts": TEXTS})
+    with subprocess.Popen(
+        [sys.executable, "-m", "node.cli", "plan", plan, "--json"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as running:
+        asker.wait_until(lambda: asker.control("GET", "status")["answered"] >= 2)
+        worker.kill(signal.SIGKILL)
+        worker.process.wait()
+        asker.wait_until(lambda: asker.control("GET", "status")["failed"] >= 1)
+        start.start("worker", models=("echo:delay_ms=60,slots=2",), join=asker.addresses)
+        out, _ = running.communicate(timeout=60)
+    end = json.loads(out)
+    assert (end["state"], end["value"]) == ("done", TEXTS)
+    assert end["tasks"] > 12
 
 
 def test_inputs_come_from_the_command_line(

@@ -16,6 +16,9 @@ from swarm.effects import (
     Notify,
     PlanConcluded,
     PlanOverdue,
+    PlanRetryDue,
+    SearchOverdue,
+    SetTimer,
     StepAdvanced,
     StopGenerating,
 )
@@ -23,6 +26,7 @@ from swarm.events import (
     AskCancelled,
     Asked,
     CapabilitiesChanged,
+    GenerationFailed,
     GenerationFinished,
     PieceGenerated,
     PlanAsked,
@@ -89,7 +93,7 @@ def test_tasks_of_a_plan_are_given_out_and_their_answers_gathered() -> None:
     assert (end.failure, end.value, end.tasks) == ("", "x\ny\nz", 3)
     assert [(step.step, step.asked, step.answered, step.failed) for step in end.steps] == [("a", 3, 3, 0)]
     advanced = [told.notice for told in alone.effects if isinstance(told, Notify) and isinstance(told.notice, StepAdvanced)]
-    assert [(notice.settled, notice.of) for notice in advanced] == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert [(notice.settled, notice.of, notice.known) for notice in advanced] == [(0, 3, 0), (1, 3, 0), (2, 3, 0), (3, 3, 0)]
     assert (len(alone.member.leading), alone.member.leading._tasks) == (0, {})
 
 
@@ -105,15 +109,54 @@ def test_a_task_of_the_plan_without_an_answer_ends_it_and_the_others() -> None:
     assert len(alone.member.asking) == 0
 
 
-def test_a_skill_that_nobody_has_is_told() -> None:
-    alone = Alone(search_limit_s=1.0)
-    alone.begin(plan(over("a", "${list}", skill="paint"), list=["x"]))
-    for told in list(alone.effects):
-        if hasattr(told, "timer") and "Search" in type(told.timer).__name__:
-            alone.now += 2.0
+def fire(alone: Alone, kind: type) -> list[float]:
+    """The delays of all timers of a kind that are set, each fired when it is due."""
+    delays: list[float] = []
+    fired = 0
+    while fired < len(alone.effects):
+        told = alone.effects[fired]
+        fired += 1
+        if isinstance(told, SetTimer) and isinstance(told.timer, kind | SearchOverdue):
+            alone.now += told.delay_s
             alone.tell(TimerFired(told.timer))
+            if isinstance(told.timer, kind):
+                delays.append(told.delay_s)
+    return delays
+
+
+def test_what_nobody_can_do_is_asked_again_now_and_then_until_it_is_given_up() -> None:
+    alone = Alone(plan_tries_max=3)
+    alone.begin(plan(over("a", "${list}", skill="paint"), list=["x"]))
+    assert fire(alone, PlanRetryDue) == [2.0, 4.0]
     [end] = alone.ends()
     assert end.failure.startswith("step a, element 0: ")
+    assert (end.tasks, end.steps[0].failed) == (3, 1)
+
+
+def test_a_worker_that_comes_back_in_time_is_asked_again() -> None:
+    alone = Alone()
+    alone.begin(plan(over("a", "${list}", skill="paint"), list=["x", "y"]))
+    for told in list(alone.effects):
+        if isinstance(told, SetTimer) and isinstance(told.timer, SearchOverdue):
+            alone.now += told.delay_s
+            alone.tell(TimerFired(told.timer))
+    assert alone.ends() == []
+    alone.tell(CapabilitiesChanged((capability(skill="paint", slots=4),)))
+    fire(alone, PlanRetryDue)
+    while alone.open:
+        alone.answer()
+    [end] = alone.ends()
+    assert (end.value, end.tasks) == (["x", "y"], 4)
+    assert alone.tell(TimerFired(PlanRetryDue(PLAN, "a", 0))) == []
+
+
+def test_what_no_time_heals_is_not_asked_again() -> None:
+    alone = Alone()
+    alone.begin(plan(over("a", "${list}"), list=["x"]))
+    request = alone.open.pop()
+    alone.tell(GenerationFailed(request.attempt, errors.TOO_LONG.number, "it does not fit"))
+    assert "a" in alone.ends()[0].failure
+    assert not [told for told in alone.effects if isinstance(told, SetTimer) and isinstance(told.timer, PlanRetryDue)]
 
 
 @pytest.mark.parametrize(

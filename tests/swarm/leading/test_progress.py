@@ -144,6 +144,21 @@ def test_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "characters" in Played(plan(over("a", "${list}"), list=["abc", "def", "ghi"])).failure
 
 
+def test_what_is_asked_again_comes_next_as_another_task_and_counts() -> None:
+    found = progress.Progress(PLAN, plan(over("a", "${list}"), list=list("xy"), tasks_max=3), {})
+    first = found.take()
+    assert first
+    found.again(first)
+    second, third = found.take(), found.take()
+    assert second
+    assert third
+    assert (second.key, second.tries, third.tries) == (first.key, 2, 1)
+    assert len({first.task.id, second.task.id, third.task.id}) == 3
+    found.again(second)
+    assert found.take() is None
+    assert "budget" in found.failure
+
+
 # --- A second run ---------------------------------------------------------------------------------------------------------
 
 
@@ -174,9 +189,9 @@ def test_a_question_that_has_changed_is_another_one() -> None:
 
 
 def test_every_task_of_a_plan_has_an_id_of_its_own() -> None:
-    places = [("a", 0), ("a", 1), ("b", 0), ("0 a", 0)]
+    places = [("a", 0, 0), ("a", 1, 0), ("a", 0, 1), ("b", 0, 0), ("0 a", 0, 0)]
     ids = {progress.task_id(plan_id, *place) for plan_id in (PLAN, b"q" * 16) for place in places}
-    assert len(ids) == 8
+    assert len(ids) == 10
     assert {len(found) for found in ids} == {16}
 
 
