@@ -55,6 +55,7 @@ from swarm.values import PlanId, PlanOutcome, Task
 
 log = logging.getLogger(__name__)
 
+
 @dataclass(frozen=True, slots=True)
 class AskText:
     """The next text of the answer, and how likely its tokens were if the task demands it."""
@@ -114,10 +115,15 @@ class _Ask:
             self.listen(item)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Plan:
-    tell: Callable[[PlanItem], None]
+    items: trio.MemorySendChannel[PlanItem]
     batch: str
+    left: bool = False  # Nobody reads the items any more.
+
+    def tell(self, item: PlanItem) -> None:
+        if not self.left:
+            self.items.send_nowait(item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +210,13 @@ class Desk:
         """
         # Unbounded here, because a plan has so many tasks and no more.
         sending, receiving = trio.open_memory_channel[PlanItem](math.inf)
-        self._plans[asked.id] = _Plan(sending.send_nowait, batch)
+        planned = self._plans[asked.id] = _Plan(sending, batch)
         log.info("plan %s: %d steps", asked.id.hex(), len(asked.plan.steps))
         self._post(asked)
         try:
             yield receiving
         finally:
+            planned.left = True
             if self._plans.pop(asked.id, None) is not None:
                 self._post(PlanCancelled(asked.id))
             sending.close()

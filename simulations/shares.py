@@ -125,9 +125,9 @@ def _work_s(machine: Machine, tokens: float) -> float:
 
 
 def _under_way(machine: Machine) -> int:
-    """Attempts at work and in the queue."""
+    """Attempts at work and in the queue. One that stands still has none: those who asked it have gone elsewhere."""
     process = machine.process
-    serving = getattr(process.member, "serving", None) if process is not None else None
+    serving = getattr(process.member, "serving", None) if process is not None and process.frozen_at is None else None
     return sum(serving.load()[1:]) if serving is not None else 0
 
 

@@ -3,10 +3,11 @@
 import msgspec
 import pytest
 
+from simulations.machines import Machine
 from simulations.play import play
 from simulations.scenario import WorkloadTable
 from simulations.shares import Shares
-from simulations.workload import capacity, offered_load
+from simulations.workload import Workload, capacity, offered_load
 from simulations.world import World
 from tests.simulations.small import Pair, scenario
 
@@ -49,16 +50,31 @@ def test_workers_that_are_all_alike_get_about_their_share() -> None:
     assert 1.0 < figures["placed_max_over_fair"] < 2.5
 
 
+MODEST = EVEN.replace("count = 10", "count = 1").replace(
+    '[[members]]\nname = "asker"',
+    '[[members]]\nname = "modest"\ncount = 9\nskills = ["chat"]\ntokens_per_second = [20, 20]\n'
+    'first_token_ms = [100, 100]\nclaims = 0.01\n[[members]]\nname = "asker"',
+)  # Nine of ten say that they are slow, and are not.
+GREEDY = "[swarm]\nchoosing_draws = 0\nexploration_share = 0\n"
+
+
 def test_one_that_everybody_asks_is_crowded() -> None:
-    """Nine of ten say that they are slow, and are not."""
-    modest = EVEN.replace("count = 10", "count = 1").replace(
-        '[[members]]\nname = "asker"',
-        '[[members]]\nname = "modest"\ncount = 9\nskills = ["chat"]\ntokens_per_second = [20, 20]\n'
-        'first_token_ms = [100, 100]\nclaims = 0.01\n[[members]]\nname = "asker"',
-    )
-    figures = play(scenario(modest, "[swarm]\nchoosing_draws = 0\nexploration_share = 0\n", seconds=65.0), 1).figures
+    figures = play(scenario(MODEST, GREEDY, seconds=65.0), 1).figures
     assert figures["crowded_s"] > 10.0
     assert figures["placed_max_over_fair"] > 2.0
+
+
+def test_one_that_stands_still_is_not_crowded_by_what_it_was_asked_before() -> None:
+    world = World(scenario(EVEN, seconds=60.0), 1)
+    Workload(world)
+    shares = Shares(world)
+    waiting: list[Machine] = []
+    while not waiting:
+        world.run(world.agenda.now + 0.1)
+        waiting = [machine for machine in world.machines if machine.process and machine.process.member.serving.load()[2]]
+    world.freeze(waiting[0])
+    world.run(world.agenda.now + 20.0)
+    assert shares.crowded_s < 5.0
 
 
 def test_a_world_without_members_of_our_own_has_no_crowds() -> None:
