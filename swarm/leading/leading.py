@@ -105,9 +105,15 @@ class Leading:
         return self._give_up(plan, LEFT, now)
 
     def stop(self, now: float) -> list[Effect]:
-        """The node is stopping: every plan ends now, and none begins any more."""
+        """The node is stopping: every plan ends now, and none begins any more. Their tasks end as all others do."""
         self._stopping = True
-        return [effect for plan in list(self._plans) for effect in self._give_up(plan, STOPPED, now)]
+        ends: list[Effect] = []
+        for plan, led in self._plans.items():
+            led.progress.failure = STOPPED
+            ends.append(PlanConcluded(plan, _outcome(led, now)))
+        self._plans.clear()
+        self._tasks.clear()
+        return ends
 
     def _give_up(self, plan: PlanId, why: str, now: float) -> list[Effect]:
         led = self._plans.get(plan)
