@@ -228,6 +228,9 @@ class Desk:
             case Assigned():
                 self._assigned(effect)
             case PlanConcluded(plan, plan_outcome):
+                state = "failed" if plan_outcome.failure else "done"  # Why may quote what is a user's own.
+                log.info("plan %s: %s after %d tasks", plan.hex(), state, plan_outcome.tasks)
+                self._tallies.plans[state] += 1
                 planned = self._plans.pop(plan, None)
                 if planned is not None:
                     planned.tell(PlanEnded(plan_outcome))

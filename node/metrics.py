@@ -46,6 +46,7 @@ class Tallies:
     answered: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     attempts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    plans: Counter[str] = field(default_factory=Counter)  # By `done` and `failed`.
     first_text_s: Histogram = field(default_factory=lambda: Histogram(FIRST_TEXT_BOUNDS_S))
     whole_s: Histogram = field(default_factory=lambda: Histogram(WHOLE_BOUNDS_S))
 
@@ -100,6 +101,7 @@ def exposition(measures: Measures) -> str:
         _counted("swarm_tasks_failed_total", "Those without, by code.", "code", tallies.failed),
         _one("swarm_tasks_served_total", "counter", "Attempts of others that this node answered.", status.served),
         _attempts(tallies),
+        _counted("swarm_plans_total", "Plans of users of this node, by how they ended.", "state", tallies.plans),
         _one("swarm_hedges_total", "counter", "Second workers asked because the first was slow.", measures.hedged),
         _one("swarm_resumes_total", "counter", "Attempts that went on in the middle of an answer.", measures.resumed),
         _histogram("swarm_first_text_seconds", "From asking to the first text.", tallies.first_text_s),

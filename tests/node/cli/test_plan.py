@@ -57,6 +57,7 @@ def test_specialists_of_a_swarm_do_a_task_that_none_of_them_can(
     assert again.json["value"] + "\n" == ran.out
     assert (again.json["tasks"], [step["known"] for step in again.json["steps"]]) == (0, [12, 3])
     assert swarm("plan", plan, "--batch", "anew", "--json").json["tasks"] == 15
+    assert 'swarm_plans_total{state="done"} 3' in asker.metrics()
     kept = asker.control("GET", "tasks?batch=anew")["tasks"]
     assert {task["state"] for task in kept} == {"done"}
     assert len(kept) == 15
