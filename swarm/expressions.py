@@ -210,9 +210,9 @@ def _filled(part: "Value | Template", values: Values) -> Value:
     return part.of(values)
 
 
-def _same(value: "Value | Template") -> "Value | Template":
-    """What two values have in common that count as the same."""
-    return value.strip().casefold() if isinstance(value, str) else value
+def _same(value: "Value | Template") -> "tuple[bool, Value | Template]":
+    """What two values have in common that count as the same. To Python true is 1, to JSON it is not."""
+    return isinstance(value, bool), value.strip().casefold() if isinstance(value, str) else value
 
 
 def _inside(value: Value, part: str, shown: str) -> Value:

@@ -8,8 +8,8 @@ from swarm.expressions import NAME, Condition, PlanError, Reference, Template, V
 from swarm.values import Task
 
 STEPS_MAX = 64
-ITEMS_MAX = 1024  # Of one list.
 TASKS_MAX = 4096  # Of one plan.
+ITEMS_MAX = TASKS_MAX  # Of one list.
 FUNCTIONS = ("count", "sum", "mean", "min", "max", "mode", "first", "sort", "concat", "join")  # Of the step `reduce`.
 OWN = ("item", "index")  # What a map calls the element at hand and its place.
 
@@ -150,7 +150,10 @@ class Plan:
         for name in self.inputs:
             if not NAME.fullmatch(name) or name in OWN:
                 raise PlanError(f"an input cannot be called {name[:80]!r}")
-            wrong = oddity(self.inputs[name])
+            value = self.inputs[name]
+            wrong = oddity(value)
+            if isinstance(value, list) and len(value) > ITEMS_MAX:
+                wrong = f"{len(value)} elements, {ITEMS_MAX} allowed"
             if wrong:
                 raise PlanError(f"input {name}: {wrong}")
         for step in self.steps:

@@ -161,7 +161,10 @@ class Progress:
             return step.needs
         if any(name not in self.values for name in step.to_choose):
             return step.to_choose
-        return (self._way(step).name,)
+        try:
+            return (self._way(step).name,)
+        except StepFailed:
+            return ()  # Doing it says why.
 
     def _way(self, step: Branch) -> Reference:
         return step.then if step.where.of(self.values).holds(step.on.of(self.values)) else step.otherwise

@@ -67,7 +67,8 @@ def test_a_text_that_grows_too_long_is_given_up_before_it_is_built() -> None:
     ("condition", "holding", "failing"),
     [
         (Condition(one_of=("German",)), ["German", " german\n"], ["Germany", "", 1, None, ["German"]]),
-        (Condition(one_of=("a", 1, None)), ["A", 1, True], ["b", "1", None]),
+        (Condition(one_of=("a", 1, None)), ["A", 1, 1.0], ["b", "1", None, True]),
+        (Condition(one_of=(False,)), [False], [0, "false", None]),
         (Condition(contains="ER"), ["German", ["er"]], ["", None, 1]),
         (Condition(above=1, below=3), [2, 1.5, "2", " 2.9\n", "2e0"], [1, 3, "x", "", None, True, "2 apples", "nan", [2]]),
         (Condition(above=1), ["1e300"], ["1e999", "-1e999"]),

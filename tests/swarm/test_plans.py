@@ -3,7 +3,7 @@
 import pytest
 
 from swarm.expressions import Condition, PlanError
-from swarm.plans import STEPS_MAX, Step
+from swarm.plans import ITEMS_MAX, STEPS_MAX, Step
 from tests.swarm.leading.planning import branch, call, compose, keep, over, plan, reduce
 
 YES = Condition(one_of=("yes",))
@@ -25,6 +25,7 @@ WRONG: list[tuple[tuple[Step, ...], dict[str, object], str]] = [
     ((branch("a", "${x}", YES, "${x}", "${b}"), compose("b", "${a}")), {"x": "yes"}, "that is a circle"),
     ((reduce("a", "${x}", "average"),), {"x": []}, "no function 'average'; there are count"),
     ((over("a", "${x}"),), {"x": [1] * 101}, "101 tasks at least, and its budget is 100"),
+    ((reduce("a", "${x}", "count"),), {"x": [1] * (ITEMS_MAX + 1)}, f"input x: {ITEMS_MAX + 1} elements, {ITEMS_MAX} allowed"),
     ((call("a", "${x}"),), {"x": "\ud800"}, "input x: half of a character"),
     ((call("a", "${x}"),), {"x": float("nan")}, "input x: a number"),
 ]

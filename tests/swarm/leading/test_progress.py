@@ -115,16 +115,20 @@ def test_an_element_that_makes_no_text_is_one_that_failed() -> None:
     ("steps", "why"),
     [
         ((over("a", "${text}"),), "${text} is not a list but abc"),
-        ((over("a", "${many}"),), f"{ITEMS_MAX + 1} elements"),
+        ((over("a", "${deep.many}"),), f"{ITEMS_MAX + 1} elements"),
         ((keep("a", "${list}", Condition(contains="x"), "${two}"),), "3 elements and ${two} has 2"),
         ((compose("a", "${list.7}"),), "has no 7"),
         ((reduce("a", "${list}", "sum"),), "'x' is no number"),
         ((call("a", "${long}"),), "too long for one task"),
+        ((branch("a", "${list.9}", Condition(contains="x"), "${text}", "${text}"),), "has no 9"),
+        ((branch("a", "${text}", Condition(contains=template_of("${text.x}")), "${text}", "${text}"),), "has no x"),
+        ((branch("a", "${text}", Condition(contains="a"), "${list.8}", "${text}"),), "has no 8"),
+        ((keep("a", "${list}", Condition(one_of=(template_of("${list.7}"),))),), "has no 7"),
     ],
 )
 def test_what_cannot_be_done_with_the_values_names_the_step(steps: tuple[Step, ...], why: str) -> None:
     made = plan(
-        *steps, text="abc", many=[1] * (ITEMS_MAX + 1), list=list("xyz"), two=[1, 2], long="x" * 200_000, tasks_max=4096
+        *steps, text="abc", deep={"many": [1] * (ITEMS_MAX + 1)}, list=list("xyz"), two=[1, 2], long="x" * 200_000, tasks_max=4096
     )  # fmt: skip
     failure = Played(made).failure
     assert failure.startswith("step a: ")
