@@ -18,7 +18,8 @@ _PLACE = re.compile(r"\$\$\{|\$\{([^{}]*)\}|\$\{")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?")
 TEXT_CHARACTERS_MAX = 1_000_000  # Of a text that steps put together: a few lines could double it thirty times.
 DEPTH_MAX = 32  # Of lists and objects within each other.
-DIGITS_MAX = 300  # Of a number in a text; longer ones are none.
+DIGITS_MAX = 300  # Of a number. In a text a longer one is none.
+_TOO_LARGE = 10**DIGITS_MAX
 
 
 class PlanError(Exception):
@@ -166,6 +167,8 @@ def oddity(value: Value) -> str:
             return f"nested more than {DEPTH_MAX} deep"
         if isinstance(each, float) and not math.isfinite(each):
             return "a number that is none, or endless"
+        if isinstance(each, int) and abs(each) >= _TOO_LARGE:
+            return f"a number of more than {DIGITS_MAX} digits"
         if isinstance(each, str) and not each.isascii():
             try:
                 each.encode()

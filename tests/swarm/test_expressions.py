@@ -112,6 +112,8 @@ def test_numbers_are_found_in_texts() -> None:
         ("1e999", "a number"),
         ('"\\ud800"', "half of a character"),
         ('{"\\udc00": 1}', "half of a character"),
+        ("9" * 301, "300 digits"),
+        ("[-" + "9" * 4_000 + "]", "300 digits"),
         ("9" * 5_000, "not JSON"),
     ],
 )
