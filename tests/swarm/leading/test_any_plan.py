@@ -59,7 +59,7 @@ def step(name: str) -> st.SearchStrategy[Step]:
     )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     st.tuples(*map(step, STEPS)), VALUES, st.lists(VALUES, max_size=4), st.sampled_from(["${e}", "${d}", "${e.0}", "${in}"]),
     st.integers(1, 12), st.data(),
