@@ -66,7 +66,8 @@ def test_plans_without_time_end_in_time() -> None:
 
 
 def test_where_none_are_asked_for_none_are_counted() -> None:
-    assert "plans" not in play(scenario(seconds=20.0), 1).figures
+    figures = play(scenario(seconds=20.0), 1).figures
+    assert [figures[name] for name in ("plans", "plans_done_share", "plan_p50_s")] == [0.0, 1.0, 0.0]
 
 
 def changed_value(event: Event, effects: list[Effect]) -> list[Effect]:
