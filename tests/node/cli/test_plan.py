@@ -84,7 +84,7 @@ def test_a_worker_that_dies_in_the_middle_is_no_matter_of_the_plan(
 def test_a_plan_goes_on_after_its_own_node_was_killed(
     swarm: Run, start: Starter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = start.start("node", models=("echo:delay_ms=60,slots=2",))
+    node = start.start("node", models=("echo:delay_ms=120,slots=2",))
     here(node, monkeypatch)
     plan = written(tmp_path, [mapped("told", "${texts}", "chat")], inputs={"texts": TEXTS})
     running = subprocess.Popen(
@@ -96,7 +96,7 @@ def test_a_plan_goes_on_after_its_own_node_was_killed(
     out, said = running.communicate(timeout=60)
     assert (running.returncode, out) == (ExitCode.FAILED, "")
     assert "The same command goes on from here." in said
-    again = start.start("node", models=("echo:delay_ms=60,slots=2",))
+    again = start.start("node", models=("echo:delay_ms=120,slots=2",))
     ran = swarm("plan", plan, "--json")
     assert ran.json["value"] == TEXTS
     assert ran.json["steps"][0]["known"] >= len(done) >= 4
@@ -141,7 +141,7 @@ def test_a_plan_waits_for_the_only_worker_to_come_back(
 ) -> None:
     asker = start.start("asker")
     here(asker, monkeypatch)
-    worker = start.start("worker", models=("echo:delay_ms=60,slots=2",), join=asker.addresses)
+    worker = start.start("worker", models=("echo:delay_ms=120,slots=2",), join=asker.addresses)
     asker.wait_for("chat")
     plan = written(tmp_path, [mapped("told", "${texts}", "chat")], inputs={"texts": TEXTS})
     with subprocess.Popen(
@@ -151,7 +151,7 @@ def test_a_plan_waits_for_the_only_worker_to_come_back(
         worker.kill(signal.SIGKILL)
         worker.process.wait()
         asker.wait_until(lambda: asker.control("GET", "status")["failed"] >= 1)
-        start.start("worker", models=("echo:delay_ms=60,slots=2",), join=asker.addresses)
+        start.start("worker", models=("echo:delay_ms=120,slots=2",), join=asker.addresses)
         out, _ = running.communicate(timeout=60)
     end = json.loads(out)
     assert (end["state"], end["value"]) == ("done", TEXTS)
