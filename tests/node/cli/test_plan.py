@@ -194,6 +194,39 @@ def test_bad_words_are_told_before_anything_is_asked(
     assert (ran.code, ran.out) == (code, "")
 
 
+def test_every_kind_of_step_and_condition_is_read_as_it_is_written(start: Starter) -> None:
+    node = start.start("node", models=("echo:",))
+    people = [{"name": "Ada", "age": 36}, {"name": "bob", "age": "41"}, {"name": "Cyd"}, None]
+
+    def kept(**where: Any) -> list[str]:
+        condition = {name.rstrip("_"): value for name, value in where.items()}
+        steps = [
+            {"id": "kept", "op": "filter", "over": "${people}", "where": condition},
+            {"id": "out", "op": "map", "over": "${kept}", "call": {"text": "${item.name}"}},
+        ]
+        value = node.plan({"inputs": {"people": people, "who": "BOB"}, "steps": steps, "out": "${out}"})["value"]
+        assert isinstance(value, list)
+        return value
+
+    assert kept(field="name", is_="ada") == ["Ada"]
+    assert kept(field="name", is_="${who}") == ["bob"]
+    assert kept(field="name", in_=["Cyd", "${who}"]) == ["bob", "Cyd"]
+    assert kept(field="name", contains="D") == ["Ada", "Cyd"]
+    assert kept(field="age", above=36) == ["bob"]
+    assert kept(field="age", above=35, below=40.5) == ["Ada"]
+    assert kept(field="name", not_={"contains": "a"}) == ["bob", "Cyd"]
+    assert kept(field="age", is_=36) == ["Ada"]
+    assert kept(is_=None) == []
+    steps: list[dict[str, Any]] = [
+        {"id": "said", "op": "call", "call": {"turns": [{"role": "user", "text": "${people.0.age} $${x}"}]}},
+        {"id": "way", "op": "branch", "on": "${said}", "where": {"contains": "36"}, "then": "${said}", "else": "${never}"},
+        {"id": "never", "op": "call", "call": {"text": "not asked"}},
+        {"id": "told", "op": "template", "text": "<${way}>"},
+    ]
+    end = node.plan({"about": "all kinds", "inputs": {"people": people}, "steps": steps, "out": "${told}"})
+    assert (end["value"], end["tasks"]) == ("<36 ${x}>", 1)
+
+
 STEP = {"id": "a", "op": "call", "call": {"text": "x"}}
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({}, "steps"),
