@@ -6,6 +6,7 @@ can be worked out without any swarm.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from protocol.parts import TaskId, Turn
@@ -25,20 +26,14 @@ KEPT = Condition(contains=piece_text(3).strip())
 def plan_over(items: int, skills: Sequence[str], task: Task) -> Plan:
     """A plan over so many items, whose tasks are like `task`."""
     texts: list[Value] = [f"{index} {task.turns[-1].text}" for index in range(items)]
-    asks = [Ask(_like(task, skill), (Template((Reference("item"),)),)) for skill in (skills[0], skills[-1])]
+    likes = [replace(task, skill=skill, turns=(Turn("user", "${item}"),)) for skill in (skills[0], skills[-1])]
+    asks = [Ask(like, (Template((Reference("item"),)),)) for like in likes]
     steps = (
         Map("first", Reference("items"), asks[0]),
         Filter("kept", Reference("items"), KEPT, Reference("first")),
         Map("last", Reference("kept"), asks[1]),
     )
     return Plan(steps, {"items": texts}, Reference("last"), 8 * items, task.deadline_s)
-
-
-def _like(task: Task, skill: str) -> Task:
-    return Task(
-        task.id, skill, (Turn("user", "${item}"),), "", task.tokens_max, task.sampling, (), task.deadline_s, task.privacy, None,
-        task.demands,
-    )  # fmt: skip
 
 
 class EveryPlanEndsRight:

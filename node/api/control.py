@@ -23,7 +23,7 @@ from node.api.fields import (
     sampling_of,
 )
 from node.api.names import resolve, worker_of
-from node.api.streaming import EventStream, Headers
+from node.api.streaming import EventStream, Headers, named_event
 from node.api.tasks import Service, Wishes, make_task
 from node.api.waiting import Awaited
 from node.desk import AskEnded, AskItem, AskRouted, AskText
@@ -100,15 +100,15 @@ class AskEvents:
         return b"".join(self._event(item) for item in items)
 
     def broken(self, error: ApiError) -> bytes:
-        return b"event: error\ndata: " + error_body(error, openai=False) + b"\n\n"
+        return named_event("error", error_body(error, openai=False))
 
     def _event(self, item: AskItem) -> bytes:
         if isinstance(item, AskText):
             logprobs = b',"logprobs":' + _encode(told(item.logprobs)) if item.logprobs else b""
-            return b'event: text\ndata: {"text":' + _encode(item.text) + logprobs + b"}\n\n"
+            return named_event("text", b'{"text":' + _encode(item.text) + logprobs + b"}")
         if isinstance(item, AskRouted):
-            return b"event: route\ndata: " + _encode(item.route) + b"\n\n"
-        return b"event: end\ndata: " + _encode(item.answer) + b"\n\n"
+            return named_event("route", _encode(item.route))
+        return named_event("end", _encode(item.answer))
 
 
 async def get_status(service: Service, request: Request) -> Response:

@@ -41,7 +41,7 @@ async def list_tasks(service: Service, request: Request) -> Response:
     try:
         tasks = await service.recorder.history(int(count), request.query_params.get("batch", "")[:BATCH_CHARACTERS_MAX])
     except JournalError as error:
-        raise _unreadable(error) from None
+        raise unreadable(error) from None
     return json_response({"schema": "swarm.history/1", "tasks": tasks})
 
 
@@ -77,7 +77,7 @@ async def _found(service: Service, prefix: str, wait_s: float) -> TraceView:
     try:
         found = await service.recorder.trace(prefix, wait_s)
     except JournalError as error:
-        raise _unreadable(error) from None
+        raise unreadable(error) from None
     if not found:
         raise ApiError(404, "unknown_task", f"No task of this node has an id that begins with {prefix}.", param="id")
     if len(found) > 1:
@@ -96,5 +96,6 @@ def _number(request: Request, name: str, default: float, most: float) -> float:
     return number
 
 
-def _unreadable(error: JournalError) -> ApiError:
+def unreadable(error: JournalError) -> ApiError:
+    """What a client hears whose answer is in a journal that cannot be read now."""
     return ApiError(503, "journal_unreadable", f"The journal cannot be read: {error}")

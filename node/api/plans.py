@@ -12,8 +12,8 @@ from node.api.bodies import read_json
 from node.api.control import AskBody, asked_task
 from node.api.edge import internal_error
 from node.api.errors import ApiError, bad_request, error_body
-from node.api.past import Label
-from node.api.streaming import EVENT_STREAM, KEEP_ALIVE, KEEP_ALIVE_S
+from node.api.past import Label, unreadable
+from node.api.streaming import EVENT_STREAM, KEEP_ALIVE, KEEP_ALIVE_S, body_part, named_event
 from node.api.tasks import Service
 from node.api.waiting import stopping, while_connected
 from node.desk import PlanEnded, PlanItem, TaskEnded
@@ -120,7 +120,7 @@ async def plan(service: Service, request: Request) -> ASGIApp:
         try:
             known = await service.recorder.answers(body.batch)
         except JournalError as error:
-            raise ApiError(503, "journal_unreadable", f"The journal cannot be read: {error}") from None
+            raise unreadable(error) from None
     return PlanStream(service, PlanAsked(service.draw(16), asked, known), body.batch)
 
 
@@ -170,23 +170,22 @@ class PlanStream:
                     item = await items.receive()
                 self._finished = isinstance(item, PlanEnded)
                 data = KEEP_ALIVE if item is None else self._event(item)
-                await send({"type": "http.response.body", "body": data, "more_body": not self._finished})
+                await send(body_part(data, more=not self._finished))
 
     def _event(self, item: PlanItem) -> bytes:
         if isinstance(item, PlanEnded):
-            return b"event: end\ndata: " + _encode(plan_view(self._asked.id, item.outcome)) + b"\n\n"
+            return named_event("end", _encode(plan_view(self._asked.id, item.outcome)))
         if isinstance(item, TaskEnded):
             answer = item.answer
             told = PlanTaskView(
                 item.step, item.index, answer.task, answer.code, answer.reason, answer.name, answer.model, answer.seconds
             )
-            return b"event: task\ndata: " + _encode(told) + b"\n\n"
-        return b"event: step\ndata: " + _encode(SettledView(item.step, item.settled, item.of, item.known)) + b"\n\n"
+            return named_event("task", _encode(told))
+        return named_event("step", _encode(SettledView(item.step, item.settled, item.of, item.known)))
 
     def _broken(self, error: ApiError) -> Message:
         self._finished = True
-        body = b"event: error\ndata: " + error_body(error, openai=False) + b"\n\n"
-        return {"type": "http.response.body", "body": body, "more_body": False}
+        return body_part(named_event("error", error_body(error, openai=False)), more=False)
 
 
 def plan_view(identity: bytes, outcome: PlanOutcome) -> PlanView:

@@ -11,6 +11,7 @@ from node.api.chat_answers import AnswerStream, as_wanted, chat_logprobs, finish
 from node.api.errors import ApiError, failed_task
 from node.api.gathering import Gathered
 from node.api.response_requests import Format, ResponseRequest
+from node.api.streaming import named_event
 from node.desk import AskEnded, AskItem, AskText
 from node.views import AnswerView
 from protocol.parts import Logprob
@@ -149,7 +150,7 @@ class ResponseEvents(AnswerStream):
     def _event(self, kind: str, **fields: Any) -> bytes:
         body = _encode({"type": kind, "sequence_number": self._number, **fields})
         self._number += 1
-        return b"event: %b\ndata: %b\n\n" % (kind.encode(), body)
+        return named_event(kind, body)
 
     def _object(self) -> dict[str, Any]:
         return begun(self._asked, self._of, self._created, self.model)

@@ -80,7 +80,7 @@ class EventStream:
                 batch = await next_batch(items, KEEP_ALIVE_S)
                 if not batch:
                     await self._start(held, send)
-                    await send(_body(KEEP_ALIVE))
+                    await send(body_part(KEEP_ALIVE))
                     continue
                 held += batch
                 end = batch[-1] if isinstance(batch[-1], AskEnded) else None
@@ -93,7 +93,7 @@ class EventStream:
                     await self._start(held, send)
                 data, held = self._dialect.encode(held), []
                 self._finished = end is not None
-                await send(_body(data, more=end is None))
+                await send(body_part(data, more=end is None))
 
     async def _start(self, held: Sequence[AskItem], send: Send) -> None:
         if not self._started:
@@ -106,7 +106,7 @@ class EventStream:
             return
         self._finished = True
         if self._started:
-            await send(_body(self._dialect.broken(error), more=False))
+            await send(body_part(self._dialect.broken(error), more=False))
         else:
             await error_response(error, openai=speaks_openai(scope["path"]))(scope, receive, send)
 
@@ -150,5 +150,11 @@ def raise_if_failed(end: AskEnded, text: str = "") -> None:
         raise failed_task(end.code, end.answer.reason, end.answer, text)
 
 
-def _body(data: bytes, *, more: bool = True) -> Message:
+def named_event(name: str, data: bytes) -> bytes:
+    """One event of a stream; `data` is JSON on one line."""
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
+
+
+def body_part(data: bytes, *, more: bool = True) -> Message:
+    """The next of a response's body."""
     return {"type": "http.response.body", "body": data, "more_body": more}

@@ -10,7 +10,7 @@ import click
 from node.cli.client import ControlClient, task_failure
 from node.cli.options import Verb, pass_terminal
 from node.cli.program import tell
-from node.cli.task import batch_of
+from node.cli.task import batch_of, read_text
 from node.cli.terminal import Terminal, duration, plain
 from node.exits import ExitCode, Failure
 
@@ -100,19 +100,7 @@ def _input(text: str) -> tuple[str, Any]:
 
 
 def _read(path: str) -> str:
-    try:
-        if path == "-":
-            data = sys.stdin.buffer.read(BYTES_MAX + 1)
-        else:
-            with open(path, "rb") as file:
-                data = file.read(BYTES_MAX + 1)
-        if len(data) > BYTES_MAX:
-            raise Failure("too_large", f"{path} is larger than {BYTES_MAX:,} bytes")
-        return data.decode()
-    except OSError as error:
-        raise Failure("no_such_file", f"{path} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise Failure("not_text", f"{path} is not UTF-8 text (byte {error.start})") from None
+    return read_text(path, BYTES_MAX, lambda what: Failure("too_large", f"{what} is larger than {BYTES_MAX:,} bytes"))
 
 
 def _decoded(text: str, origin: str) -> Any:

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import click
 
@@ -135,22 +135,27 @@ def _gathered(text: tuple[str, ...], files: tuple[str, ...]) -> str:
     return gathered
 
 
-def _read(file: str) -> str:
+def read_text(file: str, bytes_max: int, too_long: Callable[[str], Failure]) -> str:
+    """The text of a file, or of stdin if it is `-`. Raises Failure; `too_long` makes it of what has more bytes."""
+    what = "stdin" if file == "-" else file
     try:
         if file == "-":
-            content = _bounded(sys.stdin.buffer)
+            content = sys.stdin.buffer.read(bytes_max + 1)
         else:
             with open(file, "rb") as opened:
-                content = _bounded(opened)
+                content = opened.read(bytes_max + 1)
     except OSError as error:
         raise Failure("no_such_file", f"{file} cannot be read: {error.strerror}") from None
-    if len(content) > TURN_BYTES_MAX:
-        raise _too_long(f"{'stdin' if file == '-' else file} alone has more")
+    if len(content) > bytes_max:
+        raise too_long(what)
     try:
-        return content.decode("utf-8").rstrip("\n")
+        return content.decode("utf-8")
     except UnicodeDecodeError:
-        what = "stdin" if file == "-" else file
         raise Failure("bad_request", f"{what} is not UTF-8 text", hint="Models read text; convert it first.") from None
+
+
+def _read(file: str) -> str:
+    return read_text(file, TURN_BYTES_MAX, lambda what: _too_long(f"{what} alone has more")).rstrip("\n")
 
 
 def _schema(text: str) -> dict[str, Any]:
@@ -163,10 +168,6 @@ def _schema(text: str) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise Failure("bad_request", f"{what} is no JSON Schema", hint='One looks like this: {"type": "object"}')
     return schema
-
-
-def _bounded(opened: BinaryIO) -> bytes:
-    return opened.read(TURN_BYTES_MAX + 1)
 
 
 def _too_long(how: str) -> Failure:
