@@ -76,6 +76,17 @@ def test_an_item_of_a_batch_is_found_by_its_latest_task(tmp_path: Path) -> None:
     assert numbers(kept.newest(10, "b")) == [2, 1]
 
 
+def test_answers_of_a_batch_are_the_latest_that_were_kept(tmp_path: Path) -> None:
+    kept = journal(tmp_path)
+    kept.write([
+        entry(1, batch="b", item="x"), entry(3, batch="b", item="x"), entry(2, batch="b", item="x"),
+        entry(4, "interrupted", batch="b", item="x"), entry(5, "failed", batch="b", item="y"), entry(6, batch="b", item="z"),
+        entry(7, batch="b", item="v", request=b"", text=""), entry(8, batch="c", item="w"), entry(9),
+    ])  # fmt: skip
+    assert kept.answers("b") == {"x": "answer 3", "z": "answer 6"}
+    assert kept.answers("") == {}
+
+
 def test_only_the_user_may_read_it(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
